@@ -1,0 +1,96 @@
+# make            build bin/autocertd
+# make help       every target
+
+DESTDIR       ?=
+PREFIX        ?= /usr/local
+SYSCONFDIR    ?= /etc
+BINDIR        ?= $(PREFIX)/bin
+UNITDIR       ?= $(PREFIX)/lib/systemd/system
+SYSUSERSDIR   ?= $(PREFIX)/lib/sysusers.d
+DOCDIR        ?= /usr/share/doc/autocertd
+BASHDIR       ?= $(PREFIX)/share/bash-completion/completions
+ZSHDIR        ?= $(PREFIX)/share/zsh/site-functions
+FISHDIR       ?= $(PREFIX)/share/fish/vendor_completions.d
+
+GO            ?= go
+TESTFLAGS     ?= -timeout 20m
+BENCHTIME     ?= 1s
+FUZZTIME      ?= 30s
+
+CONFDIR        = $(SYSCONFDIR)/autocertd
+DOCS           = README.md LICENSE CHANGELOG.md config.example.toml systemd/outputs.conf.example systemd/autocertd.rules
+GOBUILD        = CGO_ENABLED=0 $(GO) build -trimpath
+# The folders of the test files that hold a line beginning with "func $(1)".
+folders        = grep -rl --include='*_test.go' '^func $(1)' . | xargs -r dirname | sort -u
+
+# named lives in a folder that only root's PATH has on Debian.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+
+.DEFAULT_GOAL := build
+.PHONY: build demo test lint bench fuzz install uninstall clean help
+
+build: ## build bin/autocertd, one static binary
+	$(GOBUILD) -o bin/autocertd ./cmd/autocertd
+
+demo: build ## try it on loopback with a CA and a DNS server; ONCE=1 ends by itself
+	$(GOBUILD) -o bin/sandbox ./cmd/sandbox
+	bin/sandbox -daemon bin/autocertd -dir demo $(if $(filter 1,$(ONCE)),-once)
+
+test: ## run all tests; installs bind9 and systemd (for their programs) when missing
+	.ci/packages
+	$(GO) test $(TESTFLAGS) ./...
+
+lint: ## gofmt, go vet, staticcheck, and who may import what
+	@files="$$("$$($(GO) env GOROOT)/bin/gofmt" -l .)" || exit 1; \
+	if [ -n "$$files" ]; then echo "gofmt -w is due on:" $$files >&2; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	$(GO) test -count=1 ./internal
+
+bench: ## run the benchmarks; BENCHTIME=1s
+	@set -e; for dir in $$($(call folders,Benchmark)); do \
+		$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -timeout 30m "$$dir"; \
+	done
+
+fuzz: ## run each fuzz target for FUZZTIME=30s
+	@set -e; for dir in $$($(call folders,Fuzz)); do \
+		for target in $$(grep -ho '^func Fuzz[[:alnum:]_]*' "$$dir"/*_test.go | cut -d' ' -f2); do \
+			echo "$$dir $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$dir"; \
+		done; \
+	done
+
+# Doesn't build, so that root needs no Go. Ends with what a person does next.
+install: ## put what "make" built in place: DESTDIR, PREFIX=/usr/local
+	@test -x bin/autocertd || { echo 'Nothing to install yet: run "make" first.' >&2; exit 1; }
+	install -d '$(DESTDIR)$(BINDIR)' '$(DESTDIR)$(UNITDIR)' '$(DESTDIR)$(SYSUSERSDIR)' '$(DESTDIR)$(DOCDIR)' \
+		'$(DESTDIR)$(BASHDIR)' '$(DESTDIR)$(ZSHDIR)' '$(DESTDIR)$(FISHDIR)'
+	install -m 0755 bin/autocertd '$(DESTDIR)$(BINDIR)/autocertd'
+	umask 022; sed -e 's|/usr/local/bin/|$(BINDIR)/|' -e 's|/usr/share/doc/autocertd|$(DOCDIR)|' \
+		systemd/autocertd.service >'$(DESTDIR)$(UNITDIR)/autocertd.service'
+	install -m 0644 systemd/autocertd.sysusers.conf '$(DESTDIR)$(SYSUSERSDIR)/autocertd.conf'
+	install -m 0644 $(DOCS) '$(DESTDIR)$(DOCDIR)'
+	umask 022; bin/autocertd completion bash >'$(DESTDIR)$(BASHDIR)/autocertd'
+	umask 022; bin/autocertd completion zsh  >'$(DESTDIR)$(ZSHDIR)/_autocertd'
+	umask 022; bin/autocertd completion fish >'$(DESTDIR)$(FISHDIR)/autocertd.fish'
+	test -n '$(DESTDIR)' || systemd-sysusers '$(SYSUSERSDIR)/autocertd.conf'
+	install -d -m 0750 $(if $(DESTDIR),,-g autocertd) '$(DESTDIR)$(CONFDIR)'
+	test -e '$(DESTDIR)$(CONFDIR)/config.toml' || \
+		install -m 0640 $(if $(DESTDIR),,-g autocertd) config.example.toml '$(DESTDIR)$(CONFDIR)/config.toml'
+	test -n '$(DESTDIR)' || test ! -d /run/systemd/system || systemctl daemon-reload
+	@echo 'Next: edit $(CONFDIR)/config.toml, then "systemctl enable --now autocertd".'
+
+uninstall: ## remove what install put in place; keeps configuration, state and user
+	test -n '$(DESTDIR)' || test ! -d /run/systemd/system || systemctl disable --now autocertd.service
+	rm -f '$(DESTDIR)$(BINDIR)/autocertd' '$(DESTDIR)$(UNITDIR)/autocertd.service' '$(DESTDIR)$(SYSUSERSDIR)/autocertd.conf' \
+		'$(DESTDIR)$(BASHDIR)/autocertd' '$(DESTDIR)$(ZSHDIR)/_autocertd' '$(DESTDIR)$(FISHDIR)/autocertd.fish' \
+		$(foreach doc,$(DOCS),'$(DESTDIR)$(DOCDIR)/$(notdir $(doc))')
+	test ! -d '$(DESTDIR)$(DOCDIR)' || rmdir --ignore-fail-on-non-empty '$(DESTDIR)$(DOCDIR)'
+	test -n '$(DESTDIR)' || test ! -d /run/systemd/system || systemctl daemon-reload
+	@echo 'Kept: $(CONFDIR), /var/lib/autocertd and the user autocertd.'
+
+clean: ## remove bin/ and demo/
+	rm -rf bin demo
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 19
