@@ -1,0 +1,114 @@
+// Package durable replaces files so that a reader, and a machine that loses power, finds the old content or the new,
+// never a part. It knows nothing of what the files mean; who may see them is the caller's choice.
+package durable
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// tempPattern names the files that a write in progress leaves when it dies. RemoveStale knows them by it.
+const (
+	tempPrefix  = ".tmp-"
+	tempPattern = tempPrefix + "*"
+)
+
+// File says how a file is to be replaced.
+type File struct {
+	Mode fs.FileMode          // permission bits; 0 means 0600
+	Own  func(*os.File) error // sets owner and group before the name appears; nil leaves them
+	Lazy bool                 // skips both fsyncs: after a power loss the old content, the new, or none may be there
+}
+
+// Write replaces the file at path by data. When it returns nil and Lazy isn't set, the new content survives a power loss.
+//
+// Dying before the rename leaves the old file and a temporary beside it; dying after it leaves the new file.
+func (f File) Write(path string, data []byte) (err error) {
+	dir := filepath.Dir(path)
+	tmp, err := os.CreateTemp(dir, tempPattern) // 0600 from the first byte
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, ignoreNotExist(os.Remove(tmp.Name())))
+		}
+	}()
+	if err := f.fill(tmp, data); err != nil {
+		return errors.Join(err, tmp.Close())
+	}
+	if err := tmp.Close(); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp.Name(), path); err != nil {
+		return err
+	}
+	if f.Lazy {
+		return nil
+	}
+	return SyncDir(dir)
+}
+
+// fill writes the content and everything that must be right before the file gets its name.
+func (f File) fill(tmp *os.File, data []byte) error {
+	if _, err := tmp.Write(data); err != nil {
+		return err
+	}
+	if f.Own != nil {
+		if err := f.Own(tmp); err != nil {
+			return err
+		}
+	}
+	if mode := f.Mode.Perm(); mode != 0 && mode != 0o600 {
+		if err := tmp.Chmod(mode); err != nil { // after the owner: a wider mode never meets the wrong group
+			return err
+		}
+	}
+	if f.Lazy {
+		return nil
+	}
+	return tmp.Sync()
+}
+
+// SyncDir makes the names in a folder durable.
+func SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	if err := d.Sync(); err != nil {
+		return errors.Join(fmt.Errorf("fsync of %s: %w", dir, err), d.Close())
+	}
+	return d.Close()
+}
+
+// RemoveStale removes temporaries below root that are older than age: what writes that died have left.
+func RemoveStale(root string, age time.Duration) error {
+	return filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // gone between listing and looking
+			return nil
+		case err != nil:
+			return err
+		case entry.IsDir() || !strings.HasPrefix(entry.Name(), tempPrefix):
+			return nil
+		}
+		info, err := entry.Info()
+		if err != nil || time.Since(info.ModTime()) < age {
+			return ignoreNotExist(err)
+		}
+		return ignoreNotExist(os.Remove(path))
+	})
+}
+
+func ignoreNotExist(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,203 @@
+package storage
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gofrs/flock"
+
+	"autocertd/internal/durable"
+)
+
+const (
+	lockFolder = "locks"
+	lockRetry  = 20 * time.Millisecond // how often a waiting Lock looks again
+	staleAge   = 10 * time.Minute      // no write takes that long
+	maxObject  = 16 << 20              // bytes; ours are a few KiB
+)
+
+// Files is a Store and a Locker on a local file system: an object is a file (0600) below the root, a lock an flock(2).
+type Files struct {
+	root    string
+	command string // how this process names itself to those who find its locks
+}
+
+// OpenFiles opens the state directory, which is made when it is missing. command is what others are told of a lock's
+// holder.
+func OpenFiles(root, command string) (*Files, error) {
+	if err := os.MkdirAll(root, 0o755); err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Join(root, lockFolder), 0o700); err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	return &Files{root: root, command: command}, nil
+}
+
+// RemoveStale removes the temporaries of writes that died long ago.
+func (f *Files) RemoveStale() error { return durable.RemoveStale(f.root, staleAge) }
+
+// Load implements Store.
+func (f *Files) Load(_ context.Context, key string) ([]byte, error) {
+	path, err := f.path(key)
+	if err != nil {
+		return nil, err
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("loading %s: %w", key, err)
+	}
+	if len(data) > maxObject {
+		return nil, fmt.Errorf("loading %s: %d bytes are too many", key, len(data))
+	}
+	return data, nil
+}
+
+// Save implements Store.
+func (f *Files) Save(_ context.Context, key string, data []byte) error {
+	return f.write(key, data, durable.File{})
+}
+
+// SaveLazily implements Store.
+func (f *Files) SaveLazily(_ context.Context, key string, data []byte) error {
+	return f.write(key, data, durable.File{Lazy: true})
+}
+
+func (f *Files) write(key string, data []byte, how durable.File) error {
+	path, err := f.path(key)
+	if err != nil {
+		return err
+	}
+	err = how.Write(path, data)
+	if errors.Is(err, fs.ErrNotExist) { // the first object in its folder
+		if err = f.makeFolder(filepath.Dir(path)); err == nil {
+			err = how.Write(path, data)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("saving %s: %w", key, err)
+	}
+	return nil
+}
+
+// makeFolder makes a folder durably: an object's fsync says nothing of the folders above its own.
+func (f *Files) makeFolder(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for dir != f.root {
+		dir = filepath.Dir(dir)
+		if err := durable.SyncDir(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Delete implements Store.
+func (f *Files) Delete(_ context.Context, key string) error {
+	path, err := f.path(key)
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("deleting %s: %w", key, err)
+	}
+	return nil
+}
+
+// List implements Store.
+func (f *Files) List(ctx context.Context, prefix string) ([]string, error) {
+	folder, err := f.path(prefix)
+	if err != nil {
+		return nil, err
+	}
+	var keys []string
+	err = filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil
+		case err != nil:
+			return err
+		case entry.Type().IsRegular() && !strings.HasPrefix(entry.Name(), "."):
+			keys = append(keys, filepath.ToSlash(strings.TrimPrefix(path, f.root+string(filepath.Separator))))
+		}
+		return ctx.Err()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing %s: %w", prefix, err)
+	}
+	slices.Sort(keys)
+	return keys, nil
+}
+
+// Lock implements Locker.
+func (f *Files) Lock(ctx context.Context, name string) (func(), error) {
+	lock, err := f.lock(name)
+	if err != nil {
+		return nil, err
+	}
+	if ok, err := lock.TryLockContext(ctx, lockRetry); err != nil || !ok {
+		if ctx.Err() != nil { // waiting was given up: say for whom it waited
+			return nil, errors.Join(&HeldError{Lock: name, Holder: readHolder(lock.Path())}, ctx.Err())
+		}
+		return nil, fmt.Errorf("locking %s: %w", name, err)
+	}
+	return f.held(lock), nil
+}
+
+// TryLock implements Locker.
+func (f *Files) TryLock(_ context.Context, name string) (func(), error) {
+	lock, err := f.lock(name)
+	if err != nil {
+		return nil, err
+	}
+	switch ok, err := lock.TryLock(); {
+	case err != nil:
+		return nil, fmt.Errorf("locking %s: %w", name, err)
+	case !ok:
+		return nil, &HeldError{Lock: name, Holder: readHolder(lock.Path())}
+	}
+	return f.held(lock), nil
+}
+
+func (f *Files) lock(name string) (*flock.Flock, error) {
+	path, err := f.path(lockFolder + "/" + name)
+	if err != nil {
+		return nil, err
+	}
+	return flock.New(path+".lock", flock.SetPermissions(0o600)), nil
+}
+
+// held notes the holder in the lock's file and returns what releases it. The file stays: removing it would let two
+// processes hold locks on two files of one name. The note is a help for people only, so its failures don't matter.
+func (f *Files) held(lock *flock.Flock) func() {
+	note, _ := json.Marshal(Holder{PID: os.Getpid(), Command: f.command, Since: time.Now().UTC().Truncate(time.Second)})
+	_ = os.WriteFile(lock.Path(), note, 0o600)
+	return func() {
+		_ = os.Truncate(lock.Path(), 0)
+		_ = lock.Unlock()
+	}
+}
+
+func readHolder(path string) (h Holder) {
+	if note, err := os.ReadFile(path); err == nil {
+		_ = json.Unmarshal(note, &h)
+	}
+	return h
+}
+
+func (f *Files) path(key string) (string, error) {
+	if err := CheckKey(key); err != nil {
+		return "", err
+	}
+	return filepath.Join(f.root, filepath.FromSlash(key)), nil
+}
