@@ -1,0 +1,153 @@
+// Package config owns the way from the TOML files to one checked, immutable snapshot: strict reading, defaults, and
+// every mistake at once with file, line and key. What the values lead to, and when files are read again, is left to
+// the packages that use the snapshot.
+package config
+
+import (
+	"crypto/x509"
+	"io/fs"
+	"log/slog"
+	"path"
+	"path/filepath"
+	"reflect"
+	"time"
+
+	"autocertd/internal/secret"
+)
+
+// Values that hold where the files say nothing.
+const (
+	DefaultStateDir           = "/var/lib/autocertd"
+	DefaultSchedule           = "* * * * *"
+	DefaultConcurrency        = 16
+	DefaultKeyType            = "ecdsa-p256"
+	DefaultPropagationTimeout = 2 * time.Minute
+	DefaultTTL                = time.Minute
+)
+
+// A Config is one checked snapshot of all files. It is never changed after Load.
+type Config struct {
+	Path         string   // the main file, as given to Load
+	Files        []string // every file that was read, in order
+	StateDir     string
+	Schedule     string // a cron expression: when to look for due work
+	Concurrency  int    // orders at a time per CA
+	Renewal      Renewal
+	Resolvers    []string // recursive resolvers as host:port; empty means the system's
+	CAs          []CA     // in the order of the files
+	Providers    []*Provider
+	Certificates []Certificate
+	Outputs      []Output
+	Log          Log
+	Warnings     Problems // what works, but hardly as intended
+}
+
+// Renewal says when renewals may happen.
+type Renewal struct {
+	Window    string        // the hours in which renewals may start; "" is any time
+	Emergency time.Duration // the remaining lifetime below which the window no longer counts; 0 derives it from the lifetime
+}
+
+// Log says what is logged and how.
+type Log struct {
+	Level  slog.Level
+	Format string // "auto", "text" or "json"
+}
+
+// A CA is one ACME server and the account to use there.
+type CA struct {
+	Name           string
+	Directory      string // the URL of the directory (RFC 8555, section 7.1.1)
+	Email          string // contact of the account, or ""
+	AcceptTerms    bool   // always true: Load refuses anything else
+	EAB            *EAB   // nil without external account binding
+	Roots          []*x509.Certificate
+	RootFiles      []string // the files that Roots were read from
+	Profile        string   // for certificates that name none
+	PreferredChain string   // the common name of the root to prefer
+}
+
+// EAB is an external account binding (RFC 8555, section 7.3.4).
+type EAB struct {
+	KeyID   string
+	HMACKey secret.Secret // in base64url, as CAs hand it out
+}
+
+// A Provider is a configured way to write records into zones. What its type needs besides is read with Decode.
+type Provider struct {
+	Name               string
+	Type               string
+	Zones              []string      // without a trailing dot; empty only when this is the one provider
+	Nameservers        []string      // host:port, to ask instead of the zone's own
+	Check              string        // whom to ask for published records: "authoritative", "primary" or "none"
+	PropagationTimeout time.Duration // how long to look for published records
+	TTL                time.Duration // of published records, in whole seconds
+
+	options *rest // behind a pointer, so that printing a provider doesn't print them: a secret may be among them
+}
+
+// Decode stores the keys of the provider's table that this package doesn't own in dst, a pointer to a struct with toml
+// tags. Unknown keys and wrong types are Problems. It may be called several times.
+func (p *Provider) Decode(dst any) error {
+	d := &decoder{file: p.options.at.file, known: tags(reflect.TypeFor[rawProvider]())}
+	d.table(p.options.values, p.options.marks, p.options.at, reflect.ValueOf(dst).Elem())
+	if len(d.problems) > 0 {
+		return d.problems
+	}
+	return nil
+}
+
+// Dir returns the folder of the file that defines the provider, which relative paths in its table start from.
+func (p *Provider) Dir() string { return filepath.Dir(p.options.at.file) }
+
+// A Certificate is the wish for one certificate.
+type Certificate struct {
+	Name      string
+	Hostnames []string // normalised, without duplicates, in the order of the file
+	CAs       []string // names of CAs, tried in turn
+	KeyType   string
+	Profile   string // "" leaves the choice to the CA's Profile
+}
+
+// An Output is files made from certificates, and who is told when they change.
+type Output struct {
+	Match  []string // patterns on certificate names, as in path.Match
+	Dir    string   // absolute; may hold {name}
+	File   string   // for the format "combined", the file in Dir; may hold {name}
+	Format string   // "pem" or "combined"
+	Owner  string   // a user, or "" to leave it
+	Group  string   // a group, or "" to leave it
+	Mode   fs.FileMode
+	Reload []string   // systemd units
+	Run    [][]string // commands with their arguments, which may hold {name}
+}
+
+// Matches reports whether the output is made from the certificate of that name.
+func (o Output) Matches(name string) bool {
+	for _, pattern := range o.Match {
+		if ok, _ := path.Match(pattern, name); ok { // Load has refused patterns that are malformed
+			return true
+		}
+	}
+	return false
+}
+
+// Checks are what the caller knows and this package must not import. A nil function checks nothing.
+type Checks struct {
+	Schedule func(text string) error
+	Window   func(text string) error
+	Provider func(p *Provider) error // Problems are reported as they are, other errors at the provider's table
+}
+
+// Load reads the file at path and the drop-ins in conf.d beside it. An error is always of type Problems, and holds every
+// mistake of every file.
+func Load(path string, checks Checks) (*Config, error) {
+	l := &loader{checks: checks, config: &Config{Path: path}}
+	l.build(l.read(path))
+	if len(l.problems) > 0 {
+		l.problems.sort(l.config.Files)
+		return nil, l.problems
+	}
+	l.config.Warnings.sort(l.config.Files)
+	return l.config, nil
+}

@@ -1,0 +1,124 @@
+package config
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/txtar"
+
+	"autocertd/internal/secret"
+)
+
+var update = flag.Bool("update", false, "write what Load says into the files of testdata")
+
+// options are those of a provider, as the package that builds providers reads them.
+type options struct {
+	Server  string        `toml:"server"`
+	Servers []string      `toml:"servers"`
+	KeyFile string        `toml:"key_file"`
+	KeyName string        `toml:"key_name"`
+	KeyAlg  string        `toml:"key_alg"`
+	Key     secret.Secret `toml:"key"`
+	Retries int8          `toml:"retries"`
+	Quick   bool          `toml:"quick"`
+}
+
+// checks judge as the packages that own schedules, windows and providers do, but know less.
+func checks() Checks {
+	notEmpty := func(text string) error {
+		if text == "" || text == "never" {
+			return fmt.Errorf("%q never comes", text)
+		}
+		return nil
+	}
+	return Checks{Schedule: notEmpty, Window: notEmpty, Provider: func(p *Provider) error {
+		if p.Type != "rfc2136" {
+			return fmt.Errorf("unknown type %q", p.Type)
+		}
+		var o options
+		if err := p.Decode(&o); err != nil {
+			return fmt.Errorf("provider %s: %w", p.Name, err)
+		}
+		if o.Server == "" && len(o.Servers) == 0 {
+			return errors.Join(errors.New("has no server"), errors.New("has no key"))
+		}
+		return nil
+	}}
+}
+
+// unpack writes the files of an archive into a fresh folder and goes there.
+func unpack(t testing.TB, archive *txtar.Archive) {
+	t.Helper()
+	t.Chdir(t.TempDir())
+	write(t, ".", archive.Files)
+}
+
+func write(t testing.TB, dir string, files []txtar.File) {
+	t.Helper()
+	for _, f := range files {
+		path := filepath.Join(dir, f.Name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, f.Data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// verdict is all that Load says about config.toml in the working directory.
+func verdict() string {
+	var b strings.Builder
+	config, err := Load("config.toml", checks())
+	if err != nil {
+		return err.Error() + "\n"
+	}
+	for _, warning := range config.Warnings {
+		fmt.Fprintf(&b, "warning: %s\n", warning.Error())
+	}
+	return b.String()
+}
+
+// TestVerdicts loads every archive of testdata. One holds one mistake, or a few that belong together, and pins the exact
+// words in its file "want".
+func TestVerdicts(t *testing.T) {
+	archives, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(archives) == 0 {
+		t.Fatalf("no testdata: %v", err)
+	}
+	for _, name := range archives {
+		path, err := filepath.Abs(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Run(strings.TrimSuffix(filepath.Base(name), ".txtar"), func(t *testing.T) {
+			archive, err := txtar.ParseFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Setenv("CREDENTIALS_DIRECTORY", "")
+			unpack(t, archive)
+			got := verdict()
+			last := len(archive.Files) - 1
+			if last < 0 || archive.Files[last].Name != "want" {
+				t.Fatal(`the last file must be "want"`)
+			}
+			want := string(archive.Files[last].Data)
+			if got == want {
+				return
+			}
+			if !*update {
+				t.Fatalf("got:\n%s\nwant:\n%s", got, want)
+			}
+			archive.Files[last].Data = []byte(got)
+			if err := os.WriteFile(path, txtar.Format(archive), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}

@@ -1,0 +1,341 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/txtar"
+)
+
+const full = `
+-- config.toml --
+hostnames = ["WWW.Corp.Example.com.", "*.corp.example.com", "bücher.corp.example.com"]
+state_dir = "/srv/autocertd/"
+schedule = "*/5 * * * *"
+concurrency = 4
+
+[renewal]
+window = "02:00-05:00"
+emergency = "36h"
+
+[defaults]
+ca = ["le"]
+key_type = "ecdsa-p384"
+profile = "classic"
+
+[ca.le]
+directory = "letsencrypt-staging"
+email = "ssladmin@corp.example.com"
+accept_terms = true
+eab = { kid = "kid-1", hmac_key = "aHVudGVyMg==" }
+preferred_chain = "ISRG Root X1"
+
+[provider.bind]
+type = "rfc2136"
+server = "ns1.corp.example.com"
+key = { file = "tsig.secret" }
+zones = ["Corp.Example.com.", "_acme.example.net"]
+nameservers = ["192.0.2.53", "2001:db8::53", "[2001:db8::53]:5353", "NS1.corp.example.com:54", "ns2"]
+check = "primary"
+propagation_timeout = "90s"
+ttl = "5m"
+-- tsig.secret --
+hunter2
+-- conf.d/20-web.toml --
+hostnames = ["last.corp.example.com"]
+
+[ca.a]
+directory = "https://ca.corp.example.com/directory"
+accept_terms = true
+profile = "short"
+
+[provider.a]
+type = "rfc2136"
+server = "ns2.corp.example.com"
+zones = ["example.org"]
+
+[[certificate]]
+name = "Web_1"
+hostnames = ["a.corp.example.com", "A.corp.example.com.", "b.corp.example.com"]
+ca = ["a", "le"]
+key_type = "rsa-2048"
+profile = ""
+
+[[output]]
+match = ["Web_1"]
+dir = "/etc/ssl//web/"
+owner = "root"
+group = "1000"
+mode = "0640"
+reload = ["nginx.service", "php8.2-fpm@a.service"]
+run = [["/usr/bin/push", "{name}", "{}"]]
+-- conf.d/10-log.toml --
+[log]
+level = "debug"
+format = "json"
+
+[resolvers]
+public = ["192.0.2.53", "[::1]:5353"]
+
+[[output]]
+dir = "/etc/haproxy"
+format = "combined"
+`
+
+func TestLoad(t *testing.T) {
+	unpack(t, txtar.Parse([]byte(full)))
+	got, err := Load("config.toml", checks())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Warnings) > 0 {
+		t.Errorf("warnings: %v", got.Warnings)
+	}
+	want := &Config{
+		Path:        "config.toml",
+		Files:       []string{"config.toml", "conf.d/10-log.toml", "conf.d/20-web.toml"},
+		StateDir:    "/srv/autocertd",
+		Schedule:    "*/5 * * * *",
+		Concurrency: 4,
+		Renewal:     Renewal{Window: "02:00-05:00", Emergency: 36 * time.Hour},
+		Resolvers:   []string{"192.0.2.53:53", "[::1]:5353"},
+		Log:         Log{Level: slog.LevelDebug, Format: "json"},
+		CAs: []CA{
+			{Name: "le", Directory: "https://acme-staging-v02.api.letsencrypt.org/directory", Email: "ssladmin@corp.example.com",
+				AcceptTerms: true, EAB: &EAB{KeyID: "kid-1", HMACKey: got.CAs[0].EAB.HMACKey}, PreferredChain: "ISRG Root X1"},
+			{Name: "a", Directory: "https://ca.corp.example.com/directory", AcceptTerms: true, Profile: "short"},
+		},
+		Providers: []*Provider{
+			{Name: "bind", Type: "rfc2136", Zones: []string{"corp.example.com", "_acme.example.net"},
+				Nameservers: []string{"192.0.2.53:53", "[2001:db8::53]:53", "[2001:db8::53]:5353", "ns1.corp.example.com:54", "ns2:53"},
+				Check:       "primary", PropagationTimeout: 90 * time.Second, TTL: 5 * time.Minute, options: got.Providers[0].options},
+			{Name: "a", Type: "rfc2136", Zones: []string{"example.org"}, Check: "authoritative",
+				PropagationTimeout: 2 * time.Minute, TTL: time.Minute, options: got.Providers[1].options},
+		},
+		Certificates: []Certificate{
+			{"www.corp.example.com", []string{"www.corp.example.com"}, []string{"le"}, "ecdsa-p384", "classic"},
+			{"_.corp.example.com", []string{"*.corp.example.com"}, []string{"le"}, "ecdsa-p384", "classic"},
+			{"xn--bcher-kva.corp.example.com", []string{"xn--bcher-kva.corp.example.com"}, []string{"le"}, "ecdsa-p384", "classic"},
+			{"last.corp.example.com", []string{"last.corp.example.com"}, []string{"le"}, "ecdsa-p384", "classic"},
+			{"Web_1", []string{"a.corp.example.com", "b.corp.example.com"}, []string{"a", "le"}, "rsa-2048", ""},
+		},
+		Outputs: []Output{
+			{Match: []string{"*"}, Dir: "/etc/haproxy", File: "{name}.pem", Format: "combined", Mode: 0o600},
+			{Match: []string{"Web_1"}, Dir: "/etc/ssl/web", Format: "pem", Owner: "root", Group: "1000", Mode: 0o640,
+				Reload: []string{"nginx.service", "php8.2-fpm@a.service"}, Run: [][]string{{"/usr/bin/push", "{name}", "{}"}}},
+		},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+	if key := got.CAs[0].EAB.HMACKey.Reveal(); key != "aHVudGVyMg==" {
+		t.Errorf("the HMAC key is %q", key)
+	}
+}
+
+// TestSnapshotShowsNoSecret prints a whole snapshot, the undecoded options of its providers included.
+func TestSnapshotShowsNoSecret(t *testing.T) {
+	unpack(t, txtar.Parse([]byte(strings.Replace(full, `key = { file = "tsig.secret" }`, `key = "hunter2"`, 1))))
+	config, err := Load("config.toml", checks())
+	if err != nil {
+		t.Fatal(err)
+	}
+	asJSON, err := json.Marshal(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "config", config, "provider", *config.Providers[0])
+	for _, out := range []string{fmt.Sprintf("%v %+v %#v", config, *config.Providers[0], *config.Providers[0]), string(asJSON), log.String()} {
+		if strings.Contains(out, "hunter2") || strings.Contains(out, "aHVudGVyMg") {
+			t.Errorf("a secret is shown: %s", out)
+		}
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	unpack(t, &txtar.Archive{Files: []txtar.File{{Name: "config.toml", Data: []byte(minimal + `hostnames = ["www.corp.example.com"]`)}}})
+	got, err := Load("config.toml", Checks{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.StateDir != "/var/lib/autocertd" || got.Schedule != "* * * * *" || got.Concurrency != 16 ||
+		got.Renewal != (Renewal{}) || got.Log != (Log{Level: slog.LevelInfo, Format: "auto"}) || got.Resolvers != nil {
+		t.Errorf("got %+v", got)
+	}
+	want := []Certificate{{"www.corp.example.com", []string{"www.corp.example.com"}, []string{"le"}, "ecdsa-p256", ""}}
+	if !reflect.DeepEqual(got.Certificates, want) {
+		t.Errorf("got %+v, want %+v", got.Certificates, want)
+	}
+	if p := got.Providers[0]; p.Zones != nil || p.Check != "authoritative" || p.PropagationTimeout != 2*time.Minute || p.TTL != time.Minute {
+		t.Errorf("got %+v", p)
+	}
+}
+
+// minimal is what every configuration needs, before hostnames are added.
+const minimal = `ca.le = { directory = "letsencrypt", accept_terms = true }
+provider.bind = { type = "rfc2136", server = "ns1.corp.example.com" }
+`
+
+func TestProviderDecode(t *testing.T) {
+	unpack(t, txtar.Parse([]byte(full)))
+	config, err := Load("config.toml", Checks{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := config.Providers[0]
+	for range 2 { // as often as one likes
+		var o options
+		if err := p.Decode(&o); err != nil {
+			t.Fatal(err)
+		}
+		if o.Server != "ns1.corp.example.com" || o.Key.Reveal() != "hunter2" {
+			t.Errorf("got %+v", o)
+		}
+	}
+	if p.Dir() != "." || config.Providers[1].Dir() != "conf.d" {
+		t.Errorf("got %q and %q", p.Dir(), config.Providers[1].Dir())
+	}
+	var o struct {
+		Server string `toml:"servr"`
+		hidden string
+	}
+	err = p.Decode(&o)
+	want := "config.toml:25: provider.bind.key: unknown key\n" +
+		"config.toml:24: provider.bind.server: unknown key (did you mean servr?)"
+	if got := fmt.Sprint(err); got != want || o.hidden != "" {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+func TestFilesThatCantBeRead(t *testing.T) {
+	write := func(data []byte) func(string) error {
+		return func(path string) error { return os.WriteFile(path, data, 0o600) }
+	}
+	tests := []struct {
+		name string
+		make func(path string) error
+		want string
+	}{
+		{"missing", func(string) error { return nil }, "config.toml: can't be read: no such file or directory"},
+		{"a folder", func(path string) error { return os.Mkdir(path, 0o700) }, "config.toml: isn't a regular file"},
+		{"a pipe", func(path string) error { return syscall.Mkfifo(path, 0o600) }, "config.toml: isn't a regular file"},
+		{"too large", write(bytes.Repeat([]byte("#\n"), maxFileSize/2+1)), "config.toml: is larger than 4194304 bytes"},
+		{"Latin-1", write([]byte("# \uFFFD is fine\n# \xfc isn't\n")), "config.toml:2: isn't UTF-8 (save the file in UTF-8)"},
+		{"UTF-16", write([]byte("\xff\xfe#\x00")), "config.toml:1: isn't UTF-8 (save the file in UTF-8)"},
+		{"nothing but brackets", write(append([]byte("a ="), bytes.Repeat([]byte("["), maxFileSize-10)...)), "config.toml:1: nested more than 32 levels deep"},
+		{"nothing but braces", write(append([]byte("a ="), bytes.Repeat([]byte("{a="), maxFileSize/3-10)...)), "config.toml:1: nested more than 32 levels deep"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Chdir(t.TempDir())
+			if err := tt.make("config.toml"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Load("config.toml", Checks{}); err == nil || err.Error() != tt.want {
+				t.Errorf("got %v, want %s", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestGreatestFile(t *testing.T) {
+	text := minimal + "hostnames = [\"www.corp.example.com\"]\n"
+	unpack(t, &txtar.Archive{Files: []txtar.File{{Name: "config.toml", Data: []byte(text + strings.Repeat("#", maxFileSize-len(text)))}}})
+	if _, err := Load("config.toml", Checks{}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDropInFolderIsAFile(t *testing.T) {
+	unpack(t, &txtar.Archive{Files: []txtar.File{{Name: "config.toml", Data: []byte(minimal)}, {Name: "conf.d"}}})
+	if _, err := Load("config.toml", Checks{}); err == nil || err.Error() != "conf.d: can't be read: not a directory" {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestMatches(t *testing.T) {
+	o := Output{Match: []string{"*.corp.example.com", "wild?", "[ab]"}}
+	for name, want := range map[string]bool{"www.corp.example.com": true, "a.b.corp.example.com": true, "corp.example.com": false,
+		"wild1": true, "wild": false, "a": true, "c": false} {
+		if o.Matches(name) != want {
+			t.Errorf("%s: got %v", name, !want)
+		}
+	}
+	if (Output{}).Matches("a") {
+		t.Error("an output without patterns matches")
+	}
+}
+
+func TestLimitOfHostnames(t *testing.T) {
+	var names []string
+	for i := range 101 {
+		names = append(names, fmt.Sprintf("%q", fmt.Sprintf("h%d.corp.example.com", i%100)))
+	}
+	text := minimal + "[[certificate]]\nname = \"many\"\nhostnames = [" + strings.Join(names, ", ") + "]\n"
+	unpack(t, &txtar.Archive{Files: []txtar.File{{Name: "config.toml", Data: []byte(text)}}})
+	config, err := Load("config.toml", Checks{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(config.Certificates[0].Hostnames); n != 100 {
+		t.Errorf("got %d hostnames", n)
+	}
+}
+
+func TestLongestHostname(t *testing.T) {
+	label := strings.Repeat("a", 63)
+	longest := strings.Join([]string{label, label, label, strings.Repeat("a", maxHostname-3*64)}, ".")
+	if got, err := normalHostname("*." + longest + "."); err != nil || got != "*."+longest {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if _, err := normalHostname(longest + "a"); err == nil {
+		t.Error("a hostname without room for _acme-challenge was accepted")
+	}
+}
+
+func TestDidYouMean(t *testing.T) {
+	known := tags(reflect.TypeFor[rawConfig]())
+	for unknown, want := range map[string]string{"hostname": "hostnames", "HOSTNAMES": "hostnames", "ac": "ca", "certificats": "certificate",
+		"concurency": "concurrency", "x": "", "notify": "", strings.Repeat("hostnames", 1000): ""} {
+		got := strings.TrimSuffix(strings.TrimPrefix(didYouMean(unknown, known), "did you mean "), "?")
+		if got != want {
+			t.Errorf("%.20q: got %q, want %q", unknown, got, want)
+		}
+	}
+	if !slices.Contains(known, "state_dir") {
+		t.Errorf("tags are %v", known)
+	}
+}
+
+func BenchmarkLoad(b *testing.B) {
+	var text strings.Builder
+	text.WriteString(minimal + "hostnames = [\n")
+	const count = 20_000
+	for i := range count {
+		fmt.Fprintf(&text, "  \"Host%d.Corp.Example.com.\",\n", i)
+	}
+	text.WriteString("]\n[[output]]\ndir = \"/etc/ssl/{name}\"\n[[output]]\ndir = \"/etc/other/{name}\"\n")
+	path := filepath.Join(b.TempDir(), "config.toml")
+	if err := os.WriteFile(path, []byte(text.String()), fs.FileMode(0o600)); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		config, err := Load(path, Checks{})
+		if err != nil || len(config.Certificates) != count {
+			b.Fatalf("got %v", err)
+		}
+	}
+}

@@ -1,0 +1,199 @@
+package config
+
+import (
+	"fmt"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+const defaultMode fs.FileMode = 0o600
+
+func (l *loader) buildOutputs(raw []field[rawOutput]) {
+	before := len(l.problems)
+	var places []place
+	for _, f := range raw {
+		if f.ok {
+			l.config.Outputs = append(l.config.Outputs, l.buildOutput(f))
+			places = append(places, f.at)
+		}
+	}
+	if len(l.problems) == before { // targets that are wrong in themselves can't be compared
+		l.checkTargets(places)
+	}
+}
+
+func (l *loader) buildOutput(f field[rawOutput]) Output {
+	raw := f.Value
+	o := Output{
+		Match:  l.patterns(raw.Match),
+		Dir:    l.absolute(raw.Dir),
+		File:   raw.File.Value,
+		Format: l.oneOf(raw.Format, "pem", "combined"),
+		Owner:  l.account(raw.Owner),
+		Group:  l.account(raw.Group),
+		Mode:   l.mode(raw.Mode),
+		Reload: l.units(raw.Reload),
+		Run:    l.commands(raw.Run),
+	}
+	l.placeholders(raw.Dir)
+	l.placeholders(raw.File)
+	if !raw.Dir.set {
+		l.fail(f.at, "has no dir", `dir = "/etc/ssl/autocertd/{name}"`)
+	}
+	l.outputFile(&o, raw)
+	literal := len(o.Match) == 1 && !strings.ContainsAny(o.Match[0], `*?[\`)
+	if raw.Dir.ok && !literal && !strings.Contains(o.Dir+o.File, "{name}") {
+		l.fail(raw.Dir.at, "several certificates would be written to the same files", "put {name} into it, or one name into match")
+	}
+	return o
+}
+
+// outputFile checks the name of a combined file.
+func (l *loader) outputFile(o *Output, raw rawOutput) {
+	f := raw.File
+	switch {
+	case o.Format != "combined" && f.set:
+		l.fail(f.at, `is for format = "combined"`, "the format pem has fixed file names")
+	case o.Format != "combined":
+	case !f.set:
+		o.File = "{name}.pem"
+	case f.ok && (f.Value == "" || f.Value == "." || f.Value == ".." || strings.ContainsAny(f.Value, "/\x00")):
+		l.fail(f.at, fmt.Sprintf("%q must be a file name without a folder", shorten(f.Value)), "the folder is dir")
+	}
+}
+
+// patterns returns the patterns of match, which is every certificate by default.
+func (l *loader) patterns(f list) []string {
+	if !f.set {
+		return []string{"*"}
+	}
+	var patterns []string
+	for _, entry := range f.Value {
+		if _, err := path.Match(entry.Value, ""); err != nil || entry.ok && entry.Value == "" {
+			l.fail(entry.at, fmt.Sprintf("%q is no pattern", shorten(entry.Value)), `such as "*", "*.corp.example.com" or one name`)
+		}
+		patterns = append(patterns, entry.Value)
+	}
+	if f.ok && len(f.Value) == 0 {
+		l.fail(f.at, "is empty", `["*"] is every certificate`)
+	}
+	return patterns
+}
+
+// account returns the name or number of a user or group.
+func (l *loader) account(f field[string]) string {
+	if f.ok && !regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.@-]*\$?$`).MatchString(f.Value) {
+		l.fail(f.at, fmt.Sprintf("%q is no name of a user or group", shorten(f.Value)), "")
+	}
+	return f.Value
+}
+
+func (l *loader) mode(f field[string]) fs.FileMode {
+	if !f.ok {
+		return defaultMode
+	}
+	bits, err := strconv.ParseUint(f.Value, 8, 32)
+	mode := fs.FileMode(bits)
+	switch {
+	case err != nil || mode > fs.ModePerm:
+		l.fail(f.at, fmt.Sprintf("%q is no mode", shorten(f.Value)), `an octal number in quotation marks, such as "0640"`)
+	case mode&0o111 != 0:
+		l.fail(f.at, "a key isn't executable", `such as "0600" or "0640"`)
+	case mode&0o002 != 0:
+		l.fail(f.at, "a key that everyone may write is nobody's", `such as "0600" or "0640"`)
+	case mode&0o400 == 0:
+		l.fail(f.at, "the owner must be able to read the key", `such as "0600" or "0640"`)
+	case mode&0o004 != 0:
+		l.warn(f.at, "everyone on this machine may read the keys", `"0640" with group lets one group read them`)
+	}
+	return mode
+}
+
+// units returns the names of systemd units.
+func (l *loader) units(f list) []string {
+	pattern := regexp.MustCompile(`^[A-Za-z0-9:_.\\@][A-Za-z0-9:_.\\@-]*\.(service|socket|target|path|timer)$`)
+	var units []string
+	for _, entry := range f.Value {
+		if entry.ok && (len(entry.Value) > 255 || !pattern.MatchString(entry.Value)) {
+			l.fail(entry.at, fmt.Sprintf("%q is no name of a systemd unit", shorten(entry.Value)), `such as "nginx.service"`)
+		}
+		units = append(units, entry.Value)
+	}
+	return units
+}
+
+// commands returns the commands of run. No shell is between, so the first word is the program itself.
+func (l *loader) commands(f field[[]field[[]string]]) [][]string {
+	var commands [][]string
+	for _, entry := range f.Value {
+		commands = append(commands, entry.Value)
+		if !entry.ok {
+			continue
+		}
+		if len(entry.Value) == 0 || !filepath.IsAbs(entry.Value[0]) {
+			l.fail(entry.at, "a command begins with the absolute path of a program", `run = [["/usr/local/bin/push-cert", "{name}"]]`)
+		}
+		for _, word := range entry.Value {
+			if strings.Contains(word, "\x00") {
+				l.fail(entry.at, "a command can't hold a zero byte", "")
+			}
+			l.placeholders(field[string]{Value: word, at: entry.at, ok: true})
+		}
+	}
+	return commands
+}
+
+// placeholders refuses what looks like a placeholder and isn't one.
+func (l *loader) placeholders(f field[string]) {
+	for _, found := range regexp.MustCompile(`\{[A-Za-z_]+\}`).FindAllString(f.Value, -1) {
+		if found != "{name}" {
+			l.fail(f.at, fmt.Sprintf("unknown placeholder %s", shorten(found)), "{name} is the certificate's name")
+		}
+	}
+}
+
+// checkTargets refuses two writers of one file, and warns of outputs that nothing is written to.
+func (l *loader) checkTargets(places []place) {
+	writers := map[string]int{}
+	told := map[[2]int]bool{}
+	for i, o := range l.config.Outputs {
+		used := false
+		for _, cert := range l.config.Certificates {
+			if !o.Matches(cert.Name) {
+				continue
+			}
+			used = true
+			if len(places) == 1 {
+				break
+			}
+			for _, file := range o.files(cert.Name) {
+				other, taken := writers[file]
+				if taken && !told[[2]int{other, i}] {
+					told[[2]int{other, i}] = true
+					l.fail(places[i], fmt.Sprintf("%q is written by the output at %s too", file, places[other]), "give each output a dir of its own")
+				}
+				writers[file] = i
+			}
+		}
+		if !used {
+			l.warn(places[i], "matches no certificate", "")
+		}
+	}
+}
+
+// files returns what the output writes for a certificate.
+func (o Output) files(name string) []string {
+	dir := strings.ReplaceAll(o.Dir, "{name}", name)
+	if o.Format == "combined" {
+		return []string{filepath.Join(dir, strings.ReplaceAll(o.File, "{name}", name))}
+	}
+	var files []string
+	for _, file := range []string{"cert.pem", "chain.pem", "fullchain.pem", "privkey.pem"} {
+		files = append(files, filepath.Join(dir, file))
+	}
+	return files
+}

@@ -1,0 +1,108 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+const addProvider = "add:\n[provider.bind]\ntype = \"rfc2136\"\nserver = \"ns1.your.domain\"\nkey_file = \"/etc/autocertd/tsig.key\""
+
+func (l *loader) buildProviders(tables field[map[string]field[rawProvider]]) {
+	raw := tables.Value
+	if len(raw) == 0 && (tables.ok || !tables.set) && !l.incomplete {
+		l.fail(place{file: l.config.Path, key: "provider"}, "no provider is configured", addProvider)
+	}
+	owners := map[string]place{}
+	for _, name := range inOrder(raw, l.config.Files) {
+		f := raw[name]
+		l.checkName(name, f.at)
+		if !f.ok {
+			continue
+		}
+		if len(raw) > 1 && !f.Value.Zones.set {
+			l.fail(f.at, "has no zones, and with several providers each must name its own", `zones = ["corp.example.com"]`)
+		}
+		p := l.buildProvider(name, f, owners)
+		l.config.Providers = append(l.config.Providers, p)
+		l.checkProvider(p, f.at)
+	}
+}
+
+func (l *loader) buildProvider(name string, f field[rawProvider], owners map[string]place) *Provider {
+	raw := f.Value
+	p := &Provider{
+		Name:               name,
+		Type:               raw.Type.Value,
+		Check:              l.oneOf(raw.Check, "authoritative", "primary", "none"),
+		PropagationTimeout: l.duration(raw.PropagationTimeout, DefaultPropagationTimeout),
+		TTL:                l.duration(raw.TTL, DefaultTTL),
+		options:            &raw.Options,
+	}
+	if !raw.Type.set || raw.Type.ok && p.Type == "" {
+		l.fail(f.at, "has no type", `type = "rfc2136" for BIND and other servers that take dynamic updates`)
+	}
+	if p.TTL%time.Second != 0 {
+		l.fail(raw.TTL.at, "must be whole seconds", "")
+	}
+	for _, f := range raw.Zones.Value {
+		if zone, ok := l.zone(f, owners); ok {
+			p.Zones = append(p.Zones, zone)
+		}
+	}
+	if raw.Zones.ok && len(raw.Zones.Value) == 0 {
+		l.fail(raw.Zones.at, "is empty", "leave it out when there is one provider")
+	}
+	for _, f := range raw.Nameservers.Value {
+		if address, ok := l.address(f, nameOrIP); ok {
+			p.Nameservers = append(p.Nameservers, address)
+		}
+	}
+	return p
+}
+
+// duration returns a duration from one second to one day.
+func (l *loader) duration(f field[time.Duration], otherwise time.Duration) time.Duration {
+	if !f.ok {
+		return otherwise
+	}
+	if f.Value < time.Second || f.Value > 24*time.Hour {
+		l.fail(f.at, "must be between 1s and 24h", "")
+		return otherwise
+	}
+	return f.Value
+}
+
+func (l *loader) zone(f field[string], owners map[string]place) (string, bool) {
+	if !f.ok {
+		return "", false
+	}
+	zone, err := normalZone(f.Value)
+	if err != nil {
+		l.fail(f.at, fmt.Sprintf("%q %s", shorten(f.Value), err), "")
+		return "", false
+	}
+	if other, taken := owners[zone]; taken {
+		l.fail(f.at, fmt.Sprintf("zone %q is listed already at %s", zone, other), "a zone has one provider")
+		return "", false
+	}
+	owners[zone] = f.at
+	return zone, true
+}
+
+// checkProvider lets the caller build the provider.
+func (l *loader) checkProvider(p *Provider, at place) {
+	if l.checks.Provider == nil || p.Type == "" {
+		return
+	}
+	err := l.checks.Provider(p)
+	if problems, ok := errors.AsType[Problems](err); ok {
+		l.problems = append(l.problems, problems...)
+	} else if err != nil {
+		// Joined errors stand on a line each.
+		for line := range strings.SplitSeq(err.Error(), "\n") {
+			l.fail(at, line, "")
+		}
+	}
+}
