@@ -1,0 +1,141 @@
+package scheduler
+
+import "time"
+
+// Facts are what the renewal rule looks at.
+type Facts struct {
+	// NotBefore and NotAfter bound the lifetime of the certificate; both are zero when there is none yet.
+	NotBefore, NotAfter time.Time
+
+	// Suggested is the moment chosen inside the CA's suggested renewal window (RFC 9773, section 4.2), and
+	// Chosen is when that was. Both are zero when the CA suggests nothing, and both are kept for as long as the
+	// CA's window stays the same. A moment that was past already when it was chosen means: renew at once.
+	// Without Chosen it can't be told from a moment that passed while waiting for Window.
+	Suggested, Chosen time.Time
+
+	// Window is the administrator's maintenance window.
+	Window Window
+
+	// Emergency is the lifetime left below which Window no longer holds; zero is a sixth of the lifetime.
+	Emergency time.Duration
+}
+
+// shortLived is the lifetime below which a certificate is renewed at half of it: the third that remains
+// otherwise would leave too little time to repair anything.
+const shortLived = 10 * 24 * time.Hour
+
+// RenewAt returns when to renew a certificate, and why then, in a few words for a status page.
+//
+// The moment is the one that the CA suggests, else two thirds into the lifetime (half, below ten days). It
+// moves into the window, but not beyond the emergency moment. An Emergency that is longer than what is left at
+// the moment itself switches the window off and nothing else: it brings no renewal forward, since the CA
+// exempts from its limits only what it suggested. With the default, and with any shorter Emergency, the moment
+// is never later than the emergency moment, whatever the CA suggests.
+func RenewAt(f Facts) (at time.Time, why string) {
+	if f.NotAfter.IsZero() {
+		return time.Time{}, "no certificate yet"
+	}
+	hasSuggestion := !f.Suggested.IsZero()
+	if hasSuggestion && !f.Chosen.IsZero() && !f.Suggested.After(f.Chosen) {
+		return f.Suggested, "the CA asks for it now"
+	}
+
+	lifetime := f.NotAfter.Sub(f.NotBefore)
+	switch {
+	case hasSuggestion:
+		at, why = f.Suggested, "suggested by the CA"
+	case lifetime < shortLived:
+		at, why = f.NotBefore.Add(lifetime/2), "half of the lifetime"
+	default:
+		at, why = f.NotBefore.Add(lifetime-lifetime/3), "two thirds of the lifetime"
+	}
+
+	emergency := f.Emergency
+	if emergency <= 0 {
+		emergency = lifetime / 6
+	}
+	if latest := f.NotAfter.Add(-min(emergency, lifetime/6)); at.After(latest) {
+		return latest, "the CA suggests a later moment, which leaves too little lifetime"
+	}
+	open := f.Window.Next(at)
+	if open.Equal(at) {
+		return at, why
+	}
+	if latest := f.NotAfter.Add(-emergency); open.After(latest) {
+		return later(at, latest), "too little lifetime left to wait for the window"
+	}
+	return open, why + ", then the window"
+}
+
+// Backoff returns how long to wait after so many failures in a row: about 1 min, 10 min, 100 min, then a day.
+// A random number in [0,1) spreads it by 20 % either way.
+func Backoff(failures int, random float64) time.Duration {
+	var wait time.Duration
+	switch {
+	case failures <= 0:
+		return 0
+	case failures == 1:
+		wait = time.Minute
+	case failures == 2:
+		wait = 10 * time.Minute
+	case failures == 3:
+		wait = 100 * time.Minute
+	default:
+		wait = 24 * time.Hour
+	}
+	return scale(wait, 0.8+0.4*random)
+}
+
+// RetryAt returns when to try again after so many failures in a row.
+//
+// A retryAfter that lies ahead is the CA's Retry-After and replaces the back-off; the result is never earlier.
+// From the third failure on it's at least 15 min ahead (or the back-off below, if that's less), so that a server
+// which always says "in a second" doesn't get more than four tries an hour in the long run.
+//
+// The back-off alone is shortened to half of left, the time until the certificate expires, so that it gets
+// more tries before that; it's a minute at least, or 10 s when less than 10 min are left. CAs count failed
+// validations by the hour: as long as more than an hour is left, there are no more than four tries in any one.
+// Left is zero or below when there is no certificate, or when it has expired; then nothing is shortened.
+func RetryAt(now time.Time, failures int, random float64, retryAfter time.Time, left time.Duration) time.Time {
+	wait := Backoff(failures, random)
+	if left > 0 {
+		shortest := time.Minute
+		if left < 10*time.Minute {
+			shortest = 10 * time.Second
+		}
+		// Spread too, but never beyond the half.
+		wait = min(wait, max(scale(left/2, 0.8+0.2*random), shortest))
+	}
+	if !retryAfter.After(now) {
+		return now.Add(wait)
+	}
+	if failures < 3 {
+		return retryAfter
+	}
+	return later(retryAfter, now.Add(min(wait, 15*time.Minute)))
+}
+
+// Left returns the fraction of the lifetime that is left, from 1 (all) to 0 (expired). Lower is more urgent.
+// Without a certificate nothing can expire, and it returns 1: ten thousand new names must not delay the few
+// certificates that protect running services.
+func Left(now, notBefore, notAfter time.Time) float64 {
+	lifetime := notAfter.Sub(notBefore)
+	switch {
+	case notAfter.IsZero():
+		return 1
+	case lifetime <= 0:
+		return 0
+	}
+	return min(max(float64(notAfter.Sub(now))/float64(lifetime), 0), 1)
+}
+
+func scale(d time.Duration, factor float64) time.Duration {
+	return time.Duration(float64(d) * factor)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}

@@ -1,0 +1,291 @@
+// Package scheduler decides when: it owns the cron tick, the due times, the renewal rule, the back-off, the order
+// by urgency, and how many names are worked on at a time.
+// What is done to a name, and what is known about its certificate, it leaves to the Reconciler.
+package scheduler
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Reconciler does what is due for one name.
+type Reconciler interface {
+	// Reconcile compares what is with what should be for one name, acts, and returns when to look again. It
+	// retries nothing itself: after a failure, next is when the Scheduler shall try again (see RetryAt). It has
+	// logged its error before it returns it; the Scheduler doesn't.
+	//
+	// A next in the past is looked at at the next tick. A zero next, like a panic, is an oversight: the Scheduler
+	// waits as Backoff says for so many of them in a row. A name is never reconciled twice at a time. When ctx
+	// ends, Reconcile returns soon, and what it returns no longer matters.
+	Reconcile(ctx context.Context, name string) (next time.Time, err error)
+}
+
+// Config says what a Scheduler runs, and when. Only the Reconciler is required.
+type Config struct {
+	Reconciler Reconciler
+
+	// Schedule is when to look for due names; nil is every minute.
+	Schedule Schedule
+
+	// Workers is how many names are reconciled at a time; zero is 16.
+	Workers int
+
+	// Urgency orders the due names, the lowest first (see Left); nil orders them by due time. It's called for
+	// every due name at every tick, so it must be quick.
+	Urgency func(name string, now time.Time) float64
+
+	// OnTick is called at every tick, the one at the start and those of Wake included. It delays no due name,
+	// and a tick that finds it still running leaves it alone. It may be nil.
+	OnTick func(ctx context.Context)
+
+	// Logger gets panics, and nothing else; nil is slog.Default().
+	Logger *slog.Logger
+}
+
+// A Scheduler reconciles names when they're due, the most urgent first. Its methods may be called at any time
+// and by several goroutines, Run once.
+type Scheduler struct {
+	config  Config
+	ticking atomic.Bool // OnTick runs
+	woken   chan struct{}
+	changed chan struct{} // there is another schedule
+	tasks   sync.WaitGroup
+
+	mu       sync.Mutex // guards what follows
+	schedule Schedule
+	next     time.Time // the next tick
+	queue    *queue
+}
+
+// New returns a Scheduler without names.
+func New(config Config) *Scheduler {
+	if config.Workers <= 0 {
+		config.Workers = 16
+	}
+	if config.Urgency == nil {
+		config.Urgency = func(string, time.Time) float64 { return 0 }
+	}
+	if config.Logger == nil {
+		config.Logger = slog.Default()
+	}
+	s := &Scheduler{
+		config:  config,
+		woken:   make(chan struct{}, 1),
+		changed: make(chan struct{}, 1),
+		queue:   newQueue(),
+	}
+	s.SetSchedule(config.Schedule)
+	return s
+}
+
+// Set replaces the list of names. The given due times hold; of a name given twice, the last. A name that runs gets
+// its due time when it has finished, or the one that Reconcile returns if that is earlier. A name that is gone
+// finishes if it runs, and is forgotten. Names that are due wait for the next tick; see Wake.
+func (s *Scheduler) Set(items []Item) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.queue.set(items, wallNow())
+}
+
+// SetSchedule replaces the schedule; nil is every minute.
+func (s *Scheduler) SetSchedule(schedule Schedule) {
+	if schedule == nil {
+		schedule = everyMinute{}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.schedule, s.next = schedule, time.Time{}
+	poke(s.changed)
+}
+
+// Wake makes the Scheduler look now and not at the next tick.
+func (s *Scheduler) Wake() { poke(s.woken) }
+
+// Stats is a Scheduler seen at one moment.
+type Stats struct {
+	Items   int       // names on the list
+	Running int       // names being reconciled
+	Due     int       // names that a tick found due and that wait for a worker
+	Next    time.Time // the next tick; zero before Run
+}
+
+// Stats counts.
+func (s *Scheduler) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Stats{
+		Items:   len(s.queue.items),
+		Running: len(s.queue.running),
+		Due:     len(s.queue.ready),
+		Next:    s.next,
+	}
+}
+
+// Run looks for due names at once and then at every tick. When ctx ends it starts nothing more, waits for what
+// runs, which has the same ctx, and returns nil.
+func (s *Scheduler) Run(ctx context.Context) error {
+	defer s.tasks.Wait()
+	for ctx.Err() == nil {
+		s.tick(ctx, wallNow())
+		s.sleep(ctx)
+	}
+	return nil
+}
+
+func (s *Scheduler) tick(ctx context.Context, now time.Time) {
+	s.startOnTick(ctx)
+	s.queueDue(now)
+	s.startWorkers(ctx)
+}
+
+func (s *Scheduler) startOnTick(ctx context.Context) {
+	if s.config.OnTick == nil || !s.ticking.CompareAndSwap(false, true) {
+		return
+	}
+	s.tasks.Go(func() {
+		defer s.ticking.Store(false)
+		defer s.recoverPanic(slog.String("task", "tick"))
+		s.config.OnTick(ctx)
+	})
+}
+
+// queueDue moves what is due to what is ready, and ranks all of that anew. Urgency is asked without the lock, for
+// it may need locks of its own.
+func (s *Scheduler) queueDue(now time.Time) {
+	s.mu.Lock()
+	due := s.queue.takeDue(now)
+	all := slices.Concat(due, s.queue.ready)
+	s.mu.Unlock()
+	if len(all) == 0 {
+		return
+	}
+
+	ranks := make([]float64, len(all))
+	for i, e := range all {
+		ranks[i] = s.config.Urgency(e.name, now)
+	}
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, e := range all {
+		e.rank = ranks[i]
+	}
+	s.queue.enqueue(due)
+}
+
+func (s *Scheduler) startWorkers(ctx context.Context) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.queue.running) < s.config.Workers {
+		e := s.queue.start()
+		if e == nil {
+			return
+		}
+		s.tasks.Go(func() { s.work(ctx, e) })
+	}
+}
+
+// work reconciles one name after the other until none is ready.
+func (s *Scheduler) work(ctx context.Context, e *entry) {
+	for e != nil {
+		next := s.reconcile(ctx, e.name)
+		e = s.finish(ctx, e, next)
+	}
+}
+
+// reconcile returns the zero time after a panic.
+func (s *Scheduler) reconcile(ctx context.Context, name string) (next time.Time) {
+	defer s.recoverPanic(slog.String("certificate", name))
+	next, _ = s.config.Reconciler.Reconcile(ctx, name)
+	return next
+}
+
+// finish returns the next entry to run; nil when there is none.
+func (s *Scheduler) finish(ctx context.Context, e *entry, next time.Time) *entry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if next.IsZero() {
+		e.lost++
+		next = wallNow().Add(Backoff(e.lost, rand.Float64()))
+	} else {
+		e.lost = 0
+	}
+	s.queue.finish(e, next)
+	if ctx.Err() != nil {
+		return nil
+	}
+	return s.queue.start()
+}
+
+// recoverPanic is deferred around foreign code, so that one name's panic is its own problem.
+func (s *Scheduler) recoverPanic(where slog.Attr) {
+	if v := recover(); v != nil {
+		s.config.Logger.Error("panic", where, "panic", v, "stack", string(debug.Stack()))
+	}
+}
+
+// slice is the longest sleep. Timers don't count while the machine is suspended and don't follow the wall clock
+// when it's set, so the sleeper looks at the clock now and then.
+const slice = 15 * time.Second
+
+// sleep waits for the next tick, for Wake, or for the end of ctx.
+func (s *Scheduler) sleep(ctx context.Context) {
+	now := wallNow()
+	next := s.plan(time.Time{}, now)
+	for now.Before(next) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.woken:
+			return
+		case <-s.changed:
+			next = time.Time{}
+		case <-time.After(min(next.Sub(now), slice)):
+		}
+		now = wallNow()
+		next = s.plan(next, now)
+	}
+}
+
+// plan notes the next tick, for Stats too.
+func (s *Scheduler) plan(planned, now time.Time) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.next = nextTick(s.schedule, planned, now)
+	return s.next
+}
+
+// nextTick returns the planned tick, unless the schedule has an earlier one: that's so when nothing is planned
+// yet, and when the wall clock went back. A schedule that has come to its end ticks every hour.
+func nextTick(schedule Schedule, planned, now time.Time) time.Time {
+	next := schedule.Next(now)
+	if !next.After(now) {
+		next = now.Add(time.Hour)
+	}
+	if planned.IsZero() || next.Before(planned) {
+		return next
+	}
+	return planned
+}
+
+// everyMinute is the default schedule.
+type everyMinute struct{}
+
+func (everyMinute) Next(t time.Time) time.Time { return t.Truncate(time.Minute).Add(time.Minute) }
+
+// wallNow is the wall clock, without the monotonic reading that would make comparisons blind to its jumps.
+func wallNow() time.Time { return time.Now().Round(0) }
+
+// poke leaves a note in a channel that holds one.
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,462 @@
+package scheduler
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// journal is a Reconciler that notes when it starts what. Its fields say what it does; it refuses to work on a
+// name twice at a time.
+type journal struct {
+	takes time.Duration
+	next  func(name string) time.Time // nil is in an hour
+
+	mu      sync.Mutex
+	began   time.Time
+	started []string // "NAME at SECONDS"
+	running map[string]bool
+	most    int // names at a time
+	overlap bool
+}
+
+func newJournal() *journal {
+	return &journal{began: time.Now(), running: map[string]bool{}}
+}
+
+func (j *journal) Reconcile(ctx context.Context, name string) (time.Time, error) {
+	j.mu.Lock()
+	j.started = append(j.started, fmt.Sprintf("%s at %.0f", name, time.Since(j.began).Seconds()))
+	j.overlap = j.overlap || j.running[name]
+	j.running[name] = true
+	j.most = max(j.most, len(j.running))
+	j.mu.Unlock()
+
+	select {
+	case <-ctx.Done():
+	case <-time.After(j.takes):
+	}
+
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	delete(j.running, name)
+	if j.next == nil {
+		return time.Now().Add(time.Hour), nil
+	}
+	return j.next(name), errors.New("logged by the one who returns it")
+}
+
+func (j *journal) check(t *testing.T, want ...string) {
+	t.Helper()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if !slices.Equal(j.started, want) {
+		t.Errorf("started %q, want %q", j.started, want)
+	}
+	if j.overlap {
+		t.Error("a name ran twice at a time")
+	}
+}
+
+// run starts a Scheduler inside a bubble and returns a function that stops it.
+func run(t *testing.T, s *Scheduler) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	return func() {
+		t.Helper()
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run = %v, want nil", err)
+		}
+	}
+}
+
+func names(text string) (items []Item) {
+	for name := range strings.FieldsSeq(text) {
+		items = append(items, Item{Name: name})
+	}
+	return items
+}
+
+func TestRunLooksAtOnceAndAtEveryTick(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newJournal()
+		s := New(Config{Reconciler: j})
+		s.Set([]Item{{"now", time.Time{}}, {"soon", j.began.Add(90 * time.Second)}, {"later", j.began.Add(day)}})
+		stop := run(t, s)
+		time.Sleep(61 * time.Minute)
+		stop()
+		j.check(t, "now at 0", "soon at 120", "now at 3600")
+	})
+}
+
+func TestMostUrgentFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newJournal()
+		j.takes = 10 * time.Second
+		s := New(Config{Reconciler: j, Workers: 1, Urgency: func(name string, now time.Time) float64 {
+			return float64(strings.Index("first second third fourth", name))
+		}})
+		s.Set(names("third second fourth"))
+		stop := run(t, s)
+		synctest.Wait() // "second" runs
+		s.Set(names("third fourth first"))
+		s.Wake()
+		time.Sleep(45 * time.Second)
+		stop()
+		// No tick was needed for the rest: a free worker takes the next one at once.
+		j.check(t, "second at 0", "first at 10", "third at 20", "fourth at 30")
+	})
+}
+
+func TestUrgencyMayAskTheScheduler(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newJournal()
+		var s *Scheduler
+		s = New(Config{Reconciler: j, Urgency: func(string, time.Time) float64 { return float64(s.Stats().Items) }})
+		s.Set(names("a"))
+		stop := run(t, s)
+		synctest.Wait()
+		stop()
+		j.check(t, "a at 0")
+	})
+}
+
+func TestWorkers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newJournal()
+		j.takes = 10 * time.Minute // over many ticks
+		j.next = func(string) time.Time { return j.began }
+		s := New(Config{Reconciler: j, Workers: 3})
+		s.Set(names("a b c d e f g"))
+		stop := run(t, s)
+		synctest.Wait()
+		if got, want := s.Stats(), (Stats{Items: 7, Running: 3, Due: 4, Next: j.began.Add(time.Minute).Round(0)}); got != want {
+			t.Errorf("Stats = %+v, want %+v", got, want)
+		}
+		time.Sleep(100 * time.Minute)
+		stop()
+		if j.most != 3 || j.overlap {
+			t.Errorf("%d names at a time, the same one twice: %t", j.most, j.overlap)
+		}
+		if got := s.Stats(); got.Running != 0 || got.Items != 7 {
+			t.Errorf("after the end Stats = %+v", got)
+		}
+	})
+}
+
+func TestNextInThePastWaitsForTheTick(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newJournal()
+		j.next = func(string) time.Time { return j.began.Add(-time.Hour) }
+		s := New(Config{Reconciler: j})
+		s.Set(names("a"))
+		stop := run(t, s)
+		time.Sleep(150 * time.Second)
+		stop()
+		j.check(t, "a at 0", "a at 60", "a at 120")
+	})
+}
+
+func TestSetForgetsWhatIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newJournal()
+		j.takes = 90 * time.Second
+		s := New(Config{Reconciler: j, Workers: 1})
+		s.Set(names("a b c"))
+		stop := run(t, s)
+		synctest.Wait()
+		s.Set(names("c d")) // a runs, b is ready
+		time.Sleep(time.Second)
+		if got, want := s.Stats(), (Stats{Items: 2, Running: 1, Due: 1, Next: j.began.Add(time.Minute).Round(0)}); got != want {
+			t.Errorf("Stats = %+v, want %+v", got, want)
+		}
+		time.Sleep(10 * time.Minute)
+		stop()
+		j.check(t, "a at 0", "c at 90", "d at 180")
+	})
+}
+
+func TestSetWithANameThatComesBackWhileItRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newJournal()
+		j.takes = 90 * time.Second
+		s := New(Config{Reconciler: j})
+		s.Set(names("a"))
+		stop := run(t, s)
+		synctest.Wait()
+		s.Set(nil)
+		s.Set(names("a"))
+		s.Wake()
+		time.Sleep(5 * time.Minute)
+		stop()
+		j.check(t, "a at 0", "a at 120")
+	})
+}
+
+func TestWakeAndSetSchedule(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newJournal()
+		hourly, err := ParseSchedule("@hourly")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := New(Config{Reconciler: j, Schedule: hourly})
+		stop := run(t, s)
+		time.Sleep(10 * time.Second)
+		s.Set(names("woken"))
+		time.Sleep(10 * time.Second)
+		s.Wake()
+		synctest.Wait()
+		j.check(t, "woken at 20")
+
+		s.Set(names("ticked"))
+		s.SetSchedule(nil)
+		time.Sleep(50 * time.Second)
+		j.check(t, "woken at 20", "ticked at 60")
+
+		s.Set(names("later"))
+		s.SetSchedule(hourly) // instead of the tick at 120
+		time.Sleep(time.Hour)
+		stop()
+		j.check(t, "woken at 20", "ticked at 60", "later at 3600")
+	})
+}
+
+func TestOversightsAreLoggedAndWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		j := newJournal()
+		j.next = func(name string) time.Time {
+			switch name {
+			case "bad":
+				panic("no such luck")
+			case "vague":
+				return time.Time{}
+			}
+			return time.Now().Add(time.Hour)
+		}
+		s := New(Config{Reconciler: j, Workers: 1, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		s.Set(names("bad good vague"))
+		stop := run(t, s)
+		time.Sleep(14*time.Minute + 30*time.Second)
+		stop()
+
+		// Back-off: about a minute, then about ten, then about a hundred; each until the tick after it.
+		count := map[string]int{}
+		for _, line := range j.started {
+			name, _, _ := strings.Cut(line, " ")
+			count[name]++
+		}
+		if count["bad"] != 3 || count["vague"] != 3 || count["good"] != 1 {
+			t.Errorf("started %q; want bad and vague three times, good once", j.started)
+		}
+		for _, want := range []string{"certificate=bad", `panic="no such luck"`, "scheduler_test.go"} {
+			if got := strings.Count(log.String(), want); got < 3 {
+				t.Errorf("%q stands in the log %d times, want three:\n%s", want, got, &log)
+			}
+		}
+		if got := strings.Count(log.String(), "\n"); got != 3 {
+			t.Errorf("%d lines in the log, want one for each panic", got)
+		}
+	})
+}
+
+func TestABackoffBeginsAnewAfterAGoodRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newJournal()
+		j.next = func(string) time.Time {
+			if len(j.started)%2 == 0 {
+				return time.Now()
+			}
+			return time.Time{}
+		}
+		s := New(Config{Reconciler: j})
+		s.Set(names("a"))
+		stop := run(t, s)
+		time.Sleep(30 * time.Minute)
+		stop()
+		// Each pair takes two minutes, or three.
+		if got := len(j.started); got < 18 {
+			t.Errorf("%d runs in half an hour, want at least 18: no oversight follows another", got)
+		}
+	})
+}
+
+func TestOnTick(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		j := newJournal()
+		var ticks []time.Duration
+		s := New(Config{
+			Reconciler: j,
+			Logger:     slog.New(slog.NewTextHandler(&log, nil)),
+			OnTick: func(context.Context) {
+				ticks = append(ticks, time.Since(j.began))
+				time.Sleep(90 * time.Second)
+				panic("no such luck")
+			},
+		})
+		s.Set(names("a"))
+		stop := run(t, s)
+		time.Sleep(150 * time.Second)
+		stop()
+		j.check(t, "a at 0")
+		if want := []time.Duration{0, 2 * time.Minute}; !slices.Equal(ticks, want) {
+			t.Errorf("OnTick was called after %s, want %s: it mustn't overlap itself", ticks, want)
+		}
+		if got := strings.Count(log.String(), "task=tick"); got != 2 {
+			t.Errorf("%d panics in the log, want two:\n%s", got, &log)
+		}
+	})
+}
+
+func TestRunWaitsForWhatRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		finished := false
+		s := New(Config{Workers: 1, Reconciler: reconcilerFunc(func(ctx context.Context, name string) (time.Time, error) {
+			<-ctx.Done()
+			time.Sleep(time.Minute) // cleaning up
+			finished = true
+			return time.Time{}, ctx.Err()
+		})})
+		s.Set(names("a b"))
+		time.AfterFunc(10*time.Second, cancel)
+		began := time.Now()
+		if err := s.Run(ctx); err != nil {
+			t.Errorf("Run = %v, want nil", err)
+		}
+		if took := time.Since(began); !finished || took != 70*time.Second {
+			t.Errorf("Run returned after %s; want 70 s: the first name's cleaning up, and not the second name", took)
+		}
+	})
+}
+
+func TestRunUnderAnEndedContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newJournal()
+		s := New(Config{Reconciler: j})
+		s.Set(names("a"))
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := s.Run(ctx); err != nil {
+			t.Errorf("Run = %v, want nil", err)
+		}
+		j.check(t)
+	})
+}
+
+// The clock of a bubble can't be set back. A schedule whose next tick comes nearer looks the same from inside:
+// only who looks again before the planned tick sees it.
+func TestSleepLooksAtTheClockNowAndThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newJournal()
+		s := New(Config{Reconciler: j, Schedule: scheduleFunc(func(now time.Time) time.Time {
+			if now.Sub(j.began) < 10*time.Second {
+				return now.Add(day)
+			}
+			return now.Add(time.Minute)
+		})})
+		s.Set([]Item{{"a", j.began.Add(time.Second)}})
+		stop := run(t, s)
+		time.Sleep(slice + time.Minute + time.Second)
+		stop()
+		j.check(t, "a at 75")
+	})
+}
+
+func TestNextTick(t *testing.T) {
+	hourly, err := ParseSchedule("@hourly")
+	if err != nil {
+		t.Fatal(err)
+	}
+	over := scheduleFunc(func(time.Time) time.Time { return time.Time{} })
+	stuck := scheduleFunc(func(now time.Time) time.Time { return now })
+	tests := []struct {
+		name               string
+		schedule           Schedule
+		planned, now, want string
+	}{
+		{"nothing planned", hourly, "", "2026-05-01T12:10:00Z", "2026-05-01T13:00:00Z"},
+		{"on the way", hourly, "2026-05-01T13:00:00Z", "2026-05-01T12:59:59Z", "2026-05-01T13:00:00Z"},
+		{"arrived: the planned tick holds", hourly, "2026-05-01T13:00:00Z", "2026-05-01T13:00:00Z", "2026-05-01T13:00:00Z"},
+		{"the clock went forward past it: it holds, and is due", hourly, "2026-05-01T13:00:00Z", "2026-05-08T09:30:00Z", "2026-05-01T13:00:00Z"},
+		{"the clock went back: an earlier tick", hourly, "2026-05-01T13:00:00Z", "2026-04-01T09:30:00Z", "2026-04-01T10:00:00Z"},
+		{"a schedule at its end ticks every hour", over, "", "2026-05-01T12:10:00Z", "2026-05-01T13:10:00Z"},
+		{"a schedule that stands still too", stuck, "", "2026-05-01T12:10:00Z", "2026-05-01T13:10:00Z"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var planned time.Time
+			if tt.planned != "" {
+				planned = date(t, tt.planned)
+			}
+			if got := nextTick(tt.schedule, planned, date(t, tt.now)); !got.Equal(date(t, tt.want)) {
+				t.Errorf("nextTick = %s, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestIdleTickAllocatesNothing(t *testing.T) {
+	s, now := idle(20_000)
+	if got := testing.AllocsPerRun(100, func() { s.tick(t.Context(), now) }); got != 0 {
+		t.Errorf("a tick with nothing due allocates %g times", got)
+	}
+}
+
+func BenchmarkIdleTick(b *testing.B) {
+	s, now := idle(20_000)
+	b.ReportAllocs()
+	for b.Loop() {
+		s.tick(b.Context(), now)
+	}
+}
+
+// BenchmarkBusyTick is a tick that finds everything due, without the work itself.
+func BenchmarkBusyTick(b *testing.B) {
+	s, now := idle(20_000)
+	items := make([]Item, 0, 20_000)
+	for name := range s.queue.items {
+		items = append(items, Item{Name: name})
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		s.queue = newQueue()
+		s.Set(items)
+		s.queueDue(now)
+	}
+}
+
+// idle returns a Scheduler with n names of which none is due.
+func idle(n int) (s *Scheduler, now time.Time) {
+	now = wallNow()
+	items := make([]Item, n)
+	for i := range items {
+		items[i] = Item{fmt.Sprintf("host%d.corp.example.com", i), now.Add(time.Duration(i+1) * time.Minute)}
+	}
+	s = New(Config{})
+	s.Set(items)
+	return s, now
+}
+
+type reconcilerFunc func(ctx context.Context, name string) (time.Time, error)
+
+func (f reconcilerFunc) Reconcile(ctx context.Context, name string) (time.Time, error) {
+	return f(ctx, name)
+}
+
+type scheduleFunc func(time.Time) time.Time
+
+func (f scheduleFunc) Next(t time.Time) time.Time { return f(t) }
