@@ -1,0 +1,134 @@
+package issuer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/mholt/acmez/v3/acme"
+	"golang.org/x/sync/errgroup"
+)
+
+// requestsPerOrder bounds how many requests of one order are under way at a time.
+const requestsPerOrder = 8
+
+// authorize fetches the order's authorizations and keeps those that aren't valid yet, each with its dns-01 challenge.
+func (o *order) authorize(ctx context.Context) error {
+	authorizations := make([]acme.Authorization, len(o.state.Authorizations))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(requestsPerOrder)
+	for n, url := range o.state.Authorizations {
+		group.Go(func() (err error) {
+			ctx, noted := observe(ctx)
+			if authorizations[n], err = o.client.GetAuthorization(ctx, o.account, url); err != nil {
+				return o.failed("authorization", noted, err)
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	for _, a := range authorizations {
+		if a.Status == acme.StatusValid {
+			continue
+		}
+		if a.Status != acme.StatusPending {
+			return o.orderFailed(ctx, "authorization", &reply{}, acme.Order{Status: acme.StatusInvalid}, fmt.Errorf("%s: authorization is %s", a.IdentifierValue(), a.Status))
+		}
+		n := slices.IndexFunc(a.Challenges, func(c acme.Challenge) bool { return c.Type == acme.ChallengeTypeDNS01 && c.Token != "" })
+		if n < 0 {
+			return &Error{CA: o.cfg.Name, Step: "authorization", Err: fmt.Errorf("the CA offers no dns-01 challenge for %s, only %s", a.IdentifierValue(), offered(a))}
+		}
+		o.pending, o.accepted = append(o.pending, a), append(o.accepted, a.Challenges[n])
+	}
+	return nil
+}
+
+func offered(a acme.Authorization) string {
+	var types []string
+	for _, c := range a.Challenges {
+		types = append(types, c.Type)
+	}
+	return strings.Join(types, ", ")
+}
+
+// records returns what must be published for the challenges that are still to be met.
+func (o *order) records() []Record {
+	var records []Record
+	for _, c := range o.accepted {
+		r := Record{Name: strings.ToLower(c.DNS01TXTRecordName()), Value: c.DNS01KeyAuthorization()}
+		if !slices.Contains(records, r) { // a reused authorization may serve twice
+			records = append(records, r)
+		}
+	}
+	return records
+}
+
+// validate accepts all challenges and waits until every authorization is valid.
+func (o *order) validate(ctx context.Context) error {
+	if len(o.pending) == 0 {
+		return nil
+	}
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(requestsPerOrder)
+	for n := range o.pending {
+		group.Go(func() error { return o.validateOne(groupCtx, o.pending[n], o.accepted[n]) })
+	}
+	if err := group.Wait(); err != nil {
+		var refused *refusedError
+		if errors.As(err, &refused) { // the order can only become invalid now
+			return errors.Join(err, o.drop(ctx))
+		}
+		return err
+	}
+	o.state.Status = acme.StatusReady
+	o.progress(Step{Name: Validated})
+	return nil
+}
+
+// refusedError is a failed validation: the CA looked and wasn't convinced.
+type refusedError struct{ err error }
+
+func (e *refusedError) Error() string { return fmt.Sprintf("validation failed: %v", e.err) }
+func (e *refusedError) Unwrap() error { return e.err }
+
+// FailedValidation reports whether err says that the CA looked for the records and wasn't convinced, which CAs count.
+func FailedValidation(err error) bool {
+	var refused *refusedError
+	return errors.As(err, &refused)
+}
+
+func (o *order) validateOne(ctx context.Context, a acme.Authorization, c acme.Challenge) error {
+	noting, noted := observe(ctx)
+	if c.Status == acme.StatusPending { // a resumed order may have accepted it before
+		if _, err := o.client.InitiateChallenge(noting, o.account, c); err != nil {
+			return about(a.IdentifierValue(), o.failed("challenge", noted, err))
+		}
+	}
+	url := a.Location
+	noted, err := poll(ctx, "authorization of "+a.IdentifierValue(), func(ctx context.Context) (bool, error) {
+		var err error
+		a, err = o.client.GetAuthorization(ctx, o.account, url)
+		return err == nil && a.Status != acme.StatusPending, err
+	})
+	if err != nil {
+		return about(a.IdentifierValue(), o.failed("authorization", noted, err))
+	}
+	if a.Status == acme.StatusValid {
+		return nil
+	}
+	return about(a.IdentifierValue(), o.explain("challenge", &refusedError{reason(a)}))
+}
+
+// reason finds why an authorization isn't valid: the error of its challenge.
+func reason(a acme.Authorization) error {
+	for _, c := range a.Challenges {
+		if c.Error != nil {
+			return &problemError{*c.Error}
+		}
+	}
+	return fmt.Errorf("the authorization is %s", a.Status)
+}

@@ -1,0 +1,158 @@
+// Package issuer speaks ACME (RFC 8555, RFC 9773) with one CA: account, orders step by step, finalize, renewal
+// information. It never touches DNS or disk: records go through a Solver, accounts and open orders through a Storage
+// and a Request, both of which the caller provides.
+package issuer
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/mholt/acmez/v3/acme"
+)
+
+// Record is a TXT record that proves control of a hostname by dns-01 (RFC 8555 section 8.4).
+type Record struct {
+	Name  string // fully qualified, no trailing dot: _acme-challenge.host.example.com
+	Value string
+}
+
+// Solver publishes the records of orders. Begin announces an order that will probably publish soon, so that the solver
+// can gather the records of several orders into one update.
+type Solver interface {
+	Begin() Solution
+}
+
+// Solution is the solver's side of one order. Publish and Wait are each called at most once, in this order; Remove
+// ends the solution, whatever happened before, and may be called again.
+type Solution interface {
+	// Publish returns nil when the zones' servers have accepted every record.
+	Publish(ctx context.Context, records []Record) error
+	// Wait returns nil when every server that must have the records was seen to have them. seen is told of progress:
+	// how many of the servers have all of them.
+	Wait(ctx context.Context, seen func(have, want int)) error
+	// Remove makes sure that the records go, now or later; it doesn't wait for that.
+	Remove()
+}
+
+// Storage keeps accounts. Load of what isn't there returns an error that wraps fs.ErrNotExist; Save returns nil when
+// the object is durable; Lock is held across processes.
+type Storage interface {
+	Load(ctx context.Context, key string) ([]byte, error)
+	Save(ctx context.Context, key string, data []byte) error
+	Lock(ctx context.Context, name string) (unlock func(), err error)
+}
+
+// EAB is an external account binding (RFC 8555 section 7.3.4).
+type EAB struct {
+	KeyID   string
+	HMACKey string // base64url, as the CA hands it out
+}
+
+// Config says which CA, and as whom.
+type Config struct {
+	Name           string              // what the configuration calls the CA
+	Directory      string              // its directory URL
+	Email          string              // the account's contact, or ""
+	AcceptTerms    bool                // without it no account is registered
+	EAB            *EAB                // nil for most CAs
+	Roots          []*x509.Certificate // trusted for the CA's own HTTPS, instead of the system's
+	Profile        string              // for requests that name none; "" for the CA's default
+	PreferredChain string              // issuer name of the last certificate of the wanted chain; "" for the CA's default
+	Concurrency    int                 // orders that talk to the CA at a time; 0 means 16
+	UserAgent      string
+	Storage        Storage
+	Solver         Solver
+	Logger         *slog.Logger
+	Transport      http.RoundTripper // nil for a real one that trusts Roots; tests put faults here
+}
+
+// Issuer is one CA with one account.
+type Issuer struct {
+	cfg    Config
+	http   *http.Client
+	client *acme.Client
+	slots  chan struct{}
+
+	mu        sync.Mutex // guards what follows; held while the account is being made, so that it is made once
+	account   *acme.Account
+	directory *acme.Directory
+	fetched   time.Time
+}
+
+const (
+	defaultConcurrency = 16
+	directoryAge       = 12 * time.Hour
+)
+
+// New makes an issuer. It asks the CA nothing yet.
+func New(cfg Config) (*Issuer, error) {
+	if cfg.Concurrency == 0 {
+		cfg.Concurrency = defaultConcurrency
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	base := cfg.Transport
+	if base == nil {
+		base = newTransport(cfg.Roots, cfg.Concurrency)
+	}
+	i := &Issuer{cfg: cfg, slots: make(chan struct{}, cfg.Concurrency)}
+	i.http = &http.Client{Transport: &observer{base: base, directory: cfg.Directory, agent: cfg.UserAgent}, Timeout: requestTimeout}
+	i.client = &acme.Client{
+		Directory:  cfg.Directory,
+		HTTPClient: i.http,
+		UserAgent:  cfg.UserAgent,
+		// The library polls at a fixed pace after finalizing. A time that is over at once keeps it from that; every poll
+		// is ours, see poll.
+		PollInterval: time.Nanosecond,
+		PollTimeout:  time.Nanosecond,
+	}
+	return i, nil
+}
+
+// Name is what the configuration calls the CA.
+func (i *Issuer) Name() string { return i.cfg.Name }
+
+// DirectoryURL is the CA's directory URL.
+func (i *Issuer) DirectoryURL() string { return i.cfg.Directory }
+
+// Directory returns the CA's directory (RFC 8555 section 7.1.1), at most twelve hours old.
+func (i *Issuer) Directory(ctx context.Context) (acme.Directory, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.directory != nil && time.Since(i.fetched) < directoryAge {
+		return *i.directory, nil
+	}
+	var dir acme.Directory
+	// The observer shows the library a directory without renewalInfo; this request asks past it.
+	if _, err := i.getJSON(unfiltered(ctx), i.cfg.Directory, &dir); err != nil {
+		return dir, i.explain("directory", err)
+	}
+	if dir.NewOrder == "" || dir.NewNonce == "" || dir.NewAccount == "" {
+		return dir, i.explain("directory", errors.New("what answered isn't an ACME directory: newOrder, newNonce or newAccount is missing"))
+	}
+	i.directory, i.fetched = &dir, time.Now()
+	return dir, nil
+}
+
+// withSlot runs f as one of the orders that may talk to the CA at a time.
+func (i *Issuer) withSlot(ctx context.Context, f func() error) error {
+	select {
+	case i.slots <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-i.slots }()
+	return f()
+}
+
+// Close drops idle connections.
+func (i *Issuer) Close() { i.http.CloseIdleConnections() }
+
+func (i *Issuer) String() string { return fmt.Sprintf("CA %s (%s)", i.cfg.Name, i.cfg.Directory) }
