@@ -1,0 +1,105 @@
+// Package providers turns a provider's type and options into a libdns implementation that adds and removes TXT records,
+// and its failures into errors that name the cure.
+// Which zone a name belongs to, what is published when, and waiting for it are left to others.
+package providers
+
+import (
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/libdns/libdns"
+)
+
+// Client writes records into zones. Both methods take the zone with or without a trailing dot and names relative to it,
+// accept TXT records with a value only, are idempotent (adding what is there and removing what is absent succeed), leave
+// every other value alone, and may be called concurrently. A nil error means that the server confirmed all records;
+// after an error any part of them may have been written. What the server refused is reported as an [*Error].
+type Client interface {
+	libdns.RecordAppender
+	libdns.RecordDeleter
+}
+
+// Options are what the configuration says about one provider.
+type Options struct {
+	// Decode decodes the provider's own keys into a pointer to a struct with toml tags; unknown keys are errors.
+	Decode func(dst any) error
+
+	// Dir is the directory that relative paths start from.
+	Dir string
+}
+
+// path makes a path from the configuration absolute, or relative to the current directory if Dir is empty.
+func (o Options) path(p string) string {
+	if filepath.IsAbs(p) {
+		return p
+	}
+	return filepath.Join(o.Dir, p)
+}
+
+// Provider is a configured way to write records into zones.
+type Provider struct {
+	Client Client
+
+	// Servers are the host:port of the servers that records are written to. They answer authoritatively about the zones
+	// and know every change first. HTTP APIs have none.
+	Servers []string
+}
+
+// builder makes a provider of one type from its options.
+type builder func(Options) (*Provider, error)
+
+// builders returns every type that is known.
+func builders() map[string]builder {
+	return map[string]builder{
+		"cloudflare": newCloudflare,
+		"rfc2136":    newRFC2136,
+	}
+}
+
+// Names returns the known types in alphabetical order.
+func Names() []string {
+	return slices.Sorted(maps.Keys(builders()))
+}
+
+// New builds a provider of the given type. It checks everything that can be checked without asking a server, reports all
+// mistakes together, and reads the files that the options name.
+func New(typ string, opts Options) (*Provider, error) {
+	build, ok := builders()[typ]
+	if !ok {
+		return nil, fmt.Errorf("unknown provider type %q; %sknown types: %s", typ, didYouMean(typ), strings.Join(Names(), ", "))
+	}
+	return build(opts)
+}
+
+// didYouMean proposes the type that differs from typ by a slip or two.
+func didYouMean(typ string) string {
+	for _, name := range Names() {
+		if distance(strings.ToLower(typ), name) <= 2 {
+			return fmt.Sprintf("did you mean %q? ", name)
+		}
+	}
+	return ""
+}
+
+// distance returns how many letters must be added, dropped or changed to make b of a.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost = 1 + min(diagonal, row[j], row[j+1])
+			}
+			diagonal, row[j+1] = row[j+1], cost
+		}
+	}
+	return row[len(b)]
+}

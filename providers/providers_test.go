@@ -1,0 +1,51 @@
+package providers
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/BurntSushi/toml"
+)
+
+// options decodes text as strictly as the configuration does.
+func options(text, dir string) Options {
+	return Options{Dir: dir, Decode: func(dst any) error {
+		md, err := toml.Decode(text, dst)
+		if err == nil && len(md.Undecoded()) > 0 {
+			err = fmt.Errorf("unknown key %s", md.Undecoded()[0])
+		}
+		return err
+	}}
+}
+
+func TestNames(t *testing.T) {
+	if want := []string{"cloudflare", "rfc2136"}; !slices.Equal(Names(), want) {
+		t.Errorf("Names() = %q, want %q", Names(), want)
+	}
+}
+
+func TestUnknownType(t *testing.T) {
+	for typ, guess := range map[string]string{
+		"rfc2163":    `did you mean "rfc2136"? `,
+		"rfc-2136":   `did you mean "rfc2136"? `,
+		"CloudFlare": `did you mean "cloudflare"? `,
+		"cloudfare":  `did you mean "cloudflare"? `,
+		"rfc1035":    "",
+		"":           "",
+	} {
+		_, err := New(typ, options("", ""))
+		if want := fmt.Sprintf("unknown provider type %q; %sknown types: cloudflare, rfc2136", typ, guess); err == nil || err.Error() != want {
+			t.Errorf("%v\nwant %s", err, want)
+		}
+	}
+}
+
+func TestUnknownKeysAreErrors(t *testing.T) {
+	for _, typ := range Names() {
+		if _, err := New(typ, options(`colour = "green"`, "")); err == nil || !strings.Contains(err.Error(), "colour") {
+			t.Errorf("%s: %v", typ, err)
+		}
+	}
+}

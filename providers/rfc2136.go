@@ -1,0 +1,93 @@
+package providers
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"autocertd/internal/secret"
+)
+
+// rfc2136Options are the keys of a provider of type rfc2136.
+type rfc2136Options struct {
+	Server  string        `toml:"server"`
+	Servers []string      `toml:"servers"`
+	KeyFile string        `toml:"key_file"`
+	KeyName string        `toml:"key_name"`
+	KeyAlg  string        `toml:"key_alg"`
+	Key     secret.Secret `toml:"key"`
+}
+
+// newRFC2136 builds a provider that sends dynamic updates (RFC 2136), signed with a TSIG key.
+func newRFC2136(opts Options) (*Provider, error) {
+	var o rfc2136Options
+	if err := opts.Decode(&o); err != nil {
+		return nil, err
+	}
+	servers, serversErr := o.servers()
+	key, keyErr := o.tsigKey(opts)
+	if err := errors.Join(serversErr, keyErr); err != nil {
+		return nil, err
+	}
+	return &Provider{Client: &rfc2136Client{servers: servers, key: key}, Servers: servers}, nil
+}
+
+// servers returns host:port of every server and reports all mistakes.
+func (o rfc2136Options) servers() ([]string, error) {
+	list := o.Servers
+	if o.Server != "" {
+		list = []string{o.Server}
+	}
+	if o.Server != "" && len(o.Servers) > 0 {
+		return nil, errors.New(`server and servers: give one of the two`)
+	}
+	if len(list) == 0 {
+		return nil, errors.New(`server: missing; name the zone's primary: server = "ns1.example.com"`)
+	}
+	var servers []string
+	var errs []error
+	for _, s := range list {
+		server, err := hostPort(s)
+		servers, errs = append(servers, server), append(errs, err)
+	}
+	return servers, errors.Join(errs...)
+}
+
+// hostPort parses a host name or address, with or without a port, and adds port 53 where there is none.
+func hostPort(s string) (string, error) {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		host, port = s, "53"
+		if strings.HasPrefix(s, "[") && strings.HasSuffix(s, "]") {
+			host = s[1 : len(s)-1]
+		}
+	}
+	_, addrErr := netip.ParseAddr(host)
+	n, portErr := strconv.ParseUint(port, 10, 16)
+	if portErr != nil || n == 0 || addrErr != nil && !isName(host) {
+		return "", fmt.Errorf(`server: %.80q is neither a host nor host:port, such as "ns1.example.com", "192.0.2.1:53" or "[2001:db8::1]:53"`, s)
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+// tsigKey returns the key, which is given in exactly one way.
+func (o rfc2136Options) tsigKey(opts Options) (tsigKey, error) {
+	inline := o.KeyName != "" || o.KeyAlg != "" || o.Key.IsSet()
+	switch {
+	case o.KeyFile == "" && !inline:
+		return tsigKey{}, errors.New("key_file: missing; updates are signed: name a file that tsig-keygen has written")
+	case o.KeyFile != "" && inline:
+		return tsigKey{}, errors.New("key_file: leave out key_name, key_alg and key, which the file holds")
+	case inline:
+		return newTSIGKey(o.KeyName, cmp.Or(o.KeyAlg, tsigAlgorithms()[0]), o.Key.Reveal())
+	}
+	key, err := readTSIGKey(opts.path(o.KeyFile))
+	if err != nil {
+		return tsigKey{}, fmt.Errorf("key_file: %w", err)
+	}
+	return key, nil
+}

@@ -1,0 +1,128 @@
+package providers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	"github.com/libdns/libdns"
+	"github.com/libdns/rfc2136"
+)
+
+// maxUpdate is about how many bytes of records go into one update message, which can't be longer than 64 KiB.
+const maxUpdate = 48 << 10
+
+// rfc2136Client writes to the first of its servers that can be reached. It holds nothing that changes.
+type rfc2136Client struct {
+	servers []string
+	key     tsigKey
+}
+
+// update is one message: what to do with which records of which zone.
+type update struct {
+	zone    string // in lower case, without the trailing dot
+	records []libdns.TXT
+	method  func(*rfc2136.Provider, context.Context, string, []libdns.Record) ([]libdns.Record, error)
+}
+
+// AppendRecords adds recs to the zone and returns them.
+func (c *rfc2136Client) AppendRecords(ctx context.Context, zone string, recs []libdns.Record) ([]libdns.Record, error) {
+	return c.write(ctx, recs, update{zone: zone, method: (*rfc2136.Provider).AppendRecords})
+}
+
+// DeleteRecords removes exactly recs from the zone and returns them, also those that weren't there.
+func (c *rfc2136Client) DeleteRecords(ctx context.Context, zone string, recs []libdns.Record) ([]libdns.Record, error) {
+	return c.write(ctx, recs, update{zone: zone, method: (*rfc2136.Provider).DeleteRecords})
+}
+
+// write sends recs in as few messages as can hold them. Each message is atomic.
+func (c *rfc2136Client) write(ctx context.Context, recs []libdns.Record, u update) ([]libdns.Record, error) {
+	zone, err := zoneName(u.zone)
+	if err != nil {
+		return nil, err
+	}
+	u.zone = zone
+	txts, err := txtRecords(recs)
+	if err != nil {
+		return nil, fmt.Errorf("zone %s: %w", zone, err)
+	}
+	for rest := txts; len(rest) > 0; {
+		n := fitting(rest, len(zone))
+		u.records, rest = rest[:n], rest[n:]
+		if err := c.send(ctx, u); err != nil {
+			return nil, err
+		}
+	}
+	return asRecords(txts), nil
+}
+
+// fitting returns how many of the records go into one message, at least one.
+func fitting(txts []libdns.TXT, zoneLen int) int {
+	const fixed = 14 // type, class, TTL and the lengths of data, text and name
+	size := 0
+	for i, t := range txts {
+		size += len(t.Name) + zoneLen + len(t.Text) + fixed
+		if size > maxUpdate && i > 0 {
+			return i
+		}
+	}
+	return len(txts)
+}
+
+// send tries the servers in turn until one takes the update, or refuses it for a reason that the next can't heal.
+func (c *rfc2136Client) send(ctx context.Context, u update) error {
+	var failures []*Error
+	for _, server := range c.servers {
+		err := c.exchange(ctx, server, u)
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("update of zone %s on %s: %w", u.zone, server, ctx.Err())
+		}
+		failure := c.diagnose(ctx, server, u, err)
+		failures = append(failures, failure)
+		if !failure.Retryable() {
+			break
+		}
+	}
+	return combined(u.zone, failures)
+}
+
+// exchange sends the update to one server. Updates are idempotent, so one whose answer is missing is sent once more.
+func (c *rfc2136Client) exchange(ctx context.Context, server string, u update) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	p := &rfc2136.Provider{Server: server, KeyName: c.key.name, KeyAlg: c.key.algorithm, Key: c.key.secret}
+	_, err := u.method(p, ctx, u.zone, asRecords(u.records))
+	if isTimeout(err) && ctx.Err() == nil {
+		_, err = u.method(p, ctx, u.zone, asRecords(u.records))
+	}
+	return err
+}
+
+func isTimeout(err error) bool {
+	netErr, ok := errors.AsType[net.Error](err)
+	return ok && netErr.Timeout()
+}
+
+// combined makes one error of the failures of several servers. The last one decides whether to try again, and its cure
+// is the one to begin with.
+func combined(zone string, failures []*Error) *Error {
+	last := failures[len(failures)-1]
+	if len(failures) == 1 {
+		return last
+	}
+	problems := make([]string, len(failures))
+	errs := make([]error, len(failures))
+	for i, f := range failures {
+		problems[i], errs[i] = f.Problem, f.Err
+	}
+	all := *last
+	all.Problem = fmt.Sprintf("no server took the update of zone %s: %s", zone, strings.Join(problems, "; next, "))
+	all.Err = errors.Join(errs...)
+	return &all
+}
