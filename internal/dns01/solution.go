@@ -1,0 +1,144 @@
+package dns01
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+
+	"autocertd/issuer"
+)
+
+// solution is one order's records. Its methods are called by one goroutine at a time.
+type solution struct {
+	solver   *Solver
+	expected bool // counted in solver.expected
+	ended    bool
+	records  []*record
+}
+
+// lookupsPerOrder bounds how many zones of one order are looked for at a time.
+const lookupsPerOrder = 8
+
+// Publish implements issuer.Solution.
+func (sol *solution) Publish(ctx context.Context, records []issuer.Record) error {
+	keys := make([]recordKey, len(records))
+	failures := make([]error, len(records))
+	var lookups errgroup.Group
+	lookups.SetLimit(lookupsPerOrder)
+	for i, r := range records {
+		lookups.Go(func() error {
+			location, err := sol.solver.locate(ctx, r.Name)
+			keys[i] = recordKey{location.provider, location.zone, location.name, r.Value}
+			failures[i] = err
+			return nil
+		})
+	}
+	_ = lookups.Wait() // failures has them all
+	if err := errors.Join(failures...); err != nil {
+		return err
+	}
+	results := sol.enqueue(keys)
+	for i, result := range results {
+		select {
+		case failures[i] = <-result:
+		case <-ctx.Done(): // Remove takes care of what was sent meanwhile
+			return ctx.Err()
+		}
+	}
+	return joinEqual(failures)
+}
+
+// enqueue hands the records to their zones' queues; each result arrives once.
+func (sol *solution) enqueue(keys []recordKey) []chan error {
+	s := sol.solver
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	results := make([]chan error, len(keys))
+	for i, key := range keys {
+		r := s.records[key]
+		if r == nil {
+			r = &record{recordKey: key}
+			s.records[key] = r
+		}
+		r.users++
+		sol.records = append(sol.records, r)
+		results[i] = make(chan error, 1)
+		s.queue(key).add(addition{r, results[i]})
+	}
+	sol.arrived()
+	return results
+}
+
+// arrived takes the solution off the list of those worth waiting for. The solver's mu is held.
+func (sol *solution) arrived() {
+	if !sol.expected {
+		return
+	}
+	sol.expected = false
+	if sol.solver.expected--; sol.solver.expected == 0 {
+		sol.solver.pokeAll()
+	}
+}
+
+// Wait implements issuer.Solution.
+func (sol *solution) Wait(ctx context.Context, seen func(have, want int)) error {
+	keys := make([]recordKey, len(sol.records))
+	for i, r := range sol.records {
+		keys[i] = r.recordKey
+	}
+	return sol.solver.watchers.wait(ctx, keys, seen)
+}
+
+// Remove implements issuer.Solution.
+func (sol *solution) Remove() {
+	s := sol.solver
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sol.ended {
+		return
+	}
+	sol.ended = true
+	for _, r := range sol.records {
+		if r.users--; r.users > 0 {
+			continue
+		}
+		if !r.sending { // else its queue settles it when the update is through
+			s.settle(r)
+		}
+	}
+	sol.arrived()
+	if s.active--; s.active == 0 {
+		s.pokeAll()
+	}
+}
+
+// settle queues the removal of a record that nobody needs; one that never went out is just forgotten, and dropped by
+// its queue. mu is held.
+func (s *Solver) settle(r *record) {
+	if len(r.groups) == 0 {
+		delete(s.records, r.recordKey)
+		return
+	}
+	s.queue(r.recordKey).remove(r)
+}
+
+// joinEqual joins errors, saying once what several records have in common.
+func joinEqual(failures []error) error {
+	var joined []error
+	said := map[string]bool{}
+	for _, err := range failures {
+		if err != nil && !said[err.Error()] {
+			said[err.Error()] = true
+			joined = append(joined, err)
+		}
+	}
+	if len(joined) == 1 {
+		return joined[0]
+	}
+	if len(joined) > 3 {
+		joined = append(joined[:3], fmt.Errorf("and %d more", len(joined)-3))
+	}
+	return errors.Join(joined...)
+}
