@@ -1,0 +1,80 @@
+package deploy
+
+import (
+	"context"
+	"strings"
+	"sync"
+)
+
+// units lets certificates share reloads: while a unit reloads, all who come meanwhile share the next reload.
+// Everybody is told the result of a reload that began after he asked, thus after his files were in place.
+type units struct {
+	mu   sync.Mutex
+	next map[string]*batch        // unit: the reload that hasn't begun
+	busy map[string]chan struct{} // unit: holds one token while a reload runs
+}
+
+// batch is one reload and all who wait for it.
+type batch struct {
+	done chan struct{}
+	err  error // valid once done is closed
+}
+
+// share has reload run for the unit and returns its result. The first of a batch runs it and stays until it is over, so that
+// no reload is left without an owner; the others may leave early with their context.
+func (u *units) share(ctx context.Context, unit string, reload func(context.Context) error) error {
+	b, busy, first := u.join(unit)
+	if !first {
+		select {
+		case <-b.done:
+			return b.err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	busy <- struct{}{}
+	u.mu.Lock()
+	delete(u.next, unit) // who comes from here on needs a later reload
+	u.mu.Unlock()
+	// Others wait for this one too: it doesn't end because the first of them has to leave.
+	b.err = reload(context.WithoutCancel(ctx))
+	<-busy
+	close(b.done)
+	return b.err
+}
+
+// join finds or opens the unit's next batch, and says whether the caller is the first in it.
+func (u *units) join(unit string) (b *batch, busy chan struct{}, first bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.next == nil {
+		u.next, u.busy = map[string]*batch{}, map[string]chan struct{}{}
+	}
+	if u.busy[unit] == nil {
+		u.busy[unit] = make(chan struct{}, 1)
+	}
+	b, waiting := u.next[unit]
+	if !waiting {
+		b = &batch{done: make(chan struct{})}
+		u.next[unit] = b
+	}
+	return b, u.busy[unit], !waiting
+}
+
+// reload reloads a systemd unit, or restarts it when it can't reload.
+func (d *Deployer) reload(ctx context.Context, unit string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if unit == "" || strings.HasPrefix(unit, "-") {
+		return errUnitName
+	}
+	return d.units.share(ctx, unit, func(ctx context.Context) error {
+		// The hints look for its messages, so they have to be in English.
+		err := d.start(ctx, []string{"systemctl", "reload-or-restart", unit}, append(baseEnv(), "LC_ALL=C"))
+		if err == nil {
+			d.log.Info("unit reloaded", "unit", unit)
+		}
+		return err
+	})
+}
