@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"reflect"
+	"time"
+
+	"autocertd/internal/config"
+	"autocertd/internal/deploy"
+	"autocertd/internal/dns01"
+	"autocertd/internal/lifecycle"
+	"autocertd/internal/storage"
+	"autocertd/issuer"
+	"autocertd/providers"
+	"autocertd/scheduler"
+)
+
+// settings is a configuration with everything built from its text that can be wrong.
+type settings struct {
+	*config.Config
+	schedule  scheduler.Schedule
+	window    scheduler.Window
+	providers []dns01.Provider
+}
+
+// load reads the configuration and builds what can be built without asking anybody.
+func load(path string) (*settings, error) {
+	s := &settings{}
+	cfg, err := config.Load(path, config.Checks{
+		Schedule: func(text string) (err error) {
+			s.schedule, err = scheduler.ParseSchedule(text)
+			return err
+		},
+		Window: func(text string) (err error) {
+			s.window, err = scheduler.ParseWindow(text)
+			return err
+		},
+		Provider: func(p *config.Provider) error {
+			built, err := providers.New(p.Type, providers.Options{Decode: p.Decode, Dir: p.Dir()})
+			if err != nil {
+				return err
+			}
+			s.providers = append(s.providers, dns01.Provider{Name: p.Name, Client: built.Client, Zones: p.Zones,
+				Servers: built.Servers, Nameservers: p.Nameservers, Check: dns01.Check(p.Check),
+				PropagationTimeout: p.PropagationTimeout, TTL: p.TTL})
+			return nil
+		},
+	})
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	s.Config = cfg
+	return s, nil
+}
+
+// app is the program put together: what lives as long as the process, and what the current settings built.
+type app struct {
+	settings *settings
+	store    *storage.Files
+	solver   *dns01.Solver
+	manager  *lifecycle.Manager
+	issuers  map[string]*issuer.Issuer
+	logger   *slog.Logger
+}
+
+// appOptions are what commands want differently.
+type appOptions struct {
+	command  string // how this process names itself to others who find its locks
+	logger   *slog.Logger
+	wait     bool
+	progress func(name string, step issuer.Step)
+}
+
+// newApp builds the program for the settings. It asks nobody anything.
+func newApp(s *settings, o appOptions) (*app, error) {
+	store, err := storage.OpenFiles(s.StateDir, o.command)
+	if err != nil {
+		return nil, stateDirHint(s.StateDir, err)
+	}
+	a := &app{store: store, logger: o.logger}
+	a.solver = dns01.New(dns01.Config{Storage: store, Resolvers: s.Resolvers, Logger: o.logger})
+	a.manager = lifecycle.New(lifecycle.Config{Storage: store, Logger: o.logger, Wait: o.wait, Progress: o.progress,
+		Deployer: deploy.New(deploy.Config{})})
+	return a, a.use(s)
+}
+
+// use makes settings the ones that count: it builds first and swaps then, so that an error changes nothing.
+func (a *app) use(s *settings) error {
+	if a.settings != nil && a.settings.StateDir != s.StateDir {
+		return &usageError{fmt.Errorf("state_dir can't change while the daemon runs (%s to %s); restart it", a.settings.StateDir, s.StateDir)}
+	}
+	issuers := map[string]*issuer.Issuer{}
+	for _, ca := range s.CAs {
+		iss, err := a.issuer(ca, s.Concurrency)
+		if err != nil {
+			return fmt.Errorf("CA %s: %w", ca.Name, err)
+		}
+		issuers[ca.Name] = iss
+	}
+	a.solver.Configure(s.providers)
+	a.manager.Use(lifecycle.NewSnapshot(s.Config, issuers, s.window))
+	a.settings, a.issuers = s, issuers
+	return nil
+}
+
+// issuer returns the issuer for a CA: the one that there is when nothing about it changed, with its account, directory
+// and connections.
+func (a *app) issuer(ca config.CA, concurrency int) (*issuer.Issuer, error) {
+	if a.settings != nil && a.settings.Concurrency == concurrency {
+		for _, old := range a.settings.CAs {
+			if reflect.DeepEqual(old, ca) {
+				return a.issuers[ca.Name], nil
+			}
+		}
+	}
+	var eab *issuer.EAB
+	if ca.EAB != nil {
+		eab = &issuer.EAB{KeyID: ca.EAB.KeyID, HMACKey: ca.EAB.HMACKey.Reveal()}
+	}
+	return issuer.New(issuer.Config{Name: ca.Name, Directory: ca.Directory, Email: ca.Email, AcceptTerms: ca.AcceptTerms, EAB: eab,
+		Roots: ca.Roots, Profile: ca.Profile, PreferredChain: ca.PreferredChain, Concurrency: concurrency, UserAgent: userAgent(),
+		Storage: a.store, Solver: a.solver, Logger: a.logger})
+}
+
+// workers is how many certificates are worked on at a time. It is a multiple of the orders that talk to a CA at a time,
+// since the others wait for DNS, and waiting together is what makes one update of many.
+func (a *app) workers() int { return a.settings.Concurrency * 8 }
+
+// closeTimeout bounds how long records may take to be removed when the program ends. systemd waits 90 s.
+const closeTimeout = 30 * time.Second
+
+// close removes what is still published. What it doesn't manage is in the journal.
+func (a *app) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	err := a.solver.Close(ctx)
+	for _, iss := range a.issuers {
+		iss.Close()
+	}
+	return err
+}
+
+func stateDirHint(dir string, err error) error {
+	if errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("%w; run it as root, or as the user who owns %s", err, dir)
+	}
+	return err
+}

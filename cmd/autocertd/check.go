@@ -1,0 +1,85 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"autocertd/internal/config"
+)
+
+func checkCommand(opts *options) *cobra.Command {
+	var asJSON bool
+	command := &cobra.Command{
+		Use:   "check",
+		Short: "Check the configuration",
+		Long:  "Check the configuration as the daemon would read it: all files, keys and secrets. Nobody is asked and nothing changes.",
+		Args:  cobra.NoArgs,
+		RunE:  func(*cobra.Command, []string) error { return check(opts.config, asJSON) },
+	}
+	command.Flags().BoolVar(&asJSON, "json", false, "the mistakes and warnings, for programs")
+	return command
+}
+
+// checkReport is what check --json prints.
+type checkReport struct {
+	OK       bool            `json:"ok"`
+	Files    []string        `json:"files,omitempty"`
+	Mistakes config.Problems `json:"mistakes"`
+	Warnings config.Problems `json:"warnings"`
+}
+
+func check(path string, asJSON bool) error {
+	report := checkReport{Mistakes: config.Problems{}, Warnings: config.Problems{}}
+	s, err := load(path)
+	var list config.Problems
+	switch {
+	case err == nil:
+		report.OK, report.Files = true, s.Files
+		report.Warnings = append(report.Warnings, s.Warnings...)
+	case errors.As(err, &list):
+		report.Mistakes = list
+	default:
+		return err
+	}
+	if asJSON {
+		enc := json.NewEncoder(os.Stdout)
+		enc.SetIndent("", "  ")
+		if err := enc.Encode(report); err != nil {
+			return err
+		}
+	} else {
+		printCheck(report, s)
+	}
+	if !report.OK {
+		return &silentError{exitUsage}
+	}
+	return nil
+}
+
+func printCheck(report checkReport, s *settings) {
+	out := newScreen(os.Stderr)
+	for _, p := range report.Mistakes {
+		fmt.Fprintf(os.Stderr, "%s %s\n", out.paint(red, "mistake:"), p.Error())
+	}
+	for _, p := range report.Warnings {
+		fmt.Fprintf(os.Stderr, "%s %s\n", out.paint(yellow, "warning:"), p.Error())
+	}
+	if !report.OK {
+		fmt.Fprintf(os.Stderr, "%d %s; the daemon wouldn't take this configuration over\n", len(report.Mistakes), plural(len(report.Mistakes), "mistake"))
+		return
+	}
+	fmt.Printf("ok: %d %s, %d %s, %d %s, %d %s\n",
+		len(s.Certificates), plural(len(s.Certificates), "certificate"), len(s.CAs), plural(len(s.CAs), "CA"),
+		len(s.Providers), plural(len(s.Providers), "provider"), len(s.Outputs), plural(len(s.Outputs), "output"))
+}
+
+func plural(n int, word string) string {
+	if n == 1 {
+		return word
+	}
+	return word + "s"
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"time"
+
+	"autocertd/internal/storage"
+)
+
+const healthObject = "daemon.json"
+
+// health is what the daemon tells of itself, for status.
+type health struct {
+	mu            sync.Mutex
+	PID           int       `json:"pid"`
+	Started       time.Time `json:"started"`
+	ConfigError   string    `json:"config_error,omitempty"` // why the files on disk aren't what runs
+	ConfigErrorAt time.Time `json:"config_error_at,omitzero"`
+}
+
+// configured notes whether the last reading of the configuration went well.
+func (h *health) configured(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ConfigError, h.ConfigErrorAt = "", time.Time{}
+	if err != nil {
+		h.ConfigError, h.ConfigErrorAt = err.Error(), time.Now().UTC()
+	}
+}
+
+// report tells status and systemd how the daemon is.
+func (d *daemonProcess) report(ctx context.Context) {
+	d.health.mu.Lock()
+	defer d.health.mu.Unlock()
+	stats := d.scheduler.Stats()
+	line := fmt.Sprintf("%d certificates, %d failing, %d in progress", stats.Items, d.manager.Failing(), stats.Running)
+	if d.health.ConfigError != "" {
+		line = "configuration has mistakes, the one before is in force; " + line
+	}
+	notifySystemd("STATUS=" + line)
+	data, err := json.Marshal(&d.health)
+	if err == nil {
+		err = d.store.SaveLazily(ctx, healthObject, data)
+	}
+	if err != nil {
+		d.logger.Error("the state directory can't be written", "err", err)
+	}
+}
+
+// daemonHealth returns what the running daemon says of itself, nil when none runs.
+func daemonHealth(ctx context.Context, store *storage.Files) *health {
+	release, err := store.TryLock(ctx, daemonLock)
+	if err == nil {
+		release()
+		return nil
+	}
+	data, err := store.Load(ctx, healthObject)
+	if err != nil {
+		return nil
+	}
+	h := new(health)
+	if json.Unmarshal(data, h) != nil {
+		return nil
+	}
+	return h
+}

@@ -1,0 +1,64 @@
+// Command autocertd gets certificates for internal hosts by ACME with the dns-01 challenge, writes the files that
+// services want, and renews them in time.
+//
+//	autocertd run              the daemon
+//	autocertd renew [NAME…]    one pass now; safe beside the daemon
+//	autocertd status [NAME…]   every certificate: expiry, next renewal, last error
+//	autocertd check            is the configuration right?
+//	autocertd version          which version is this?
+//
+// It reads /etc/autocertd/config.toml and conf.d/*.toml beside it, and keeps accounts, keys and certificates in
+// /var/lib/autocertd. Logs go to standard error, results to standard output. It listens on no port.
+//
+// Exit status: 0 done, 1 something failed, 2 wrong usage or configuration.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// Exit statuses.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+// run is the program; tests call it in a process of their own.
+func run(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	err := execute(ctx, args)
+	if err == nil {
+		return exitDone
+	}
+	var usage *usageError
+	var silent *silentError
+	switch {
+	case errors.As(err, &silent): // everything was said
+		return silent.status
+	case errors.As(err, &usage):
+		fmt.Fprintf(os.Stderr, "autocertd: %v\n", err)
+		return exitUsage
+	}
+	fmt.Fprintf(os.Stderr, "autocertd: %v\n", err)
+	return exitFailed
+}
+
+// usageError is wrong usage or a wrong configuration: nothing was tried.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+// silentError ends the program with a status; what was wrong has been said.
+type silentError struct{ status int }
+
+func (e *silentError) Error() string { return fmt.Sprintf("exit status %d", e.status) }

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"autocertd/internal/config"
+	"autocertd/internal/lifecycle"
+	"autocertd/issuer"
+)
+
+func renewCommand(opts *options) *cobra.Command {
+	var force bool
+	command := &cobra.Command{
+		Use:   "renew [NAME…]",
+		Short: "Get what is missing and renew what is due, now",
+		Long: "One pass over all certificates, or over those named: get what is missing, renew what is due, put the files right.\n" +
+			"It is safe beside the daemon: each certificate is worked on by one process at a time.",
+		Args:              cobra.ArbitraryArgs,
+		ValidArgsFunction: completeNames(opts),
+		RunE: func(cmd *cobra.Command, names []string) error {
+			return renew(cmd.Context(), opts.config, names, force)
+		},
+	}
+	command.Flags().BoolVar(&force, "force", false, "renew although nothing is due")
+	return command
+}
+
+func renew(ctx context.Context, path string, names []string, force bool) error {
+	s, err := load(path)
+	if err != nil {
+		return err
+	}
+	certs, err := selected(s.Config, names)
+	if err != nil {
+		return err
+	}
+	if err := becomeOwner(s.StateDir); err != nil {
+		return err
+	}
+	show := newProgress(newScreen(os.Stderr), len(certs))
+	logger := newLogger(s.Log)
+	if show.screen.terminal {
+		logger = slog.New(slog.DiscardHandler) // the screen shows it
+	} else {
+		warn(logger, s.Warnings)
+	}
+	a, err := newApp(s, appOptions{command: "autocertd renew", logger: logger, wait: true, progress: show.step})
+	if err != nil {
+		return err
+	}
+	failed, err := a.renewAll(ctx, certs, force, show)
+	if err := errors.Join(err, a.close()); err != nil {
+		return err
+	}
+	show.end(failed)
+	if failed > 0 {
+		return &silentError{exitFailed}
+	}
+	return ctx.Err()
+}
+
+// renewAll makes one pass, the most urgent first.
+func (a *app) renewAll(ctx context.Context, certs []config.Certificate, force bool, show *progress) (failed int, err error) {
+	if err := a.solver.Sweep(ctx); err != nil {
+		return 0, err
+	}
+	if len(certs) > 1 {
+		if _, err := a.manager.Items(ctx); err != nil { // knows the lifetimes from now on
+			return 0, stateDirHint(a.settings.StateDir, err)
+		}
+		now := time.Now()
+		slices.SortStableFunc(certs, func(x, y config.Certificate) int {
+			return cmp.Compare(a.manager.Urgency(x.Name, now), a.manager.Urgency(y.Name, now))
+		})
+	}
+	results := make([]error, len(certs))
+	var group errgroup.Group
+	group.SetLimit(a.workers())
+	for i, c := range certs {
+		if ctx.Err() != nil {
+			return 0, ctx.Err()
+		}
+		group.Go(func() error {
+			show.begin(c.Name)
+			if force {
+				results[i] = a.manager.Renew(ctx, c.Name)
+			} else {
+				_, results[i] = a.manager.Reconcile(ctx, c.Name)
+			}
+			show.finish(c.Name, results[i])
+			return nil
+		})
+	}
+	_ = group.Wait() // results has them all
+	for _, err := range results {
+		if err != nil {
+			failed++
+		}
+	}
+	return failed, ctx.Err()
+}
+
+// selected returns the certificates of those names, all without names.
+func selected(cfg *config.Config, names []string) ([]config.Certificate, error) {
+	if len(names) == 0 {
+		return slices.Clone(cfg.Certificates), nil
+	}
+	var certs []config.Certificate
+	for _, name := range names {
+		n := slices.IndexFunc(cfg.Certificates, func(c config.Certificate) bool { return c.Name == name })
+		if n < 0 {
+			return nil, &usageError{fmt.Errorf("no certificate is called %q; autocertd status lists them", name)}
+		}
+		certs = append(certs, cfg.Certificates[n])
+	}
+	return certs, nil
+}
+
+// completeNames lets shells complete the names of certificates.
+func completeNames(opts *options) cobra.CompletionFunc {
+	return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		cfg, err := config.Load(opts.config, config.Checks{})
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		var names []string
+		for _, c := range cfg.Certificates {
+			names = append(names, c.Name)
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// stepWords says a step as the screen shows it.
+func stepWords(s issuer.Step) string {
+	words := map[issuer.StepName]string{
+		issuer.Resumed: "resuming the open order", issuer.Ordered: "ordered", issuer.Published: "published",
+		issuer.Validated: "validated", issuer.Issued: "issued", lifecycle.Deployed: "deployed",
+	}
+	if s.Name == issuer.Seen {
+		return fmt.Sprintf("seen by %d of %d servers", s.Have, s.Want)
+	}
+	return cmp.Or(words[s.Name], strings.ToLower(string(s.Name)))
+}

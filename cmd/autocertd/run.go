@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"autocertd/internal/config"
+	"autocertd/internal/storage"
+	"autocertd/scheduler"
+)
+
+// daemonLock is held by the one daemon of a state directory.
+const daemonLock = "daemon"
+
+func runCommand(opts *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "run",
+		Short: "Run the daemon",
+		Long: "Run the daemon: get what is missing, renew what is due, look again at every tick.\n" +
+			"It reads the configuration again when a file changes and on SIGHUP; one with mistakes changes nothing.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runDaemon(cmd.Context(), opts.config) },
+	}
+}
+
+// daemonProcess is the daemon while it runs.
+type daemonProcess struct {
+	*app
+	path      string
+	scheduler *scheduler.Scheduler
+	logger    *slog.Logger
+	health    health
+}
+
+func runDaemon(ctx context.Context, path string) (err error) {
+	s, err := load(path)
+	if err != nil {
+		return err
+	}
+	logger := newLogger(s.Log)
+	a, err := newApp(s, appOptions{command: "autocertd run", logger: logger})
+	if err != nil {
+		return err
+	}
+	release, err := a.store.TryLock(ctx, daemonLock)
+	var held *storage.HeldError
+	if errors.As(err, &held) {
+		return fmt.Errorf("another daemon runs on %s: process %d, since %s", s.StateDir, held.Holder.PID, held.Holder.Since.Format(time.RFC3339))
+	}
+	if err != nil {
+		return err
+	}
+	defer release()
+	d := &daemonProcess{app: a, path: path, logger: logger, health: health{PID: os.Getpid(), Started: time.Now().UTC()}}
+	d.scheduler = scheduler.New(scheduler.Config{Reconciler: a.manager, Schedule: s.schedule, Workers: a.workers(),
+		Urgency: a.manager.Urgency, OnTick: d.tick, Logger: logger})
+	defer func() { err = errors.Join(err, a.close()) }()
+	return d.run(ctx)
+}
+
+// run starts the parts and waits for them.
+func (d *daemonProcess) run(ctx context.Context) error {
+	if err := d.store.RemoveStale(); err != nil {
+		d.logger.Warn("old temporary files can't be removed", "err", err)
+	}
+	warn(d.logger, d.settings.Warnings)
+	if err := d.schedule(ctx); err != nil {
+		return err
+	}
+	watch, err := watchFiles(d.settings.Config)
+	if err != nil {
+		return err
+	}
+	defer watch.Close()
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+
+	d.logger.Info("started", "version", version(), "certificates", len(d.settings.Certificates), "config", d.path)
+	d.report(ctx)
+	notifySystemd("READY=1")
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return d.scheduler.Run(ctx) })
+	group.Go(func() error { return keepWatchdog(ctx, func() { d.scheduler.Stats() }) })
+	group.Go(func() error {
+		for {
+			select {
+			case <-ctx.Done():
+				notifySystemd("STOPPING=1")
+				d.logger.Info("stopping")
+				return nil
+			case <-hangup:
+				d.reload(ctx, "SIGHUP")
+			case file := <-watch.Changed:
+				d.reload(ctx, file)
+			}
+			watch.Follow(d.settings.Config)
+		}
+	})
+	return group.Wait()
+}
+
+// schedule hands the certificates and their due times to the scheduler.
+func (d *daemonProcess) schedule(ctx context.Context) error {
+	items, err := d.manager.Items(ctx)
+	if err != nil {
+		return stateDirHint(d.settings.StateDir, err)
+	}
+	d.scheduler.SetSchedule(d.settings.schedule)
+	d.scheduler.Set(items)
+	d.scheduler.Wake()
+	return nil
+}
+
+// reload reads the configuration again: built first, swapped then. A bad one changes nothing and is told.
+func (d *daemonProcess) reload(ctx context.Context, why string) {
+	notifySystemd(reloading())
+	defer notifySystemd("READY=1")
+	s, err := load(d.path)
+	if err == nil {
+		err = d.use(s)
+	}
+	if err == nil {
+		err = d.schedule(ctx)
+	}
+	d.health.configured(err)
+	if err != nil {
+		for _, problem := range problems(err) {
+			d.logger.Error("configuration not taken over; the one before stays", "why", why, "err", problem)
+		}
+	} else {
+		warn(d.logger, s.Warnings)
+		d.logger.Info("configuration taken over", "why", why, "certificates", len(s.Certificates))
+	}
+	d.report(ctx)
+}
+
+// problems takes the mistakes of a configuration apart, a line each.
+func problems(err error) []error {
+	var list config.Problems
+	if !errors.As(err, &list) {
+		return []error{err}
+	}
+	lines := make([]error, len(list))
+	for i, p := range list {
+		lines[i] = p
+	}
+	return lines
+}
+
+func warn(logger *slog.Logger, warnings config.Problems) {
+	for _, w := range warnings {
+		logger.Warn("configuration", "warning", w.Error())
+	}
+}
+
+// tick is what happens at each tick beside due certificates.
+func (d *daemonProcess) tick(ctx context.Context) {
+	if err := d.solver.Sweep(ctx); err != nil && ctx.Err() == nil {
+		d.logger.Error("records of earlier processes can't be looked for", "err", err)
+	}
+	d.report(ctx)
+}

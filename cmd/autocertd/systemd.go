@@ -1,0 +1,41 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
+)
+
+// notifySystemd tells systemd about a change, where it started us and wants to know. Nothing depends on it.
+func notifySystemd(state string) { _, _ = daemon.SdNotify(false, state) }
+
+// reloading says that a reload begins, with the time stamp that Type=notify-reload wants (systemd 253 and later).
+func reloading() string {
+	var now unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) != nil {
+		return daemon.SdNotifyReloading
+	}
+	return fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, now.Nano()/1000)
+}
+
+// keepWatchdog tells systemd that we live, twice per WatchdogSec, as long as alive returns.
+func keepWatchdog(ctx context.Context, alive func()) error {
+	interval, err := daemon.SdWatchdogEnabled(false)
+	if err != nil || interval == 0 {
+		return nil // not wanted, or set up in a way that we can't serve
+	}
+	ticker := time.NewTicker(interval / 2)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			alive()
+			notifySystemd(daemon.SdNotifyWatchdog)
+		}
+	}
+}

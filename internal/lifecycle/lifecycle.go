@@ -1,0 +1,168 @@
+// Package lifecycle is what happens to one certificate: lock, compare, obtain, save, deploy, and when to look again. How
+// a certificate is ordered, how records are published and where files go is the business of issuer, dns01 and deploy;
+// when names are looked at is the scheduler's.
+package lifecycle
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"autocertd/internal/config"
+	"autocertd/internal/deploy"
+	"autocertd/internal/storage"
+	"autocertd/issuer"
+	"autocertd/scheduler"
+)
+
+// Storage is where bundles, open orders and states are kept, and where the lock of each certificate is.
+type Storage interface {
+	storage.Store
+	storage.Locker
+}
+
+// Snapshot is what one configuration means to the certificates. It is never changed; a reload makes another.
+type Snapshot struct {
+	Certificates map[string]config.Certificate
+	Outputs      []config.Output
+	Live         string // folder of the certificates that no output is for
+	Issuers      map[string]*issuer.Issuer
+	Window       scheduler.Window
+	Emergency    time.Duration
+}
+
+// NewSnapshot takes what it needs of a configuration.
+func NewSnapshot(cfg *config.Config, issuers map[string]*issuer.Issuer, window scheduler.Window) *Snapshot {
+	s := &Snapshot{
+		Certificates: make(map[string]config.Certificate, len(cfg.Certificates)),
+		Outputs:      cfg.Outputs,
+		Live:         filepath.Join(cfg.StateDir, "live"),
+		Issuers:      issuers,
+		Window:       window,
+		Emergency:    cfg.Renewal.Emergency,
+	}
+	for _, c := range cfg.Certificates {
+		s.Certificates[c.Name] = c
+	}
+	return s
+}
+
+// outputs returns where the files of a certificate go.
+func (s *Snapshot) outputs(name string) (list []deploy.Output) {
+	for _, o := range s.Outputs {
+		if o.Matches(name) {
+			list = append(list, deploy.Output{Dir: o.Dir, File: o.File, Format: o.Format, Owner: o.Owner, Group: o.Group,
+				Mode: o.Mode, Reload: o.Reload, Run: o.Run})
+		}
+	}
+	if len(list) == 0 {
+		list = []deploy.Output{{Dir: filepath.Join(s.Live, "{name}"), Format: deploy.FormatPEM, Mode: 0o600}}
+	}
+	return list
+}
+
+// Config is what a Manager needs beside a snapshot.
+type Config struct {
+	Storage  Storage
+	Deployer *deploy.Deployer
+	Logger   *slog.Logger
+	// Progress is told of each step of a certificate as it happens; nil is fine.
+	Progress func(name string, step issuer.Step)
+	// Wait makes Reconcile wait for a certificate that another process works on. Without it, it looks again later.
+	Wait bool
+}
+
+// Deployed is the step that follows those of the issuer: the files are where they belong and the services know.
+const Deployed issuer.StepName = "deployed"
+
+// Manager reconciles certificates. It implements scheduler.Reconciler.
+type Manager struct {
+	cfg      Config
+	snapshot atomic.Pointer[Snapshot]
+
+	mu       sync.RWMutex
+	lifetime map[string]lifetime // of the certificates that there are, for their urgency
+	failing  map[string]bool
+}
+
+type lifetime struct{ notBefore, notAfter time.Time }
+
+// New makes a manager; it needs a snapshot before the first Reconcile.
+func New(cfg Config) *Manager {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Manager{cfg: cfg, lifetime: map[string]lifetime{}, failing: map[string]bool{}}
+}
+
+// Use makes a snapshot the one that counts. What runs keeps the one that it started with.
+func (m *Manager) Use(s *Snapshot) { m.snapshot.Store(s) }
+
+// Urgency orders due certificates: the fraction of the lifetime that is left.
+func (m *Manager) Urgency(name string, now time.Time) float64 {
+	m.mu.RLock()
+	l := m.lifetime[name]
+	m.mu.RUnlock()
+	return scheduler.Left(now, l.notBefore, l.notAfter)
+}
+
+// Failing returns how many certificates had a failure at their last look.
+func (m *Manager) Failing() int {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return len(m.failing)
+}
+
+// remember keeps in memory what Urgency and Failing need.
+func (m *Manager) remember(s *State) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.lifetime[s.Name] = lifetime{s.Leaf.NotBefore, s.Leaf.NotAfter}
+	if s.Issue.Failures+s.Deploy.Failures > 0 {
+		m.failing[s.Name] = true
+	} else {
+		delete(m.failing, s.Name)
+	}
+}
+
+// Items returns when each certificate of the snapshot is to be looked at, from the saved states: at once when it is new
+// or when its configuration isn't what was last acted on.
+func (m *Manager) Items(ctx context.Context) ([]scheduler.Item, error) {
+	snapshot := m.snapshot.Load()
+	items := make([]scheduler.Item, 0, len(snapshot.Certificates))
+	for name, cert := range snapshot.Certificates {
+		state, err := m.loadState(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		m.remember(state)
+		item := scheduler.Item{Name: name, Due: state.NextLook}
+		if state.Wish != wish(cert, snapshot.outputs(name)) {
+			item.Due = time.Time{}
+		}
+		items = append(items, item)
+	}
+	m.forget(snapshot)
+	return items, nil
+}
+
+// forget drops what is remembered of certificates that are no longer configured.
+func (m *Manager) forget(s *Snapshot) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for name := range m.lifetime {
+		if _, ok := s.Certificates[name]; !ok {
+			delete(m.lifetime, name)
+			delete(m.failing, name)
+		}
+	}
+}
+
+// jitter returns a duration between d and 1.2 d, so that what began together doesn't stay together.
+func jitter(d time.Duration) time.Duration {
+	return d + time.Duration(rand.Int64N(int64(d)/5+1))
+}

@@ -1,0 +1,84 @@
+package lifecycle
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"autocertd/internal/config"
+	"autocertd/internal/storage"
+)
+
+// Condition is how a certificate is, in one word or two.
+type Condition string
+
+// The conditions, as status shows them.
+const (
+	Valid       Condition = "valid"
+	Due         Condition = "renewal due"
+	Failing     Condition = "failing" // the last try to issue failed
+	NotDeployed Condition = "not deployed"
+	Missing     Condition = "not issued yet"
+	Expired     Condition = "expired"
+)
+
+// Status is everything that is known about one certificate, without its keys.
+type Status struct {
+	Name      string    `json:"name"`
+	Hostnames []string  `json:"hostnames"` // as configured
+	Condition Condition `json:"state"`
+	NotBefore time.Time `json:"not_before,omitzero"`
+	NotAfter  time.Time `json:"not_after,omitzero"`
+	RenewAt   time.Time `json:"renew_at,omitzero"`
+	RenewWhy  string    `json:"renew_why,omitempty"`
+	NextLook  time.Time `json:"next_look,omitzero"`
+	Leaf      Leaf      `json:"leaf,omitzero"`
+	Issue     Trouble   `json:"issue,omitzero"`
+	Deploy    Trouble   `json:"deploy,omitzero"`
+	Pending   []string  `json:"pending,omitempty"`
+
+	ARI Suggestion `json:"renewal_info,omitzero"`
+}
+
+// LastError is the last error, of issuing before that of deploying, "" when there is none.
+func (s Status) LastError() string { return cmp.Or(s.Issue.Error, s.Deploy.Error) }
+
+// Statuses returns the status of each certificate, the most urgent first.
+func Statuses(ctx context.Context, store storage.Store, certs []config.Certificate, now time.Time) ([]Status, error) {
+	list := make([]Status, 0, len(certs))
+	for _, c := range certs {
+		state, err := loadState(ctx, store, c.Name)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, Status{Name: c.Name, Hostnames: c.Hostnames, Condition: condition(state, now),
+			NotBefore: state.Leaf.NotBefore, NotAfter: state.Leaf.NotAfter, RenewAt: state.RenewAt, RenewWhy: state.RenewWhy,
+			NextLook: state.NextLook, Leaf: state.Leaf, Issue: state.Issue, Deploy: state.Deploy, Pending: state.Pending, ARI: state.ARI})
+	}
+	slices.SortStableFunc(list, func(a, b Status) int {
+		return cmp.Or(cmp.Compare(concern(a.Condition), concern(b.Condition)), a.NotAfter.Compare(b.NotAfter), cmp.Compare(a.Name, b.Name))
+	})
+	return list, nil
+}
+
+func condition(s *State, now time.Time) Condition {
+	switch {
+	case !s.Leaf.NotAfter.IsZero() && !now.Before(s.Leaf.NotAfter):
+		return Expired
+	case s.Issue.Failures > 0:
+		return Failing
+	case s.Leaf.NotAfter.IsZero():
+		return Missing
+	case s.Deploy.Failures > 0:
+		return NotDeployed
+	case !s.RenewAt.IsZero() && !now.Before(s.RenewAt):
+		return Due
+	}
+	return Valid
+}
+
+// concern orders conditions by how much a person should care.
+func concern(c Condition) int {
+	return slices.Index([]Condition{Expired, Failing, NotDeployed, Missing, Due, Valid}, c)
+}
