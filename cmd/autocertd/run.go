@@ -115,6 +115,9 @@ func (d *daemonProcess) schedule(ctx context.Context) error {
 	if err != nil {
 		return stateDirHint(d.settings.StateDir, err)
 	}
+	if err := saveRoster(ctx, d.store, d.settings.Certificates); err != nil {
+		return stateDirHint(d.settings.StateDir, err)
+	}
 	d.scheduler.SetSchedule(d.settings.schedule)
 	d.scheduler.Set(items)
 	d.scheduler.Wake()

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -29,16 +30,19 @@ fetches the certificate, writes the files and removes the records.
 }
 
 func (s *sandbox) goOn() {
-	fmt.Printf(`
-Everything is there: %d DNS updates, %d TXT records left in the zone. Now try:
-
-  add a hostname below %s to %s and save: it has its certificate in a second
-  %s status -c %s
-  openssl verify -CAfile %s -untrusted %s/live/site/chain.pem %[6]s/live/site/cert.pem
-  break the configuration, and look at status again
-  Ctrl-C ends everything. What the daemon says is in %[7]s.
-
-`, s.dns.Updates(), len(s.dns.All()), zone, s.path(configFile), relative(s.binary), s.path(rootFile), s.path(stateDir), s.path(logFile))
+	state := relative(s.path(stateDir))
+	fmt.Printf("\nEverything is there: %d DNS updates, %d TXT records left in the zone. Now try:\n\n", s.dns.Updates(), len(s.dns.All()))
+	for _, line := range []string{
+		fmt.Sprintf("add a hostname below %s to %s and save: it has its certificate in a second", zone, s.path(configFile)),
+		fmt.Sprintf("%s status -c %s", relative(s.binary), s.path(configFile)),
+		fmt.Sprintf("openssl verify -CAfile %s -untrusted %s/live/site/chain.pem %[2]s/live/site/cert.pem", s.path(rootFile), state),
+		"break the configuration, save, and look at status again",
+		fmt.Sprintf("less %s: what the daemon says", s.path(logFile)),
+		"Ctrl-C ends everything",
+	} {
+		fmt.Println("  " + line)
+	}
+	fmt.Println()
 }
 
 // watch tells of each certificate that appears, until the context ends; with once, until all of the first are there.
@@ -139,7 +143,7 @@ func verify(roots *x509.CertPool, pair tls.Certificate) error {
 // relative is a path as a person in this folder would type it.
 func relative(path string) string {
 	if wd, err := os.Getwd(); err == nil {
-		if rel, err := filepath.Rel(wd, path); err == nil {
+		if rel, err := filepath.Rel(wd, path); err == nil && !strings.HasPrefix(rel, "..") {
 			return rel
 		}
 	}
