@@ -19,6 +19,8 @@ FUZZTIME      ?= 30s
 
 CONFDIR        = $(SYSCONFDIR)/autocertd
 DOCS           = README.md LICENSE CHANGELOG.md config.example.toml systemd/outputs.conf.example systemd/autocertd.rules
+# Where the links of README.md look for them.
+PAGES          = $(wildcard docs/*.md)
 GOBUILD        = CGO_ENABLED=0 $(GO) build -trimpath
 # The folders of the test files that hold a line beginning with "func $(1)".
 folders        = grep -rl --include='*_test.go' '^func $(1)' . | xargs -r dirname | sort -u
@@ -63,18 +65,19 @@ fuzz: ## run each fuzz target for FUZZTIME=30s
 # Doesn't build, so that root needs no Go. Ends with what a person does next.
 install: ## put what "make" built in place: DESTDIR, PREFIX=/usr/local
 	@test -x bin/autocertd || { echo 'Nothing to install yet: run "make" first.' >&2; exit 1; }
-	install -d '$(DESTDIR)$(BINDIR)' '$(DESTDIR)$(UNITDIR)' '$(DESTDIR)$(SYSUSERSDIR)' '$(DESTDIR)$(DOCDIR)' \
+	install -d '$(DESTDIR)$(BINDIR)' '$(DESTDIR)$(UNITDIR)' '$(DESTDIR)$(SYSUSERSDIR)' '$(DESTDIR)$(DOCDIR)/docs' \
 		'$(DESTDIR)$(BASHDIR)' '$(DESTDIR)$(ZSHDIR)' '$(DESTDIR)$(FISHDIR)'
 	install -m 0755 bin/autocertd '$(DESTDIR)$(BINDIR)/autocertd'
 	umask 022; sed -e 's|/usr/local/bin/|$(BINDIR)/|' -e 's|/usr/share/doc/autocertd|$(DOCDIR)|' \
 		systemd/autocertd.service >'$(DESTDIR)$(UNITDIR)/autocertd.service'
 	install -m 0644 systemd/autocertd.sysusers.conf '$(DESTDIR)$(SYSUSERSDIR)/autocertd.conf'
 	install -m 0644 $(DOCS) '$(DESTDIR)$(DOCDIR)'
+	install -m 0644 $(PAGES) '$(DESTDIR)$(DOCDIR)/docs'
 	umask 022; bin/autocertd completion bash >'$(DESTDIR)$(BASHDIR)/autocertd'
 	umask 022; bin/autocertd completion zsh  >'$(DESTDIR)$(ZSHDIR)/_autocertd'
 	umask 022; bin/autocertd completion fish >'$(DESTDIR)$(FISHDIR)/autocertd.fish'
 	test -n '$(DESTDIR)' || systemd-sysusers '$(SYSUSERSDIR)/autocertd.conf'
-	install -d -m 0750 $(if $(DESTDIR),,-g autocertd) '$(DESTDIR)$(CONFDIR)'
+	install -d -m 0750 $(if $(DESTDIR),,-g autocertd) '$(DESTDIR)$(CONFDIR)' '$(DESTDIR)$(CONFDIR)/conf.d'
 	test -e '$(DESTDIR)$(CONFDIR)/config.toml' || \
 		install -m 0640 $(if $(DESTDIR),,-g autocertd) config.example.toml '$(DESTDIR)$(CONFDIR)/config.toml'
 	test -n '$(DESTDIR)' || test ! -d /run/systemd/system || systemctl daemon-reload
@@ -84,8 +87,8 @@ uninstall: ## remove what install put in place; keeps configuration, state and u
 	test -n '$(DESTDIR)' || test ! -d /run/systemd/system || systemctl disable --now autocertd.service
 	rm -f '$(DESTDIR)$(BINDIR)/autocertd' '$(DESTDIR)$(UNITDIR)/autocertd.service' '$(DESTDIR)$(SYSUSERSDIR)/autocertd.conf' \
 		'$(DESTDIR)$(BASHDIR)/autocertd' '$(DESTDIR)$(ZSHDIR)/_autocertd' '$(DESTDIR)$(FISHDIR)/autocertd.fish' \
-		$(foreach doc,$(DOCS),'$(DESTDIR)$(DOCDIR)/$(notdir $(doc))')
-	test ! -d '$(DESTDIR)$(DOCDIR)' || rmdir --ignore-fail-on-non-empty '$(DESTDIR)$(DOCDIR)'
+		$(foreach doc,$(DOCS),'$(DESTDIR)$(DOCDIR)/$(notdir $(doc))') $(foreach page,$(PAGES),'$(DESTDIR)$(DOCDIR)/$(page)')
+	test ! -d '$(DESTDIR)$(DOCDIR)/docs' || rmdir --ignore-fail-on-non-empty '$(DESTDIR)$(DOCDIR)/docs' '$(DESTDIR)$(DOCDIR)'
 	test -n '$(DESTDIR)' || test ! -d /run/systemd/system || systemctl daemon-reload
 	@echo 'Kept: $(CONFDIR), /var/lib/autocertd and the user autocertd.'
 

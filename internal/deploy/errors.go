@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -66,7 +67,7 @@ func fileHint(dir string, err error) string {
 	var path *fs.PathError
 	if errors.As(err, &path) && path.Op == "chown" && errors.Is(err, fs.ErrPermission) {
 		return fmt.Sprintf("the daemon runs as %s: only root gives files to another user, and others only to groups that they "+
-			"are in; leave owner empty, and add the group by SupplementaryGroups= in a drop-in of the unit", whoami())
+			"are in; leave owner empty, and add the user to the group: usermod -aG GROUP %[1]s, then restart the daemon", whoami())
 	}
 	if _, ok := errors.AsType[user.UnknownGroupError](err); ok {
 		return "create the group or correct group in the output"
@@ -118,9 +119,9 @@ func runHint(err error) string {
 	return ""
 }
 
-// whoami names the user that we run as.
+// whoami names the user that we run as. user.Current would remember the one that we were before we became another.
 func whoami() string {
-	if u, err := user.Current(); err == nil {
+	if u, err := user.LookupId(strconv.Itoa(os.Geteuid())); err == nil {
 		return u.Username
 	}
 	return fmt.Sprintf("user %d", os.Geteuid())

@@ -191,7 +191,7 @@ func TestForeignOwner(t *testing.T) {
 	b := newBundle(t, host)
 	dir := openDir(t, 0o777)
 	asNobody(t, func() {
-		failure(t, New(Config{}), b, Output{Dir: dir, Owner: "root"}, fs.ErrPermission, "owner", "SupplementaryGroups=")
+		failure(t, New(Config{}), b, Output{Dir: dir, Owner: "root"}, fs.ErrPermission, "owner", "usermod -aG")
 	})
 	if n := versions(t, dir); n > 0 {
 		t.Errorf("left %d versions", n)

@@ -111,7 +111,7 @@ func TestFormats(t *testing.T) {
 				if !slices.Contains(res.Changed, filepath.Join(dir, f.key)) {
 					t.Errorf("changed: %q, want %s among them", res.Changed, f.key)
 				}
-				if got := runner.taken(); !slices.Equal(got, []string{"systemctl reload-or-restart nginx.service"}) {
+				if got := runner.taken(); !slices.Equal(got, []string{"systemctl try-reload-or-restart nginx.service"}) {
 					t.Errorf("ran %q, want one reload", got)
 				}
 				if !slices.Equal(res.Reloaded, []string{"nginx.service"}) {

@@ -61,7 +61,8 @@ func (u *units) join(unit string) (b *batch, busy chan struct{}, first bool) {
 	return b, u.busy[unit], !waiting
 }
 
-// reload reloads a systemd unit, or restarts it when it can't reload.
+// reload reloads a systemd unit, or restarts it when it can't reload. One that an administrator stopped stays so: it reads
+// the new files when it is started.
 func (d *Deployer) reload(ctx context.Context, unit string) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -71,7 +72,7 @@ func (d *Deployer) reload(ctx context.Context, unit string) error {
 	}
 	return d.units.share(ctx, unit, func(ctx context.Context) error {
 		// The hints look for its messages, so they have to be in English.
-		err := d.start(ctx, []string{"systemctl", "reload-or-restart", unit}, append(baseEnv(), "LC_ALL=C"))
+		err := d.start(ctx, []string{"systemctl", "try-reload-or-restart", unit}, append(baseEnv(), "LC_ALL=C"))
 		if err == nil {
 			d.log.Info("unit reloaded", "unit", unit)
 		}

@@ -25,7 +25,7 @@ var errBroken = errors.New("exit status 1")
 func TestRetried(t *testing.T) {
 	b := newBundle(t, host)
 	o := Output{Dir: t.TempDir(), Reload: []string{"a.service", "b.service"}, Run: [][]string{{"push", "{name}"}, {"tell"}}}
-	all := []string{"systemctl reload-or-restart a.service", "systemctl reload-or-restart b.service", "push " + host, "tell"}
+	all := []string{"systemctl try-reload-or-restart a.service", "systemctl try-reload-or-restart b.service", "push " + host, "tell"}
 	runner := &counter{Output: "it says why"}
 	d := New(Config{Run: runner})
 	var st State
@@ -245,11 +245,11 @@ func TestTimeout(t *testing.T) {
 
 func TestReloadHints(t *testing.T) {
 	for output, cure := range map[string]string{
-		"Failed to reload-or-restart nginx.service: Interactive authentication required.\nSee system logs": "polkit rule",
-		"Failed to reload-or-restart nginx.service: Access denied":                                         "polkit rule",
-		"Failed to reload-or-restart nginx.service: Unit nginx.service not found.":                         "unit's name",
-		"System has not been booted with systemd as init system (PID 1). Can't operate.":                   "use run",
-		"Job for nginx.service failed.":                                                                    "",
+		"Failed to try-reload-or-restart nginx.service: Interactive authentication required.\nSee system logs": "polkit rule",
+		"Failed to try-reload-or-restart nginx.service: Access denied":                                         "polkit rule",
+		"Failed to try-reload-or-restart nginx.service: Unit nginx.service not found.":                         "unit's name",
+		"System has not been booted with systemd as init system (PID 1). Can't operate.":                       "use run",
+		"Job for nginx.service failed.": "",
 	} {
 		runner := &counter{Fail: map[string]error{"nginx.service": errBroken}, Output: output}
 		e := failure(t, New(Config{Run: runner}), newBundle(t, host), Output{Dir: t.TempDir(), Reload: []string{"nginx.service"}}, errBroken,

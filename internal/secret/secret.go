@@ -120,11 +120,17 @@ func readEnv(name string) (string, error) {
 	return checked(text, fmt.Sprintf("the environment variable %q", name))
 }
 
+// serviceCredentials is where systemd keeps the credentials of the running service. Root may read them there too.
+const serviceCredentials = "/run/credentials/autocertd.service"
+
 func readCredential(name string) (string, error) {
 	if name == "." || name == ".." || strings.ContainsAny(name, "/\\\x00") {
 		return "", fmt.Errorf("the credential name %q must be a plain file name", name)
 	}
 	dir := os.Getenv("CREDENTIALS_DIRECTORY")
+	if _, err := os.Stat(serviceCredentials); dir == "" && err == nil {
+		dir = serviceCredentials // a command by hand, beside the service
+	}
 	if dir == "" {
 		return "", fmt.Errorf("the credential %q can't be read: $CREDENTIALS_DIRECTORY isn't set; add LoadCredential=%s:/path to the systemd unit", name, name)
 	}
