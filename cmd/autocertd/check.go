@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -17,7 +19,6 @@ func checkCommand(opts *options) *cobra.Command {
 		Use:   "check",
 		Short: "Check the configuration",
 		Long:  "Check the configuration as the daemon would read it: all files, keys and secrets. Nobody is asked and nothing changes.",
-		Args:  cobra.NoArgs,
 		RunE:  func(*cobra.Command, []string) error { return check(opts.config, asJSON) },
 	}
 	command.Flags().BoolVar(&asJSON, "json", false, "the mistakes and warnings, for programs")
@@ -41,7 +42,7 @@ func check(path string, asJSON bool) error {
 		report.OK, report.Files = true, s.Files
 		report.Warnings = append(report.Warnings, s.Warnings...)
 	case errors.As(err, &list):
-		report.Mistakes = list
+		report.Mistakes = withHint(list, path)
 	default:
 		return err
 	}
@@ -61,13 +62,7 @@ func check(path string, asJSON bool) error {
 }
 
 func printCheck(report checkReport, s *settings) {
-	out := newScreen(os.Stderr)
-	for _, p := range report.Mistakes {
-		fmt.Fprintf(os.Stderr, "%s %s\n", out.paint(red, "mistake:"), p.Error())
-	}
-	for _, p := range report.Warnings {
-		fmt.Fprintf(os.Stderr, "%s %s\n", out.paint(yellow, "warning:"), p.Error())
-	}
+	printProblems(newScreen(os.Stderr), report.Mistakes, report.Warnings)
 	if !report.OK {
 		fmt.Fprintf(os.Stderr, "%d %s; the daemon wouldn't take this configuration over\n", len(report.Mistakes), plural(len(report.Mistakes), "mistake"))
 		return
@@ -77,9 +72,26 @@ func printCheck(report checkReport, s *settings) {
 		len(s.Providers), plural(len(s.Providers), "provider"), len(s.Outputs), plural(len(s.Outputs), "output"))
 }
 
-func plural(n int, word string) string {
-	if n == 1 {
-		return word
+// printProblems writes a line for each mistake and warning, as every command does that meets them.
+func printProblems(out screen, mistakes, warnings config.Problems) {
+	for _, p := range mistakes {
+		fmt.Fprintf(out.out, "%s %s\n", out.paint(red, "mistake:"), p.Error())
 	}
-	return word + "s"
+	for _, p := range warnings {
+		fmt.Fprintf(out.out, "%s %s\n", out.paint(yellow, "warning:"), p.Error())
+	}
+}
+
+// withHint adds what to do when the configuration file isn't there at all: it may be elsewhere.
+func withHint(mistakes config.Problems, path string) config.Problems {
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return mistakes
+	}
+	mistakes = slices.Clone(mistakes)
+	for i := range mistakes {
+		if mistakes[i].File == path && mistakes[i].Hint == "" {
+			mistakes[i].Hint = "name the file by --config or $" + configEnv + ", or write it"
+		}
+	}
+	return mistakes
 }

@@ -1,13 +1,18 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
+
+	"autocertd/internal/config"
 )
 
 const (
@@ -23,51 +28,127 @@ type options struct {
 // execute runs the command that the arguments name.
 func execute(ctx context.Context, args []string) error {
 	var opts options
-	root := &cobra.Command{
-		Use:           "autocertd",
-		Short:         "certificates for internal hosts, by ACME and dns-01, on disk and renewed in time",
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Version:       version(),
-		Args:          cobra.NoArgs,
-	}
-	root.SetVersionTemplate("{{.Version}}\n")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	config := os.Getenv(configEnv)
-	if config == "" {
-		config = defaultConfig
-	}
-	root.PersistentFlags().StringVarP(&opts.config, "config", "c", config, "the configuration file; its default can be set in $"+configEnv)
-	root.AddCommand(runCommand(&opts), renewCommand(&opts), statusCommand(&opts), checkCommand(&opts), versionCommand())
-	for _, command := range root.Commands() {
-		if command.Args != nil {
-			command.Args = wrongUsage(command.Args)
-		}
-	}
-	root.RunE = func(cmd *cobra.Command, _ []string) error {
-		_ = cmd.Help()
+	root := rootCommand(&opts)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if mistakes, ok := errors.AsType[config.Problems](err); ok {
+		mistakes = withHint(mistakes, opts.config)
+		printProblems(newScreen(os.Stderr), mistakes, nil)
 		return &silentError{exitUsage}
 	}
-	root.Args = wrongUsage(root.Args)
-	root.SetArgs(args)
-	return root.ExecuteContext(ctx)
+	return err
 }
 
-// wrongUsage makes what cobra finds wrong with arguments a usage error.
-func wrongUsage(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return &usageError{fmt.Errorf("%w; see autocertd --help", err)}
-		}
-		return nil
+// rootCommand is the command line. Whatever cobra finds wrong with it becomes a usage error.
+func rootCommand(opts *options) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "autocertd",
+		Short:         "Certificates for internal hosts by ACME and dns-01, on disk and renewed in time.",
+		Version:       version(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          noArguments,
+		RunE:          commandMissing,
+		Example: `  autocertd check                        is the configuration right?
+  autocertd renew host.corp.example.com  get this certificate now, and see each step
+  autocertd status                       which ones expire when, and what went wrong?
+  autocertd run                          the daemon, as systemd starts it`,
 	}
+	root.SetUsageTemplate(usageText)
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return wrongUsage(cmd, err.Error()) })
+	path := cmp.Or(os.Getenv(configEnv), defaultConfig)
+	root.PersistentFlags().StringVarP(&opts.config, "config", "c", path, "the configuration `FILE`; $"+configEnv+" names another default")
+	root.PersistentFlags().BoolP("help", "h", false, "what a command does, and its flags")
+	root.Flags().Bool("version", false, "which version is this?")
+	root.AddCommand(renewCommand(opts), statusCommand(opts))
+	root.AddCommand(withoutArguments(runCommand(opts), checkCommand(opts), versionCommand())...)
+	root.SetHelpCommand(helpCommand())
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, command := range root.Commands() {
+		if command.Name() == "completion" {
+			command.Short = "Let your shell complete commands and names"
+			command.RunE = commandMissing
+			withoutArguments(append(command.Commands(), command)...)
+		}
+	}
+	return root
+}
+
+// usageText is shorter than cobra's own, and says which flags belong to the command.
+const usageText = `Usage:
+  {{if .HasAvailableSubCommands}}{{.CommandPath}} COMMAND [flags]{{else}}{{.UseLine}}{{end}}
+{{- if .HasExample}}
+
+Examples:
+{{.Example}}{{end}}
+{{- if .HasAvailableSubCommands}}
+
+Commands:{{range .Commands}}{{if or .IsAvailableCommand (eq .Name "help")}}
+  {{rpad .Name .NamePadding}}  {{.Short}}{{end}}{{end}}{{end}}
+{{- if .HasAvailableLocalFlags}}
+
+Flags:
+{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}
+{{- if .HasAvailableInheritedFlags}}
+
+Flags of all commands:
+{{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}
+`
+
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "What a command does, and its flags",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			topic, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return wrongUsage(cmd.Root(), fmt.Sprintf("unknown command %q", strings.Join(args, " ")))
+			}
+			return topic.Help()
+		},
+	}
+}
+
+// commandMissing is what a command does that only has others below it.
+func commandMissing(cmd *cobra.Command, _ []string) error {
+	cmd.SetOut(os.Stderr)
+	_ = cmd.Help() // nobody can be told that standard error is closed
+	return &silentError{exitUsage}
+}
+
+// withoutArguments makes commands refuse arguments.
+func withoutArguments(commands ...*cobra.Command) []*cobra.Command {
+	for _, command := range commands {
+		command.Args = noArguments
+	}
+	return commands
+}
+
+// noArguments refuses arguments, in words that fit what somebody meant.
+func noArguments(cmd *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0:
+		return nil
+	case !cmd.HasAvailableSubCommands():
+		return wrongUsage(cmd, fmt.Sprintf("%s takes no arguments, but got %q", cmd.Name(), args[0]))
+	}
+	text := fmt.Sprintf("unknown command %q", args[0])
+	if similar := cmd.SuggestionsFor(args[0]); len(similar) > 0 {
+		text += fmt.Sprintf("; did you mean %s?", strings.Join(similar, " or "))
+	}
+	return wrongUsage(cmd, text)
+}
+
+func wrongUsage(cmd *cobra.Command, text string) error {
+	return &usageError{fmt.Errorf("%s\nsee %s --help", text, cmd.CommandPath())}
 }
 
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Which version is this?",
-		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintln(cmd.OutOrStdout(), version())
 			return err

@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
+	"syscall"
 	"time"
 
 	"autocertd/internal/storage"
@@ -50,19 +52,19 @@ func (d *daemonProcess) report(ctx context.Context) {
 	}
 }
 
-// daemonHealth returns what the running daemon says of itself, nil when none runs.
+// daemonHealth returns what the running daemon says of itself, nil when none runs. Its lock is looked at only when a
+// process of its number lives, since looking means to hold it for a moment.
 func daemonHealth(ctx context.Context, store *storage.Files) *health {
-	release, err := store.TryLock(ctx, daemonLock)
-	if err == nil {
-		release()
-		return nil
-	}
 	data, err := store.Load(ctx, healthObject)
 	if err != nil {
 		return nil
 	}
 	h := new(health)
-	if json.Unmarshal(data, h) != nil {
+	if json.Unmarshal(data, h) != nil || errors.Is(syscall.Kill(h.PID, 0), syscall.ESRCH) {
+		return nil
+	}
+	if release, err := store.TryLock(ctx, daemonLock); err == nil {
+		release()
 		return nil
 	}
 	return h

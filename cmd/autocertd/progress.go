@@ -1,7 +1,10 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -9,8 +12,11 @@ import (
 	"autocertd/issuer"
 )
 
-// redrawAfter bounds how often the screen is drawn.
-const redrawAfter = 80 * time.Millisecond
+const (
+	redrawAfter = 80 * time.Millisecond // bounds how often the screen is drawn
+	redrawEvery = time.Second           // while nothing happens, so that the time shown goes on
+	widestName  = 48                    // longer names don't push the steps of all others to the right
+)
 
 // progress shows on a terminal what happens to each certificate: those in work below, redrawn in place; those that are
 // done above, one line each. Elsewhere it shows nothing, since the log says it.
@@ -19,112 +25,147 @@ type progress struct {
 	total  int
 	began  time.Time
 
-	mu      sync.Mutex
-	order   []string // those in work, oldest first
-	steps   map[string]string
-	issued  map[string]bool
-	done    int
-	renewed int
-	lines   int // drawn below
-	drawn   time.Time
+	mu     sync.Mutex
+	work   []*work // oldest first
+	width  int     // of the widest name so far
+	done   int
+	issued int
+	lines  int // drawn below
+	drawn  time.Time
+	timer  *time.Timer // draws what came too soon after the last drawing; nil before the first
+	ended  bool
+}
+
+// work is a certificate that is worked on.
+type work struct {
+	name   string
+	step   string
+	issued bool
 }
 
 func newProgress(s screen, total int) *progress {
-	return &progress{screen: s, total: total, began: time.Now(), steps: map[string]string{}, issued: map[string]bool{}}
+	return &progress{screen: s, total: total, began: time.Now()}
 }
 
 func (p *progress) begin(name string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.order = append(p.order, name)
-	p.steps[name] = "looking"
-	p.draw(false)
+	p.work = append(p.work, &work{name: name, step: "looking"})
+	p.width = max(p.width, min(len(name), widestName))
+	p.draw("")
 }
 
 func (p *progress) step(name string, s issuer.Step) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.steps[name] = stepWords(s)
-	if s.Name == issuer.Issued {
-		p.issued[name] = true
+	if i := p.find(name); i >= 0 {
+		p.work[i].step = stepWords(s)
+		p.work[i].issued = p.work[i].issued || s.Name == issuer.Issued
 	}
-	p.draw(false)
+	p.draw("")
 }
 
 func (p *progress) finish(name string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for i, n := range p.order {
-		if n == name {
-			p.order = append(p.order[:i], p.order[i+1:]...)
-			break
-		}
+	var issued bool
+	if i := p.find(name); i >= 0 {
+		issued = p.work[i].issued
+		p.work = slices.Delete(p.work, i, i+1)
 	}
 	p.done++
 	text := p.screen.paint(dim, "nothing is due")
 	switch {
+	case errors.Is(err, context.Canceled):
+		text = p.screen.paint(yellow, "interrupted")
 	case err != nil:
-		text = p.screen.paint(red, "failed") + ": " + strings.ReplaceAll(err.Error(), "\n", "\n    ")
-	case p.issued[name]:
-		p.renewed++
+		text = p.screen.paint(red, "failed") + "\n    " + strings.ReplaceAll(err.Error(), "\n", "\n    ")
+	case issued:
+		p.issued++
 		text = p.screen.paint(green, "issued and deployed")
-	}
-	if !p.screen.terminal || p.total > 20 && err == nil && !p.issued[name] {
-		p.draw(false)
+	case p.total > 20: // too many to say that nothing happened
+		p.draw("")
 		return
 	}
-	p.clear()
-	fmt.Fprintf(p.screen.out, "%s  %s\n", name, text)
-	p.draw(true)
+	p.draw(fmt.Sprintf("%-*s  %s\n", p.width, name, text))
 }
 
-// clear removes what was drawn below.
-func (p *progress) clear() {
-	if p.lines > 0 {
-		fmt.Fprintf(p.screen.out, "\x1b[%dA\x1b[J", p.lines)
-		p.lines = 0
+func (p *progress) find(name string) int {
+	return slices.IndexFunc(p.work, func(w *work) bool { return w.name == name })
+}
+
+// draw writes the lines of what is done, which stay, and below them those in work. Without such lines it waits when the
+// last drawing was a moment ago; the timer makes up for it.
+func (p *progress) draw(above string) {
+	if !p.screen.terminal || p.ended {
+		return
 	}
-}
-
-// draw shows those in work, as far as there is room.
-func (p *progress) draw(now bool) {
-	if !p.screen.terminal || !now && time.Since(p.drawn) < redrawAfter {
+	if p.timer == nil {
+		p.timer = time.AfterFunc(redrawEvery, p.tick)
+	}
+	if wait := redrawAfter - time.Since(p.drawn); above == "" && wait > 0 {
+		p.timer.Reset(wait)
 		return
 	}
 	p.drawn = time.Now()
-	p.clear()
+	p.timer.Reset(redrawEvery)
+	p.replace(above, p.below())
+}
+
+func (p *progress) tick() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.draw("")
+}
+
+// below returns the lines of those in work, as far as there is room, and how far all is.
+func (p *progress) below() (lines []string) {
 	width, height := p.screen.size()
 	room := max(height-4, 1)
-	var b strings.Builder
-	for i, name := range p.order {
+	for i, w := range p.work {
 		if i == room {
-			fmt.Fprintf(&b, "… and %d more\n", len(p.order)-room)
-			p.lines++
+			lines = append(lines, fmt.Sprintf("… and %d more", len(p.work)-room))
 			break
 		}
-		line := short(fmt.Sprintf("%s  %s", name, p.steps[name]), width-1)
-		b.WriteString(p.screen.paint(yellow, line) + "\n")
-		p.lines++
+		lines = append(lines, p.screen.paint(yellow, cut(fmt.Sprintf("%-*s  %s", p.width, w.name, w.step), width-1)))
 	}
-	if p.total > 1 {
-		fmt.Fprintf(&b, "%d of %d done\n", p.done, p.total)
-		p.lines++
+	return append(lines, p.screen.paint(dim, fmt.Sprintf("%d of %d done, %s", p.done, p.total, span(time.Since(p.began)))))
+}
+
+// replace writes text over what was drawn below, in one go so that nothing flickers.
+func (p *progress) replace(above string, below []string) {
+	var b strings.Builder
+	if p.lines > 0 {
+		fmt.Fprintf(&b, "\x1b[%dA\x1b[J", p.lines)
 	}
+	b.WriteString(above)
+	for _, line := range below {
+		b.WriteString(line + "\n")
+	}
+	p.lines = len(below)
 	fmt.Fprint(p.screen.out, b.String())
 }
 
-// end says how the pass went.
+// end says how the pass went. Nothing is drawn after it.
 func (p *progress) end(failed int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.screen.terminal {
+	if !p.screen.terminal || p.ended {
 		return
 	}
-	p.clear()
-	text := fmt.Sprintf("%d certificates, %d issued, %d failed, in %s", p.total, p.renewed, failed, time.Since(p.began).Round(10*time.Millisecond))
+	p.ended = true
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+	text := fmt.Sprintf("%d %s in %s: %d issued", p.total, plural(p.total, "certificate"),
+		time.Since(p.began).Round(10*time.Millisecond), p.issued)
+	if idle := p.done - p.issued - failed; idle > 0 {
+		text += fmt.Sprintf(", %d not due", idle)
+	}
 	c := green
 	if failed > 0 {
+		text += fmt.Sprintf(", %d failed", failed)
 		c = red
 	}
-	fmt.Fprintln(p.screen.out, p.screen.paint(c, text))
+	p.replace(p.screen.paint(c, text)+"\n", nil)
 }

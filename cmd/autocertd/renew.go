@@ -60,14 +60,17 @@ func renew(ctx context.Context, path string, names []string, force bool) error {
 		return err
 	}
 	failed, err := a.renewAll(ctx, certs, force, show)
-	if err := errors.Join(err, a.close()); err != nil {
-		return err
-	}
+	err = errors.Join(err, a.close())
 	show.end(failed)
-	if failed > 0 {
+	switch {
+	case ctx.Err() != nil:
+		return errors.New("interrupted; the next run, or the daemon, goes on from here")
+	case err != nil:
+		return err
+	case failed > 0:
 		return &silentError{exitFailed}
 	}
-	return ctx.Err()
+	return nil
 }
 
 // renewAll makes one pass, the most urgent first.

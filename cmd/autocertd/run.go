@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -20,6 +21,12 @@ import (
 
 // daemonLock is held by the one daemon of a state directory.
 const daemonLock = "daemon"
+
+// daemonLockWait is longer than status holds the lock to see whether a daemon does.
+const daemonLockWait = 2 * time.Second
+
+// reportDelay is how long changes gather before systemd and status are told.
+const reportDelay = time.Second
 
 func runCommand(opts *options) *cobra.Command {
 	return &cobra.Command{
@@ -39,6 +46,9 @@ type daemonProcess struct {
 	scheduler *scheduler.Scheduler
 	logger    *slog.Logger
 	health    health
+	lastTick  time.Time     // by the wall clock; only tick uses it
+	changed   chan struct{} // a certificate was looked at
+	mu        sync.Mutex    // held while settings change or are handed to the scheduler
 }
 
 func runDaemon(ctx context.Context, path string) (err error) {
@@ -51,7 +61,9 @@ func runDaemon(ctx context.Context, path string) (err error) {
 	if err != nil {
 		return err
 	}
-	release, err := a.store.TryLock(ctx, daemonLock)
+	locking, cancel := context.WithTimeout(ctx, daemonLockWait)
+	release, err := a.store.Lock(locking, daemonLock)
+	cancel()
 	var held *storage.HeldError
 	if errors.As(err, &held) {
 		return fmt.Errorf("another daemon runs on %s: process %d, since %s", s.StateDir, held.Holder.PID, held.Holder.Since.Format(time.RFC3339))
@@ -60,8 +72,9 @@ func runDaemon(ctx context.Context, path string) (err error) {
 		return err
 	}
 	defer release()
-	d := &daemonProcess{app: a, path: path, logger: logger, health: health{PID: os.Getpid(), Started: time.Now().UTC()}}
-	d.scheduler = scheduler.New(scheduler.Config{Reconciler: a.manager, Schedule: s.schedule, Workers: a.workers(),
+	d := &daemonProcess{app: a, path: path, logger: logger, health: health{PID: os.Getpid(), Started: time.Now().UTC()},
+		changed: make(chan struct{}, 1)}
+	d.scheduler = scheduler.New(scheduler.Config{Reconciler: d, Schedule: s.schedule, Workers: a.workers(),
 		Urgency: a.manager.Urgency, OnTick: d.tick, Logger: logger})
 	defer func() { err = errors.Join(err, a.close()) }()
 	return d.run(ctx)
@@ -90,6 +103,7 @@ func (d *daemonProcess) run(ctx context.Context) error {
 	notifySystemd("READY=1")
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.scheduler.Run(ctx) })
+	group.Go(func() error { return d.reportChanges(ctx) })
 	group.Go(func() error { return keepWatchdog(ctx, func() { d.scheduler.Stats() }) })
 	group.Go(func() error {
 		for {
@@ -109,7 +123,34 @@ func (d *daemonProcess) run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// schedule hands the certificates and their due times to the scheduler.
+// Reconcile implements scheduler.Reconciler.
+func (d *daemonProcess) Reconcile(ctx context.Context, name string) (time.Time, error) {
+	next, err := d.manager.Reconcile(ctx, name)
+	select {
+	case d.changed <- struct{}{}:
+	default: // a report is on its way
+	}
+	return next, err
+}
+
+// reportChanges tells how things are soon after a certificate was looked at, many of them at once.
+func (d *daemonProcess) reportChanges(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.changed:
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(reportDelay):
+			d.report(ctx)
+		}
+	}
+}
+
+// schedule hands the certificates and their due times to the scheduler. mu is held, or nothing else runs yet.
 func (d *daemonProcess) schedule(ctx context.Context) error {
 	items, err := d.manager.Items(ctx)
 	if err != nil {
@@ -126,6 +167,8 @@ func (d *daemonProcess) schedule(ctx context.Context) error {
 
 // reload reads the configuration again: built first, swapped then. A bad one changes nothing and is told.
 func (d *daemonProcess) reload(ctx context.Context, why string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	notifySystemd(reloading())
 	defer notifySystemd("READY=1")
 	s, err := load(d.path)
@@ -168,6 +211,17 @@ func warn(logger *slog.Logger, warnings config.Problems) {
 
 // tick is what happens at each tick beside due certificates.
 func (d *daemonProcess) tick(ctx context.Context) {
+	now := time.Now().Round(0) // the wall clock's time alone
+	if now.Before(d.lastTick) {
+		d.logger.Warn("the clock went back; looking at every certificate again", "from", d.lastTick.UTC().Format(time.RFC3339))
+		d.mu.Lock()
+		err := d.schedule(ctx)
+		d.mu.Unlock()
+		if err != nil && ctx.Err() == nil {
+			d.logger.Error("certificates can't be scheduled", "err", err)
+		}
+	}
+	d.lastTick = now
 	if err := d.solver.Sweep(ctx); err != nil && ctx.Err() == nil {
 		d.logger.Error("records of earlier processes can't be looked for", "err", err)
 	}

@@ -60,23 +60,19 @@ type cell struct {
 	colour colour
 }
 
-// table writes rows in aligned columns; the last column isn't padded.
+// table writes rows in aligned columns. What is last in its row isn't padded.
 func (s screen) table(w io.Writer, rows [][]cell) error {
-	var widths []int
-	for _, row := range rows {
-		for i, c := range row {
-			if i == len(widths) {
-				widths = append(widths, 0)
-			}
-			widths[i] = max(widths[i], utf8.RuneCountInString(c.text))
-		}
-	}
+	widths := columns(rows)
 	var b strings.Builder
 	for _, row := range rows {
-		for i, c := range row {
+		last := len(row) - 1
+		for last >= 0 && row[last].text == "" {
+			last--
+		}
+		for i, c := range row[:last+1] {
 			b.WriteString(s.paint(c.colour, c.text))
-			if i < len(row)-1 {
-				b.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(c.text)+2))
+			if i < last {
+				b.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(c.text)+columnGap))
 			}
 		}
 		b.WriteByte('\n')
@@ -85,13 +81,52 @@ func (s screen) table(w io.Writer, rows [][]cell) error {
 	return err
 }
 
-// short cuts text to one line of at most width characters.
-func short(text string, width int) string {
-	text = strings.Join(strings.Fields(text), " ")
-	if utf8.RuneCountInString(text) <= width {
-		return text
+// columnGap is the space between two columns.
+const columnGap = 2
+
+// columns returns how wide each column of a table is. A row of one cell is a line of its own and widens nothing.
+func columns(rows [][]cell) (widths []int) {
+	for _, row := range rows {
+		if len(row) == 1 {
+			continue
+		}
+		for i, c := range row {
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], utf8.RuneCountInString(c.text))
+		}
 	}
-	return string([]rune(text)[:max(width-1, 0)]) + "…"
+	return widths
+}
+
+// short makes one line of text, of at most width characters.
+func short(text string, width int) string {
+	return cut(strings.Join(strings.Fields(text), " "), width)
+}
+
+// cut shortens a line to width characters.
+func cut(line string, width int) string {
+	if utf8.RuneCountInString(line) <= width {
+		return line
+	}
+	return string([]rune(line)[:max(width-1, 0)]) + "…"
+}
+
+// times says how often something happened.
+func times(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
+}
+
+// plural returns the word for one or for several.
+func plural(n int, word string) string {
+	if n == 1 {
+		return word
+	}
+	return word + "s"
 }
 
 // span writes a duration as a person would: the two largest units, one when the smaller is nothing.

@@ -42,6 +42,9 @@ func OpenFiles(root, command string) (*Files, error) {
 	return &Files{root: root, command: command}, nil
 }
 
+// ViewFiles is OpenFiles for those who only look: nothing is made, and what isn't there is absent.
+func ViewFiles(root string) *Files { return &Files{root: root} }
+
 // RemoveStale removes the temporaries of writes that died long ago.
 func (f *Files) RemoveStale() error { return durable.RemoveStale(f.root, staleAge) }
 
