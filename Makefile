@@ -15,6 +15,7 @@ FISHDIR       ?= $(PREFIX)/share/fish/vendor_completions.d
 GO            ?= go
 TESTFLAGS     ?= -timeout 20m
 BENCHTIME     ?= 1s
+ROUNDS        ?= 5
 FUZZTIME      ?= 30s
 
 CONFDIR        = $(SYSCONFDIR)/autocertd
@@ -49,10 +50,13 @@ lint: ## gofmt, go vet, staticcheck, and who may import what
 	$(GO) tool staticcheck ./...
 	$(GO) test -count=1 ./internal
 
-bench: ## run the benchmarks; BENCHTIME=1s
-	@set -e; for dir in $$($(call folders,Benchmark)); do \
+bench: ## run the benchmarks; BENCHTIME=1s, ROUNDS=5 beside the bare protocol
+	.ci/packages
+	@set -e; for dir in $$($(call folders,Benchmark) | grep -vx ./bench); do \
 		$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -timeout 30m "$$dir"; \
 	done
+	AUTOCERTD_BENCH_DISK='$(DISK)' AUTOCERTD_PROFILE='$(abspath $(PROFILE))' \
+		$(GO) test -run '^$$' -bench . -benchtime $(ROUNDS)x -timeout 30m ./bench
 
 fuzz: ## run each fuzz target for FUZZTIME=30s
 	@set -e; for dir in $$($(call folders,Fuzz)); do \

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,6 +22,8 @@ type health struct {
 	Started       time.Time `json:"started"`
 	ConfigError   string    `json:"config_error,omitempty"` // why the files on disk aren't what runs
 	ConfigErrorAt time.Time `json:"config_error_at,omitzero"`
+
+	saved []byte // as it is in the storage
 }
 
 // configured notes whether the last reading of the configuration went well.
@@ -44,8 +47,10 @@ func (d *daemonProcess) report(ctx context.Context) {
 	}
 	notifySystemd("STATUS=" + line)
 	data, err := json.Marshal(&d.health)
-	if err == nil {
-		err = d.store.SaveLazily(ctx, healthObject, data)
+	if err == nil && !bytes.Equal(data, d.health.saved) { // mostly nothing changed since the last tick
+		if err = d.store.SaveLazily(ctx, healthObject, data); err == nil {
+			d.health.saved = data
+		}
 	}
 	if err != nil {
 		d.logger.Error("the state directory can't be written", "err", err)

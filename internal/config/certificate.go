@@ -6,7 +6,10 @@ import (
 	"strings"
 )
 
-const maxHostnames = 100
+const (
+	maxHostnames       = 100
+	maxPrivateWarnings = 10 // a long list in one such zone is one mistake, not thousands
+)
 
 // A certificates collects certificates and what they share.
 type certificates struct {
@@ -16,6 +19,7 @@ type certificates struct {
 	defaults Certificate
 
 	settledCA bool // it is clear which CA issues by default, or was told that it isn't
+	private   int  // hostnames that no public CA issues for, though one is asked
 }
 
 func (l *loader) buildCertificates(raw *rawConfig) {
@@ -31,6 +35,9 @@ func (l *loader) buildCertificates(raw *rawConfig) {
 		if f.ok {
 			b.explicit(f)
 		}
+	}
+	if more := b.private - maxPrivateWarnings; more > 0 {
+		l.warn(place{file: l.config.Path}, fmt.Sprintf("no public CA issues for %d more hostnames either", more), "")
 	}
 	if len(raw.Hostnames.Value) == 0 && len(raw.Certificates) == 0 && !l.incomplete {
 		l.warn(place{file: l.config.Path, key: "hostnames"}, "there is nothing to do: no hostname is configured", `hostnames = ["www.your.domain"]`)
@@ -182,7 +189,10 @@ func (b *certificates) warnPrivate(cert Certificate, at place) {
 		return
 	}
 	for _, hostname := range cert.Hostnames {
-		if isPrivate(hostname) {
+		if !isPrivate(hostname) {
+			continue
+		}
+		if b.private++; b.private <= maxPrivateWarnings {
 			b.warn(at, fmt.Sprintf("no public CA issues for %q, and CA %q isn't a private one", hostname, cert.CAs[public]),
 				"use a name in a domain of yours, or a private CA with roots set")
 		}

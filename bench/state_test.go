@@ -1,0 +1,110 @@
+//go:build linux
+
+package bench_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"io/fs"
+	"math/big"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"autocertd/internal/config"
+	"autocertd/internal/deploy"
+	"autocertd/internal/lifecycle"
+	"autocertd/internal/storage"
+	"autocertd/scheduler"
+)
+
+// writeStates makes the state directory of a configuration whose certificates were all issued a week ago, so that none
+// is due. The certificates are real, with one key for all, which is quicker.
+func writeStates(b *testing.B, path string) {
+	b.Helper()
+	cfg, err := config.Load(path, config.Checks{})
+	check(b, err)
+	for _, folder := range []string{"states", "bundles"} {
+		check(b, os.MkdirAll(filepath.Join(cfg.StateDir, folder), 0o700))
+	}
+	acted := actedOn(b, cfg)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	check(b, err)
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	check(b, err)
+	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	now := time.Now().UTC().Truncate(time.Second)
+	for i, c := range cfg.Certificates {
+		cert := &x509.Certificate{SerialNumber: big.NewInt(int64(i) + 1), DNSNames: c.Hostnames,
+			NotBefore: now.AddDate(0, 0, -7), NotAfter: now.AddDate(0, 0, 83)}
+		der, err := x509.CreateCertificate(rand.Reader, cert, cert, key.Public(), key)
+		check(b, err)
+		leafPEM := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+		writeJSON(b, filepath.Join(cfg.StateDir, "bundles", c.Name+".json"), lifecycle.Bundle{Name: c.Name, Hostnames: c.Hostnames,
+			KeyType: c.KeyType, CA: c.CAs[0], Directory: cfg.CAs[0].Directory, Account: cfg.CAs[0].Directory + "/1", Issued: now,
+			Key: string(keyPEM), Leaf: leafPEM, Chain: leafPEM})
+		sum := sha256.Sum256(der)
+		mark := hex.EncodeToString(sum[:])
+		renew := cert.NotBefore.AddDate(0, 0, 60)
+		writeJSON(b, filepath.Join(cfg.StateDir, "states", c.Name+".json"), lifecycle.State{Name: c.Name, Wish: acted[c.Name],
+			Leaf: lifecycle.Leaf{Hostnames: c.Hostnames, NotBefore: cert.NotBefore, NotAfter: cert.NotAfter,
+				Serial: cert.SerialNumber.Text(16), Fingerprint: mark, Issuer: "Bench", CA: c.CAs[0]},
+			NextLook: renew, RenewAt: renew, RenewWhy: "two thirds of the lifetime are over",
+			ARI:     lifecycle.Suggestion{Start: renew, End: renew.AddDate(0, 0, 1), Moment: renew, ChosenAt: now, AskAgain: renew},
+			Outputs: deploy.State{filepath.Join(cfg.StateDir, "live", c.Name): mark}})
+	}
+}
+
+func writeJSON(b *testing.B, path string, object any) {
+	b.Helper()
+	data, err := json.Marshal(object)
+	check(b, errors.Join(err, os.WriteFile(path, data, 0o600)))
+}
+
+// actedOn returns the mark that the lifecycle keeps of each certificate's configuration, without which it would look at
+// every certificate at once. It lets the lifecycle itself make them: by a try to issue that ends at the first step,
+// since no CA is there.
+func actedOn(b *testing.B, cfg *config.Config) map[string]string {
+	b.Helper()
+	store := lastSaved{data: new([]byte)}
+	manager := lifecycle.New(lifecycle.Config{Storage: store, Deployer: deploy.New(deploy.Config{})})
+	manager.Use(lifecycle.NewSnapshot(cfg, nil, scheduler.Window{}))
+	acted := make(map[string]string, len(cfg.Certificates))
+	for _, c := range cfg.Certificates {
+		if _, err := manager.Reconcile(b.Context(), c.Name); err == nil {
+			b.Fatalf("%s was issued by nobody", c.Name)
+		}
+		var state lifecycle.State
+		check(b, json.Unmarshal(*store.data, &state))
+		acted[c.Name] = state.Wish
+	}
+	return acted
+}
+
+// lastSaved is a lifecycle.Storage that is empty to those who read, and keeps the last object that was written.
+type lastSaved struct{ data *[]byte }
+
+func (s lastSaved) Load(context.Context, string) ([]byte, error) { return nil, storage.ErrNotExist }
+
+func (s lastSaved) Save(_ context.Context, _ string, data []byte) error {
+	*s.data = data
+	return nil
+}
+
+func (s lastSaved) SaveLazily(ctx context.Context, key string, data []byte) error {
+	return s.Save(ctx, key, data)
+}
+
+func (s lastSaved) Delete(context.Context, string) error                  { return fs.ErrPermission }
+func (s lastSaved) List(context.Context, string) ([]string, error)        { return nil, nil }
+func (s lastSaved) Lock(context.Context, string) (func(), error)          { return func() {}, nil }
+func (s lastSaved) TryLock(ctx context.Context, n string) (func(), error) { return s.Lock(ctx, n) }

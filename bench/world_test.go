@@ -1,0 +1,136 @@
+//go:build linux
+
+package bench_test
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"autocertd/internal/testbed"
+)
+
+const zone = "corp.example.com"
+
+// world is the real BIND, one primary, and Pebble, which runs in the process of the benchmark: its CPU isn't the
+// program's, but both sides share the machine with it, and its guard lets in one request of either side at a time.
+type world struct {
+	dir  string // for configurations and states
+	bind *testbed.BIND
+	ca   *testbed.CA
+}
+
+func newWorld(b *testing.B) *world {
+	b.Helper()
+	w := &world{dir: diskDir(b)}
+	var err error
+	if w.bind, err = testbed.StartBIND(b.Context(), testbed.BINDConfig{Dir: b.TempDir(), Zones: []testbed.BINDZone{{Name: zone}}}); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { check(b, w.bind.Close()) })
+	if w.ca, err = testbed.StartCA(testbed.CAConfig{DNS: w.bind.Addr()}); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { check(b, w.ca.Close()) })
+	check(b, os.WriteFile(filepath.Join(w.dir, "roots.pem"), w.ca.TLSRootsPEM(), 0o600))
+	return w
+}
+
+// diskEnv names the folder below which states are written, instead of /var/tmp.
+const diskEnv = "AUTOCERTD_BENCH_DISK"
+
+// diskDir makes a folder for state directories, away from /tmp: that is in memory on many machines, where an fsync costs
+// nothing.
+func diskDir(b *testing.B) string {
+	b.Helper()
+	dir, err := os.MkdirTemp(cmp.Or(os.Getenv(diskEnv), "/var/tmp"), "autocertd-bench-")
+	check(b, err)
+	b.Cleanup(func() { check(b, os.RemoveAll(dir)) })
+	return dir
+}
+
+// config writes a configuration with a state directory of its own and returns the path.
+func (w *world) config(b *testing.B, name string, hostnames []string) string {
+	b.Helper()
+	return writeConfig(b, filepath.Join(w.dir, name), hostnames, fmt.Sprintf(`
+[ca.pebble]
+directory    = %q
+accept_terms = true
+roots        = [%q]
+
+[provider.bind]
+type     = "rfc2136"
+server   = %q
+key_file = %q
+`, w.ca.Directory(), filepath.Join(w.dir, "roots.pem"), w.bind.Addr(), w.bind.KeyFile("acme-key")))
+}
+
+// writeConfig makes a folder with a configuration: hostnames, a state directory in the folder, and the rest.
+func writeConfig(b *testing.B, dir string, hostnames []string, rest string) string {
+	b.Helper()
+	text := fmt.Sprintf("hostnames = [\n\t\"%s\",\n]\nstate_dir = %q\n%s",
+		strings.Join(hostnames, "\",\n\t\""), stateDir(dir), rest)
+	path := filepath.Join(dir, "config.toml")
+	check(b, errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(path, []byte(text), 0o600)))
+	return path
+}
+
+func stateDir(dir string) string { return filepath.Join(dir, "state") }
+
+// hosts returns n hostnames of the zone that nothing else uses.
+func hosts(prefix string, n int) []string {
+	names := make([]string, n)
+	for i := range names {
+		names[i] = fmt.Sprintf("%s-%d.%s", prefix, i, zone)
+	}
+	return names
+}
+
+// issued fails the benchmark unless each hostname has its files.
+func (w *world) issued(b *testing.B, config string, hostnames []string) {
+	b.Helper()
+	for _, h := range hostnames {
+		if _, err := os.Stat(filepath.Join(stateDir(filepath.Dir(config)), "live", h, "fullchain.pem")); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// clean fails the benchmark when a TXT record is left in the zone.
+func (w *world) clean(b *testing.B) {
+	b.Helper()
+	if left, err := w.bind.TXT(b.Context(), zone); err != nil || len(left) > 0 {
+		b.Fatalf("%d TXT records are left (%v)", len(left), err)
+	}
+}
+
+// updates returns how many update messages reach BIND while f runs.
+func (w *world) updates(b *testing.B, f func()) int {
+	b.Helper()
+	before := w.bind.UpdateMessages()
+	f()
+	after := w.bind.UpdateMessages()
+	if before < 0 || after < 0 {
+		b.Fatal("BIND doesn't tell how many update messages it got")
+	}
+	return after - before
+}
+
+// timed returns how long f took.
+func timed(f func()) time.Duration {
+	begin := time.Now()
+	f()
+	return time.Since(begin)
+}
+
+func check(b *testing.B, err error) {
+	b.Helper()
+	if err != nil {
+		b.Fatal(err)
+	}
+}
