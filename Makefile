@@ -77,6 +77,8 @@ install: ## put what "make" built in place: DESTDIR, PREFIX=/usr/local
 	install -m 0644 systemd/autocertd.sysusers.conf '$(DESTDIR)$(SYSUSERSDIR)/autocertd.conf'
 	install -m 0644 $(DOCS) '$(DESTDIR)$(DOCDIR)'
 	install -m 0644 $(PAGES) '$(DESTDIR)$(DOCDIR)/docs'
+	install -d '$(DESTDIR)$(DOCDIR)/docs/examples'
+	install -m 0755 docs/examples/* '$(DESTDIR)$(DOCDIR)/docs/examples'
 	umask 022; bin/autocertd completion bash >'$(DESTDIR)$(BASHDIR)/autocertd'
 	umask 022; bin/autocertd completion zsh  >'$(DESTDIR)$(ZSHDIR)/_autocertd'
 	umask 022; bin/autocertd completion fish >'$(DESTDIR)$(FISHDIR)/autocertd.fish'
@@ -92,6 +94,7 @@ uninstall: ## remove what install put in place; keeps configuration, state and u
 	rm -f '$(DESTDIR)$(BINDIR)/autocertd' '$(DESTDIR)$(UNITDIR)/autocertd.service' '$(DESTDIR)$(SYSUSERSDIR)/autocertd.conf' \
 		'$(DESTDIR)$(BASHDIR)/autocertd' '$(DESTDIR)$(ZSHDIR)/_autocertd' '$(DESTDIR)$(FISHDIR)/autocertd.fish' \
 		$(foreach doc,$(DOCS),'$(DESTDIR)$(DOCDIR)/$(notdir $(doc))') $(foreach page,$(PAGES),'$(DESTDIR)$(DOCDIR)/$(page)')
+	rm -rf '$(DESTDIR)$(DOCDIR)/docs/examples'
 	test ! -d '$(DESTDIR)$(DOCDIR)/docs' || rmdir --ignore-fail-on-non-empty '$(DESTDIR)$(DOCDIR)/docs' '$(DESTDIR)$(DOCDIR)'
 	test -n '$(DESTDIR)' || test ! -d /run/systemd/system || systemctl daemon-reload
 	@echo 'Kept: $(CONFDIR), /var/lib/autocertd and the user autocertd.'

@@ -63,6 +63,7 @@ func isToken(s string) bool {
 type cloudflareClient struct {
 	options cloudflareOptions
 	http    cloudflare.HTTPClient
+	recent  recentRecords
 }
 
 // AppendRecords adds recs to the zone, with their TTL brought into the range that Cloudflare takes, and returns them.
@@ -70,7 +71,10 @@ func (c *cloudflareClient) AppendRecords(ctx context.Context, zone string, recs 
 	return c.each(ctx, zone, recs, func(_ *cloudflareCall, p *cloudflare.Provider, zone string, rec libdns.TXT) error {
 		_, err := p.AppendRecords(ctx, zone, []libdns.Record{rec})
 		if refusedWith(err, codeIdentical) {
-			return nil
+			err = nil
+		}
+		if err == nil {
+			c.recent.add(libdns.AbsoluteName(rec.Name, zone), rec.Text)
 		}
 		return err
 	})
@@ -79,13 +83,18 @@ func (c *cloudflareClient) AppendRecords(ctx context.Context, zone string, recs 
 // DeleteRecords removes exactly recs from the zone and returns them, also those that weren't there.
 func (c *cloudflareClient) DeleteRecords(ctx context.Context, zone string, recs []libdns.Record) ([]libdns.Record, error) {
 	return c.each(ctx, zone, recs, func(api *cloudflareCall, p *cloudflare.Provider, zone string, rec libdns.TXT) error {
-		_, err := p.DeleteRecords(ctx, zone, []libdns.Record{rec})
+		removed, err := p.DeleteRecords(ctx, zone, []libdns.Record{rec})
 		if err == nil {
 			// The library takes a failed lookup for an absent record; the call saw the difference.
 			err = api.err
 		}
 		if refusedWith(err, codeNoRecord) {
-			return nil // somebody else removed it after the lookup
+			err = nil // somebody else removed it after the lookup
+		} else if err == nil && len(removed) == 0 && c.recent.has(libdns.AbsoluteName(rec.Name, zone), rec.Text) {
+			err = errHidden
+		}
+		if err == nil {
+			c.recent.remove(libdns.AbsoluteName(rec.Name, zone), rec.Text)
 		}
 		return err
 	})
@@ -96,23 +105,15 @@ type writeOne func(*cloudflareCall, *cloudflare.Provider, string, libdns.TXT) er
 
 // each looks up the zone once and writes recs one after the other.
 func (c *cloudflareClient) each(ctx context.Context, zone string, recs []libdns.Record, write writeOne) ([]libdns.Record, error) {
-	zone, err := zoneName(zone)
+	zone, txts, err := relativeRecords(zone, recs)
 	if err != nil {
 		return nil, err
-	}
-	txts, err := txtRecords(recs)
-	if err != nil {
-		return nil, fmt.Errorf("zone %s: %w", zone, err)
 	}
 	api := &cloudflareCall{http: c.http}
 	p := &cloudflare.Provider{APIToken: c.options.APIToken.Reveal(), ZoneToken: c.options.ZoneToken.Reveal(), HTTPClient: api}
 	for i := range txts {
 		rec := &txts[i]
 		name := plainName(libdns.AbsoluteName(rec.Name, zone))
-		if name != zone && !strings.HasSuffix(name, "."+zone) {
-			return nil, &Error{Problem: fmt.Sprintf("%s isn't in zone %s", name, zone)}
-		}
-		rec.Name = libdns.RelativeName(name, zone)
 		rec.TTL = min(max(rec.TTL, cloudflareMinTTL), cloudflareMaxTTL)
 		err := ctx.Err()
 		if err == nil {
@@ -149,6 +150,9 @@ func (c *cloudflareClient) explain(err error, zone, name string) *Error {
 		e.Hint = "it is tried again later; see https://www.cloudflarestatus.com"
 	case refused:
 		e.Problem, e.whole = fmt.Sprintf("Cloudflare refused the TXT record at %s in zone %s (%s)", name, zone, refusal), false
+	case errors.Is(err, errHidden):
+		e.Problem, e.retryable = fmt.Sprintf("Cloudflare's search doesn't show the TXT record at %s in zone %s that it has confirmed, so it isn't removed", name, zone), true
+		e.Hint = fmt.Sprintf("it is tried again; if somebody else removed it, that is believed after %v", hideTime)
 	case errors.Is(err, errBadReply):
 		e.Problem, e.retryable = fmt.Sprintf("Cloudflare's answer about %s in zone %s can't be understood: %v", name, zone, err), true
 		e.Hint = "perhaps a proxy answers in its place: curl -i https://api.cloudflare.com/client/v4/ips"

@@ -32,6 +32,7 @@ const (
 var (
 	errNoZone   = errors.New("the zone wasn't found")
 	errBadReply = errors.New("not an answer of the API")
+	errHidden   = errors.New("the record wasn't found")
 )
 
 // cloudflareCall is the library's HTTP client during one call of ours. It tries again when the API says "later", and

@@ -181,7 +181,7 @@ func (f *fakeCloudflare) serve(t *testing.T, text string) *Provider {
 	server := httptest.NewServer(f)
 	t.Cleanup(server.Close)
 	host := strings.TrimPrefix(server.URL, "http://")
-	return f.provider(t, text, redirect{host: host, next: server.Client().Transport})
+	return f.provider(t, text, redirect{from: "api.cloudflare.com", host: host, next: server.Client().Transport})
 }
 
 // direct returns a client that calls the fake without a network, so that it can be used in a synctest bubble.
@@ -203,14 +203,15 @@ func (f *fakeCloudflare) provider(t *testing.T, text string, transport http.Roun
 	return p
 }
 
-// redirect sends what is meant for the API to another host.
+// redirect sends what is meant for an API to another host.
 type redirect struct {
+	from string
 	host string
 	next http.RoundTripper
 }
 
 func (d redirect) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.URL.Scheme != "https" || r.URL.Host != "api.cloudflare.com" {
+	if r.URL.Scheme != "https" || r.URL.Host != d.from {
 		return nil, fmt.Errorf("a request to %s", r.URL)
 	}
 	r = r.Clone(r.Context())

@@ -294,6 +294,70 @@ func TestCloudflareCancelledWhileWaiting(t *testing.T) {
 	})
 }
 
+// The search doesn't show yet what was added: a removal that removes nothing must not pass for one.
+func TestCloudflareHidesARecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		p := f.direct(t, tokenOption)
+		if _, err := p.Client.AppendRecords(t.Context(), f.zone, oneRecord()); err != nil {
+			t.Fatal(err)
+		}
+		f.answer = func(w http.ResponseWriter, r *http.Request) bool {
+			hide := r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "/dns_records")
+			if hide {
+				fakeSuccess(w, []any{})
+			}
+			return hide
+		}
+		const want = "Cloudflare's search doesn't show the TXT record at _acme-challenge.www.example.test in zone example.test that it has confirmed, so it isn't removed; " +
+			"it is tried again; if somebody else removed it, that is believed after 10m0s"
+		for range 2 {
+			_, err := p.Client.DeleteRecords(t.Context(), f.zone, oneRecord())
+			compareCloudflare(t, err, want, true, true)
+		}
+		// Other records are believed absent.
+		other := []libdns.Record{libdns.TXT{Name: "_acme-challenge.www", Text: "other"}}
+		if _, err := p.Client.DeleteRecords(t.Context(), f.zone, other); err != nil {
+			t.Error(err)
+		}
+		f.answer = nil
+		if _, err := p.Client.DeleteRecords(t.Context(), f.zone, oneRecord()); err != nil {
+			t.Error(err)
+		}
+		if all, _ := f.all(t.Context()); len(all) > 0 {
+			t.Errorf("the server has %v", all)
+		}
+		// Somebody else removes a record, and after a while that is believed.
+		if _, err := p.Client.AppendRecords(t.Context(), f.zone, oneRecord()); err != nil {
+			t.Fatal(err)
+		}
+		clear(f.records)
+		time.Sleep(hideTime + time.Second)
+		if _, err := p.Client.DeleteRecords(t.Context(), f.zone, oneRecord()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// An API that never answers must not hold a call for ever.
+func TestCloudflareTimesOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newFake().provider(t, tokenOption, roundTripper(func(r *http.Request) (*http.Response, error) {
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		}))
+		start := time.Now()
+		_, err := p.Client.AppendRecords(t.Context(), "example.test", oneRecord())
+		failure, ok := errors.AsType[*Error](err)
+		if !ok || !strings.HasPrefix(err.Error(), "Cloudflare's API can't be reached: context deadline exceeded") || !failure.Retryable() {
+			t.Errorf("got %v, want a timeout that may be tried again", err)
+		}
+		if took := time.Since(start); took != 15*time.Second {
+			t.Errorf("it took %v, want 15 s", took)
+		}
+	})
+}
+
 func TestCloudflareOptionMistakes(t *testing.T) {
 	tests := []struct{ text, want string }{
 		{"", "api_token: missing; make one with the permissions Zone.DNS:Edit and Zone.Zone:Read at https://dash.cloudflare.com/profile/api-tokens"},

@@ -5,10 +5,12 @@ package providers
 
 import (
 	"fmt"
+	"log/slog"
 	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/libdns/libdns"
 )
@@ -29,6 +31,16 @@ type Options struct {
 
 	// Dir is the directory that relative paths start from.
 	Dir string
+
+	// Logger gets what the programs of providers write to their standard error. Nil is silent.
+	Logger *slog.Logger
+}
+
+func (o Options) logger() *slog.Logger {
+	if o.Logger == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return o.Logger
 }
 
 // path makes a path from the configuration absolute, or relative to the current directory if Dir is empty.
@@ -46,18 +58,13 @@ type Provider struct {
 	// Servers are the host:port of the servers that records are written to. They answer authoritatively about the zones
 	// and know every change first. HTTP APIs have none.
 	Servers []string
+
+	// Timeout is how long one call may take, for providers that know better than their caller. Zero: they don't.
+	Timeout time.Duration
 }
 
 // builder makes a provider of one type from its options.
 type builder func(Options) (*Provider, error)
-
-// builders returns every type that is known.
-func builders() map[string]builder {
-	return map[string]builder{
-		"cloudflare": newCloudflare,
-		"rfc2136":    newRFC2136,
-	}
-}
 
 // Names returns the known types in alphabetical order.
 func Names() []string {

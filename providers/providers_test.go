@@ -21,7 +21,7 @@ func options(text, dir string) Options {
 }
 
 func TestNames(t *testing.T) {
-	if want := []string{"cloudflare", "rfc2136"}; !slices.Equal(Names(), want) {
+	if want := []string{"cloudflare", "desec", "exec", "nsupdate", "rfc2136"}; !slices.Equal(Names(), want) {
 		t.Errorf("Names() = %q, want %q", Names(), want)
 	}
 }
@@ -32,11 +32,12 @@ func TestUnknownType(t *testing.T) {
 		"rfc-2136":   `did you mean "rfc2136"? `,
 		"CloudFlare": `did you mean "cloudflare"? `,
 		"cloudfare":  `did you mean "cloudflare"? `,
+		"nsupdte":    `did you mean "nsupdate"? `,
 		"rfc1035":    "",
 		"":           "",
 	} {
 		_, err := New(typ, options("", ""))
-		if want := fmt.Sprintf("unknown provider type %q; %sknown types: cloudflare, rfc2136", typ, guess); err == nil || err.Error() != want {
+		if want := fmt.Sprintf("unknown provider type %q; %sknown types: cloudflare, desec, exec, nsupdate, rfc2136", typ, guess); err == nil || err.Error() != want {
 			t.Errorf("%v\nwant %s", err, want)
 		}
 	}

@@ -34,6 +34,26 @@ func txtRecords(recs []libdns.Record) ([]libdns.TXT, error) {
 	return txts, nil
 }
 
+// relativeRecords returns the zone and recs as TXT records with names relative to it, and refuses names outside.
+func relativeRecords(zone string, recs []libdns.Record) (string, []libdns.TXT, error) {
+	zone, err := zoneName(zone)
+	if err != nil {
+		return "", nil, err
+	}
+	txts, err := txtRecords(recs)
+	if err != nil {
+		return "", nil, fmt.Errorf("zone %s: %w", zone, err)
+	}
+	for i, t := range txts {
+		name := plainName(libdns.AbsoluteName(t.Name, zone))
+		if name != zone && !strings.HasSuffix(name, "."+zone) {
+			return "", nil, &Error{Problem: fmt.Sprintf("%s isn't in zone %s", name, zone)}
+		}
+		txts[i].Name = libdns.RelativeName(name, zone)
+	}
+	return zone, txts, nil
+}
+
 // zoneName returns zone in lower case without the trailing dot.
 func zoneName(zone string) (string, error) {
 	if !isName(zone) {

@@ -28,21 +28,21 @@ func newRFC2136(opts Options) (*Provider, error) {
 	if err := opts.Decode(&o); err != nil {
 		return nil, err
 	}
-	servers, serversErr := o.servers()
+	servers, serversErr := serverList(o.Server, o.Servers)
 	key, keyErr := o.tsigKey(opts)
 	if err := errors.Join(serversErr, keyErr); err != nil {
 		return nil, err
 	}
-	return &Provider{Client: &rfc2136Client{servers: servers, key: key}, Servers: servers}, nil
+	return &Provider{Client: &rfc2136Client{failover: failover{servers: servers}, key: key}, Servers: servers}, nil
 }
 
-// servers returns host:port of every server and reports all mistakes.
-func (o rfc2136Options) servers() ([]string, error) {
-	list := o.Servers
-	if o.Server != "" {
-		list = []string{o.Server}
+// serverList returns host:port of every server, given as one or as several, and reports all mistakes.
+func serverList(one string, several []string) ([]string, error) {
+	list := several
+	if one != "" {
+		list = []string{one}
 	}
-	if o.Server != "" && len(o.Servers) > 0 {
+	if one != "" && len(several) > 0 {
 		return nil, errors.New(`server and servers: give one of the two`)
 	}
 	if len(list) == 0 {

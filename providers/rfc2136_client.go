@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net"
-	"strings"
 
 	"github.com/libdns/libdns"
 	"github.com/libdns/rfc2136"
@@ -14,10 +14,10 @@ import (
 // maxUpdate is about how many bytes of records go into one update message, which can't be longer than 64 KiB.
 const maxUpdate = 48 << 10
 
-// rfc2136Client writes to the first of its servers that can be reached. It holds nothing that changes.
+// rfc2136Client writes to the first of its servers that can be reached.
 type rfc2136Client struct {
-	servers []string
-	key     tsigKey
+	failover
+	key tsigKey
 }
 
 // update is one message: what to do with which records of which zone.
@@ -48,14 +48,25 @@ func (c *rfc2136Client) write(ctx context.Context, recs []libdns.Record, u updat
 	if err != nil {
 		return nil, fmt.Errorf("zone %s: %w", zone, err)
 	}
-	for rest := txts; len(rest) > 0; {
-		n := fitting(rest, len(zone))
-		u.records, rest = rest[:n], rest[n:]
-		if err := c.send(ctx, u); err != nil {
+	for u.records = range messages(txts, len(zone)) {
+		if err := c.each(ctx, zone, func(ctx context.Context, server string) error { return c.exchange(ctx, server, u) }); err != nil {
 			return nil, err
 		}
 	}
 	return asRecords(txts), nil
+}
+
+// messages cuts the records into as few parts as fit into one message each.
+func messages(txts []libdns.TXT, zoneLen int) iter.Seq[[]libdns.TXT] {
+	return func(yield func([]libdns.TXT) bool) {
+		for rest := txts; len(rest) > 0; {
+			n := fitting(rest, zoneLen)
+			if !yield(rest[:n]) {
+				return
+			}
+			rest = rest[n:]
+		}
+	}
 }
 
 // fitting returns how many of the records go into one message, at least one.
@@ -71,26 +82,6 @@ func fitting(txts []libdns.TXT, zoneLen int) int {
 	return len(txts)
 }
 
-// send tries the servers in turn until one takes the update, or refuses it for a reason that the next can't heal.
-func (c *rfc2136Client) send(ctx context.Context, u update) error {
-	var failures []*Error
-	for _, server := range c.servers {
-		err := c.exchange(ctx, server, u)
-		if err == nil {
-			return nil
-		}
-		if ctx.Err() != nil {
-			return fmt.Errorf("update of zone %s on %s: %w", u.zone, server, ctx.Err())
-		}
-		failure := c.diagnose(ctx, server, u, err)
-		failures = append(failures, failure)
-		if !failure.Retryable() {
-			break
-		}
-	}
-	return combined(u.zone, failures)
-}
-
 // exchange sends the update to one server. Updates are idempotent, so one whose answer is missing is sent once more.
 func (c *rfc2136Client) exchange(ctx context.Context, server string, u update) error {
 	if err := ctx.Err(); err != nil {
@@ -101,28 +92,13 @@ func (c *rfc2136Client) exchange(ctx context.Context, server string, u update) e
 	if isTimeout(err) && ctx.Err() == nil {
 		_, err = u.method(p, ctx, u.zone, asRecords(u.records))
 	}
-	return err
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	return c.diagnose(ctx, server, u, err)
 }
 
 func isTimeout(err error) bool {
 	netErr, ok := errors.AsType[net.Error](err)
 	return ok && netErr.Timeout()
-}
-
-// combined makes one error of the failures of several servers. The last one decides whether to try again, and its cure
-// is the one to begin with.
-func combined(zone string, failures []*Error) *Error {
-	last := failures[len(failures)-1]
-	if len(failures) == 1 {
-		return last
-	}
-	problems := make([]string, len(failures))
-	errs := make([]error, len(failures))
-	for i, f := range failures {
-		problems[i], errs[i] = f.Problem, f.Err
-	}
-	all := *last
-	all.Problem = fmt.Sprintf("no server took the update of zone %s: %s", zone, strings.Join(problems, "; next, "))
-	all.Err = errors.Join(errs...)
-	return &all
 }

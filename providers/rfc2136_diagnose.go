@@ -204,7 +204,7 @@ func (d diagnosis) noAnswer() *Error {
 			fmt.Sprintf("perhaps a firewall is in between; try: nc -vz %s %s", host, port))
 	case isTimeout(d.err):
 		return d.failsForNow(fmt.Sprintf("%s accepted the connection but didn't answer the update of zone %s (timeout)", d.server, d.zone),
-			"named hangs or has too much to do; on the server: rndc status")
+			"named hangs, or more updates wait than its update-quota allows (100); on the server: rndc status")
 	case isOp, errors.Is(d.err, io.EOF), errors.Is(d.err, io.ErrUnexpectedEOF):
 		return d.failsForNow(fmt.Sprintf("the connection to %s failed during the update of zone %s: %v", d.server, d.zone, d.err),
 			"its log on the server says why: journalctl -u named -n 50")

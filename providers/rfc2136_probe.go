@@ -10,17 +10,20 @@ import (
 	"github.com/miekg/dns"
 )
 
-// prober asks one server the signed questions that explain why it didn't take an update.
+// prober asks one server the questions that explain why it didn't take an update.
 type prober struct {
 	server string
 	key    tsigKey
 }
 
-// ask sends m over TCP, signed with the given algorithm, and returns the answer, whatever it says.
+// ask sends m over TCP, signed with the given algorithm if there is a key, and returns the answer, whatever it says.
 func (p prober) ask(ctx context.Context, m *dns.Msg, algorithm string) (*dns.Msg, error) {
-	keyName := dns.Fqdn(p.key.name)
-	m.SetTsig(keyName, dns.Fqdn(algorithm), 300, time.Now().Unix())
-	client := dns.Client{Net: "tcp", TsigSecret: map[string]string{keyName: p.key.secret}}
+	client := dns.Client{Net: "tcp"}
+	if p.key.name != "" {
+		keyName := dns.Fqdn(p.key.name)
+		m.SetTsig(keyName, dns.Fqdn(algorithm), 300, time.Now().Unix())
+		client.TsigSecret = map[string]string{keyName: p.key.secret}
+	}
 	reply, _, err := client.ExchangeContext(ctx, m, p.server)
 	// With NOTAUTH the client returns both the error and the answer; what the server means is in the TSIG record.
 	if errors.Is(err, dns.ErrAuth) && reply != nil {

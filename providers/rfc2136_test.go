@@ -50,24 +50,7 @@ func TestRFC2136Conformance(t *testing.T) {
 	if len(p.Servers) != 1 || p.Servers[0] != b.Addr() {
 		t.Errorf("Servers = %q, want %s", p.Servers, b.Addr())
 	}
-	providertest.Run(t, providertest.Harness{
-		Client: p.Client,
-		Zone:   "example.test",
-		TXT:    func(ctx context.Context) (map[string][]string, error) { return b.TXT(ctx, "example.test") },
-		TTL:    func(ctx context.Context, name string) (time.Duration, error) { return askTTL(ctx, b.Addr(), name) },
-		Put: func(ctx context.Context, name, value string) error {
-			key := b.Key("Acme-Key")
-			foreign := prober{server: b.Addr(), key: tsigKey{name: "acme-key", secret: key.Secret}}
-			rr, err := dns.NewRR(name + ". 60 IN TXT " + value)
-			if err != nil {
-				return err
-			}
-			m := new(dns.Msg).SetUpdate("example.test.")
-			m.Insert([]dns.RR{rr})
-			_, err = foreign.ask(ctx, m, key.Algorithm)
-			return err
-		},
-	})
+	providertest.Run(t, bindHarness(b, "Acme-Key", p.Client))
 }
 
 // askTTL returns the TTL of the TXT records at name.

@@ -59,7 +59,7 @@ func uncommented(text string) string {
 
 func TestExampleUncommented(t *testing.T) {
 	config := loadExample(t, uncommented(readExample(t)))
-	if len(config.Certificates) != 3 || len(config.CAs) != 2 || len(config.Providers) != 2 || len(config.Outputs) != 2 {
+	if len(config.Certificates) != 3 || len(config.CAs) != 2 || len(config.Providers) != 5 || len(config.Outputs) != 2 {
 		t.Errorf("got %+v", config)
 	}
 	if ca := config.CAs[1]; len(ca.Roots) != 1 || ca.EAB.HMACKey.Reveal() != "c2VjcmV0" {
