@@ -22,9 +22,8 @@ import (
 // settings is a configuration with everything built from its text that can be wrong.
 type settings struct {
 	*config.Config
-	schedule  scheduler.Schedule
-	window    scheduler.Window
-	providers []dns01.Provider
+	schedule scheduler.Schedule
+	window   scheduler.Window
 }
 
 // load reads the configuration and builds what can be built without asking anybody.
@@ -40,14 +39,8 @@ func load(path string) (*settings, error) {
 			return err
 		},
 		Provider: func(p *config.Provider) error {
-			built, err := providers.New(p.Type, providers.Options{Decode: p.Decode, Dir: p.Dir()})
-			if err != nil {
-				return err
-			}
-			s.providers = append(s.providers, dns01.Provider{Name: p.Name, Client: built.Client, Zones: p.Zones,
-				Servers: built.Servers, Nameservers: p.Nameservers, Check: dns01.Check(p.Check),
-				PropagationTimeout: p.PropagationTimeout, TTL: p.TTL})
-			return nil
+			_, err := newProvider(p, nil) // the one that works is built when it is known where to log
+			return err
 		},
 	})
 	if err != nil {
@@ -55,6 +48,16 @@ func load(path string) (*settings, error) {
 	}
 	s.Config = cfg
 	return s, nil
+}
+
+// newProvider builds a provider from its table.
+func newProvider(p *config.Provider, logger *slog.Logger) (dns01.Provider, error) {
+	built, err := providers.New(p.Type, providers.Options{Decode: p.Decode, Dir: p.Dir(), Logger: logger})
+	if err != nil {
+		return dns01.Provider{}, err
+	}
+	return dns01.Provider{Name: p.Name, Client: built.Client, Zones: p.Zones, Servers: built.Servers, Nameservers: p.Nameservers,
+		Check: dns01.Check(p.Check), PropagationTimeout: p.PropagationTimeout, TTL: p.TTL, Timeout: built.Timeout}, nil
 }
 
 // app is the program put together: what lives as long as the process, and what the current settings built.
@@ -101,7 +104,14 @@ func (a *app) use(s *settings) error {
 		}
 		issuers[ca.Name] = iss
 	}
-	a.solver.Configure(s.providers)
+	served := make([]dns01.Provider, len(s.Providers))
+	for i, p := range s.Providers {
+		var err error
+		if served[i], err = newProvider(p, a.logger.With("provider", p.Name)); err != nil {
+			return fmt.Errorf("provider %s: %w", p.Name, err)
+		}
+	}
+	a.solver.Configure(served)
 	a.manager.Use(lifecycle.NewSnapshot(s.Config, issuers, s.window))
 	a.settings, a.issuers = s, issuers
 	return nil

@@ -6,7 +6,9 @@ package dns01
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,8 +17,8 @@ import (
 	"autocertd/issuer"
 )
 
-// Client writes records into zones. Both methods must be idempotent and safe for concurrent use, and delete only the
-// exact values given.
+// Client writes records into zones. Both methods must be idempotent and safe for concurrent use, return soon after their
+// context ends, and delete only the exact values given. After an error any part of the records may have been written.
 type Client interface {
 	libdns.RecordAppender
 	libdns.RecordDeleter
@@ -36,10 +38,11 @@ const (
 type Provider struct {
 	Name               string
 	Client             Client
-	Zones              []string // zones that it serves, without trailing dot; empty for a lone provider that serves what it serves
-	Servers            []string // host:port of servers that know its zones first; empty for an HTTP API
-	Nameservers        []string // host:port of those who must have a record; empty for the zone's NS records
-	Check              Check    // "" means CheckAuthoritative
+	Zones              []string      // zones that it serves, without trailing dot; empty for a lone provider that serves what it serves
+	Servers            []string      // host:port of servers that know its zones first; empty for an HTTP API
+	Nameservers        []string      // host:port of those who must have a record; empty for the zone's NS records
+	Check              Check         // "" means CheckAuthoritative
+	Timeout            time.Duration // how long one call may take; 0 for half a minute
 	PropagationTimeout time.Duration
 	TTL                time.Duration
 }
@@ -75,9 +78,10 @@ type record struct {
 	recordKey
 	users    int      // solutions that need it; two orders may share an authorization
 	groups   []*group // journal objects that hold it
-	leaving  bool     // in its queue's removals
+	leaving  bool     // in its queue's removals, or taken from there and not yet settled
 	sending  bool     // taken from its queue's additions, and not yet settled
-	failures int      // removals that failed
+	failures int      // removals that failed in a row
+	failure  error    // why the last of them failed
 	retryAt  time.Time
 }
 
@@ -86,35 +90,44 @@ type zoneKey struct{ provider, zone string }
 // Solver implements issuer.Solver for all orders of the process.
 type Solver struct {
 	cfg      Config
+	system   func() ([]string, error) // this machine's resolvers
 	watchers watchers
+	tasks    tasks
+	ctx      context.Context // of all that is sent; ended by stop
+	stop     context.CancelFunc
 
-	// What follows is guarded by mu, which is never held while a server is waited for.
+	// journal guards what follows and is taken before mu. It is held while storage is waited for.
+	journal  sync.Mutex
+	slots    map[string]func() // journal slots that are ours, with what gives them back; nil when the solver is closed
+	slot     string            // the one that we write to; "" before the first record
+	sequence int64
+
+	// mu guards what follows. It is never held while a server or storage is waited for.
 	mu        sync.Mutex
 	providers []Provider
 	queues    map[zoneKey]*queue
 	records   map[recordKey]*record
-	slots     map[string]func() // journal slots that are ours, with what gives them back
-	slot      string            // the one that we write to; "" before the first record
-	sequence  int64
 	expected  int // solutions that haven't published yet: worth waiting for
 	active    int // solutions that haven't ended yet: their removals are still to come
 	closing   bool
-	running   sync.WaitGroup
 }
 
-// New makes a solver without providers; see Configure.
+// New makes a solver without providers; see Configure. It must be closed.
 func New(cfg Config) *Solver {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Solver{cfg: cfg, queues: map[zoneKey]*queue{}, records: map[recordKey]*record{}, slots: map[string]func(){}}
+	s := &Solver{cfg: cfg, system: systemResolvers, slots: map[string]func(){},
+		queues: map[zoneKey]*queue{}, records: map[recordKey]*record{}}
+	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.watchers.solver = s
 	return s
 }
 
 // Configure replaces the providers. Records on their way go on; those of a provider that is gone can't be removed until
-// it is back.
+// it is back, and are by the next Sweep then.
 func (s *Solver) Configure(providers []Provider) {
+	providers = slices.Clone(providers) // the defaults are ours
 	for i := range providers {
 		p := &providers[i]
 		if p.Check == "" {
@@ -136,12 +149,16 @@ func (s *Solver) Configure(providers []Provider) {
 func (s *Solver) provider(name string) (Provider, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, p := range s.providers {
-		if p.Name == name {
-			return p, true
-		}
+	i := s.indexOf(name)
+	if i < 0 {
+		return Provider{}, false
 	}
-	return Provider{}, false
+	return s.providers[i], true
+}
+
+// indexOf finds a provider; mu is held.
+func (s *Solver) indexOf(name string) int {
+	return slices.IndexFunc(s.providers, func(p Provider) bool { return p.Name == name })
 }
 
 // Begin implements issuer.Solver.
@@ -153,31 +170,65 @@ func (s *Solver) Begin() issuer.Solution {
 	return &solution{solver: s, expected: true}
 }
 
-// Close sends what still waits, removals above all, and gives the journal back. What can't be removed before the
-// context ends stays in the journal for the next process.
+// errClosed is what orders hear that come too late.
+var errClosed = errors.New("no more records are published: the program is stopping")
+
+// Close sends what still waits, removals above all, tries once more what couldn't be removed, and gives the journal back.
+// When the context ends it breaks off. It is called when the orders have ended; nothing is sent after it. What could not
+// be removed is an error, and stays in the journal for the next process.
 func (s *Solver) Close(ctx context.Context) error {
 	s.mu.Lock()
 	s.closing = true
 	s.pokeAll()
 	s.mu.Unlock()
-	done := make(chan struct{})
-	go func() {
-		s.running.Wait()
-		close(done)
-	}()
-	var err error
-	select {
-	case <-done:
-	case <-ctx.Done():
-		err = errors.Join(errors.New("records are left in the journal; the next start removes them"), ctx.Err())
+	s.finish(ctx)
+	if ctx.Err() == nil {
+		s.retryNow(ctx)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.tasks.close()
+	s.finish(ctx)
+	s.stop()
+	s.journal.Lock()
 	for _, release := range s.slots {
 		release()
 	}
-	clear(s.slots)
-	return err
+	s.slots = nil
+	s.journal.Unlock()
+	return s.leftBehind(ctx.Err())
+}
+
+// finish waits until nothing is on its way; when the context ends, it stops what is.
+func (s *Solver) finish(ctx context.Context) {
+	idle := s.tasks.idle()
+	select {
+	case <-idle:
+	case <-ctx.Done():
+		s.stop()
+		<-idle
+	}
+}
+
+// leftBehind says how many records stay behind and why. Those of a provider that is gone were told of when it went.
+func (s *Solver) leftBehind(why error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, r := range s.records {
+		if len(r.groups) == 0 || errors.Is(r.failure, errNoProvider) {
+			continue
+		}
+		n++
+		if why == nil {
+			why = r.failure
+		}
+	}
+	switch {
+	case n == 0:
+		return nil
+	case why == nil:
+		why = errors.New("their orders haven't ended")
+	}
+	return fmt.Errorf("%d TXT records are still published; they are in the journal, and the next start removes them: %w", n, why)
 }
 
 // Left returns how many records are published or still to be removed.

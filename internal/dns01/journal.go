@@ -5,9 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
+	"slices"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -23,7 +22,7 @@ const (
 // group is one object of the journal.
 type group struct {
 	object string
-	left   int // records not yet removed
+	left   int // records not yet removed; guarded by the solver's mu
 }
 
 // journaled is how a group is stored.
@@ -38,13 +37,18 @@ type journaledRecord struct {
 	Value string `json:"value"`
 }
 
+// keys are the records of an entry.
+func (j journaled) keys() []recordKey {
+	keys := make([]recordKey, len(j.Records))
+	for i, r := range j.Records {
+		keys[i] = recordKey{j.Provider, j.Zone, r.Name, r.Value}
+	}
+	return keys
+}
+
 // enter writes a group into the journal. Dying after it leaves an entry for records that perhaps aren't there: removing
 // what is absent is harmless.
 func (s *Solver) enter(zone zoneKey, records []*record) (*group, error) {
-	ctx := context.Background()
-	if err := s.takeSlot(ctx); err != nil {
-		return nil, fmt.Errorf("journal: %w", err)
-	}
 	object := journaled{Provider: zone.provider, Zone: zone.zone}
 	for _, r := range records {
 		object.Records = append(object.Records, journaledRecord{r.name, r.value})
@@ -53,202 +57,111 @@ func (s *Solver) enter(zone zoneKey, records []*record) (*group, error) {
 	if err != nil {
 		return nil, err
 	}
+	name, err := s.nextObject(s.ctx)
+	if err != nil {
+		return nil, fmt.Errorf("nothing was sent, since it can't be noted in the journal: %w", err)
+	}
+	g := &group{object: name, left: len(records)}
 	s.mu.Lock()
-	s.sequence = max(s.sequence+1, time.Now().UnixNano())
-	g := &group{object: journalFolder + "/" + s.slot + "/" + strconv.FormatInt(s.sequence, 36), left: len(records)}
 	for _, r := range records {
 		r.groups = append(r.groups, g)
 	}
 	s.mu.Unlock()
-	if err := s.cfg.Storage.Save(ctx, g.object, data); err != nil {
-		s.left(g, records)
-		return nil, fmt.Errorf("journal: %w", err)
+	if err := s.cfg.Storage.Save(s.ctx, g.object, data); err != nil {
+		s.leave(g, records) // the object may be there although Save failed
+		return nil, fmt.Errorf("nothing was sent, since it can't be noted in the journal: %w", err)
 	}
 	return g, nil
 }
 
-// left takes records out of one group that were never in the zone.
-func (s *Solver) left(g *group, records []*record) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, r := range records {
-		for i := range r.groups {
-			if r.groups[i] == g {
-				r.groups = append(r.groups[:i:i], r.groups[i+1:]...)
-				s.release(g)
-				break
-			}
-		}
+// nextObject names the next object of our slot.
+func (s *Solver) nextObject(ctx context.Context) (string, error) {
+	s.journal.Lock()
+	defer s.journal.Unlock()
+	if err := s.takeSlot(ctx); err != nil {
+		return "", err
 	}
+	s.sequence = max(s.sequence+1, time.Now().UnixNano())
+	return journalFolder + "/" + s.slot + "/" + strconv.FormatInt(s.sequence, 36), nil
 }
 
-// release counts one record out of a group and deletes the object with the last. mu is held; deleting a small file is
-// short, and when it fails the records are removed once more by the next process, which is harmless.
-func (s *Solver) release(g *group) {
-	if g.left--; g.left > 0 {
-		return
+// leave takes records out of one group, which aren't in the zone on its account.
+func (s *Solver) leave(g *group, records []*record) {
+	var done []*group
+	s.mu.Lock()
+	for _, r := range records {
+		if i := slices.Index(r.groups, g); i >= 0 {
+			done = append(done, r.forget(g)...)
+		}
 	}
-	if err := s.cfg.Storage.Delete(context.Background(), g.object); err != nil {
-		s.cfg.Logger.Warn("journal entry can't be deleted", "object", g.object, "err", err)
+	s.mu.Unlock()
+	s.drop(done)
+}
+
+// forget takes the record out of groups, each as often as it is given, and returns those that are empty now. The
+// solver's mu is held.
+func (r *record) forget(groups ...*group) (done []*group) {
+	for _, g := range slices.Clone(groups) {
+		i := slices.Index(r.groups, g)
+		r.groups = slices.Delete(r.groups, i, i+1)
+		if g.left--; g.left == 0 {
+			done = append(done, g)
+		}
+	}
+	return done
+}
+
+// drop deletes the objects of groups that are empty. When that fails, the next process removes their records once more,
+// which is harmless.
+func (s *Solver) drop(done []*group) {
+	for _, g := range done {
+		if err := s.cfg.Storage.Delete(context.WithoutCancel(s.ctx), g.object); err != nil {
+			s.cfg.Logger.Warn("journal entry can't be deleted; the next start does it", "object", g.object, "err", err)
+		}
 	}
 }
 
 // removed settles a group of removals.
-func (s *Solver) removed(records []*record, results []error) {
+func (s *Solver) removed(zone zoneKey, records []*record, results []error) {
+	now := time.Now()
+	var done []*group
+	failed := map[string][]*record{}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	for i, r := range records {
+		r.leaving = false
 		if err := results[i]; err != nil {
 			r.failures++
-			r.retryAt = time.Now().Add(removalBackoff(r.failures))
-			s.cfg.Logger.Warn("record can't be removed now; trying again later", "provider", r.provider, "zone", r.zone, "record", r.name, "retry", r.retryAt.UTC().Format(time.RFC3339), "err", err)
+			r.failure, r.retryAt = err, now.Add(removalBackoff(r.failures))
+			failed[err.Error()] = append(failed[err.Error()], r)
 			continue
 		}
-		r.failures = 0
-		for _, g := range r.groups {
-			s.release(g)
-		}
-		r.groups = nil
+		r.failures, r.failure = 0, nil
+		done = append(done, r.forget(r.groups...)...)
 		if r.users == 0 {
 			delete(s.records, r.recordKey)
 		}
 	}
+	s.mu.Unlock()
+	s.drop(done)
+	for _, list := range failed {
+		s.tell(zone, list)
+	}
+}
+
+// tell logs once for all records that couldn't be removed for one reason.
+func (s *Solver) tell(zone zoneKey, failed []*record) {
+	s.mu.Lock()
+	first, failure, retry := failed[0].name, failed[0].failure, failed[0].retryAt
+	s.mu.Unlock()
+	logger := s.cfg.Logger.With("provider", zone.provider, "zone", zone.zone, "records", len(failed), "first", first)
+	if errors.Is(failure, errNoProvider) {
+		logger.Warn("records can't be removed: their provider isn't in the configuration any more; put it back until they are gone")
+		return
+	}
+	logger.Warn("records can't be removed now; trying again later", "retry", retry.UTC().Format(time.RFC3339), "err", failure)
 }
 
 // removalBackoff is when a removal is tried again after it failed: after a minute, then ever later up to an hour.
 func removalBackoff(failures int) time.Duration {
 	return min(time.Minute<<min(failures-1, 6), time.Hour)
-}
-
-// takeSlot makes sure that there is a slot to write to: one that was taken over, or else the first that is free.
-func (s *Solver) takeSlot(ctx context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.slot != "" {
-		return nil
-	}
-	for slot := range s.slots {
-		s.slot = slot
-		return nil
-	}
-	var last error
-	for n := range maxSlots {
-		slot := strconv.Itoa(n)
-		unlock, err := s.cfg.Storage.TryLock(ctx, slotLock(slot))
-		if last = err; err != nil {
-			continue // somebody else's
-		}
-		if err := s.takeOver(ctx, slot, unlock, nil); err != nil {
-			unlock()
-			return err
-		}
-		s.slot = slot
-		return nil
-	}
-	return fmt.Errorf("none of %d slots is free: %w", maxSlots, last)
-}
-
-func slotLock(slot string) string { return "journal-" + slot }
-
-// Sweep takes over what dead processes left in the journal and tries again what couldn't be removed. It is called at
-// start and at every tick, and goes through the same queues as every removal.
-func (s *Solver) Sweep(ctx context.Context) error {
-	objects, err := s.cfg.Storage.List(ctx, journalFolder)
-	if err != nil {
-		return fmt.Errorf("journal: %w", err)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var failures []error
-	living := map[recordKey]bool{}
-	dead := map[string]func(){}
-	for _, object := range objects {
-		slot := strings.Split(object, "/")[1]
-		if s.slots[slot] != nil || dead[slot] != nil {
-			continue
-		}
-		unlock, err := s.cfg.Storage.TryLock(ctx, slotLock(slot))
-		if err == nil {
-			dead[slot] = unlock
-			continue
-		}
-		entry, err := s.loadEntry(ctx, object)
-		for key := range entry.keys() {
-			living[key] = err == nil
-		}
-	}
-	for slot, unlock := range dead {
-		failures = append(failures, s.takeOver(ctx, slot, unlock, living))
-	}
-	s.retryRemovals(time.Now())
-	return errors.Join(failures...)
-}
-
-// takeOver makes a dead process's slot ours and queues its records for removal, apart from those that a living process
-// holds too: it has resumed the dead one's order. mu is held.
-func (s *Solver) takeOver(ctx context.Context, slot string, unlock func(), living map[recordKey]bool) error {
-	s.slots[slot] = unlock
-	objects, err := s.cfg.Storage.List(ctx, journalFolder+"/"+slot)
-	if err != nil {
-		return fmt.Errorf("journal: %w", err)
-	}
-	for _, object := range objects {
-		entry, err := s.loadEntry(ctx, object)
-		if err != nil {
-			s.cfg.Logger.Error("journal entry can't be read; its records, if any, stay", "object", object, "err", err)
-			continue
-		}
-		g := &group{object: object}
-		for key := range entry.keys() {
-			if living[key] {
-				continue
-			}
-			r := s.records[key]
-			if r == nil {
-				r = &record{recordKey: key}
-				s.records[key] = r
-			}
-			r.groups = append(r.groups, g)
-			g.left++
-			if r.users == 0 {
-				s.queue(key).remove(r)
-			}
-		}
-		if g.left == 0 {
-			g.left = 1
-			s.release(g)
-		}
-		s.cfg.Logger.Info("removing records that an earlier process left", "zone", entry.Zone, "records", g.left)
-	}
-	return nil
-}
-
-func (s *Solver) loadEntry(ctx context.Context, object string) (entry journaled, err error) {
-	data, err := s.cfg.Storage.Load(ctx, object)
-	if errors.Is(err, fs.ErrNotExist) { // its owner has just finished with it
-		return entry, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(data, &entry)
-	}
-	return entry, err
-}
-
-func (j journaled) keys() func(yield func(recordKey) bool) {
-	return func(yield func(recordKey) bool) {
-		for _, r := range j.Records {
-			if !yield(recordKey{j.Provider, j.Zone, r.Name, r.Value}) {
-				return
-			}
-		}
-	}
-}
-
-// retryRemovals queues again what couldn't be removed and whose time has come. mu is held.
-func (s *Solver) retryRemovals(now time.Time) {
-	for _, r := range s.records {
-		if r.users == 0 && r.failures > 0 && !r.leaving && !now.Before(r.retryAt) {
-			s.queue(r.recordKey).remove(r)
-		}
-	}
 }

@@ -24,24 +24,24 @@ func (s *Solver) locate(ctx context.Context, name string) (location, error) {
 	for {
 		name := chain[len(chain)-1]
 		p, served := s.providerFor(name)
-		answer, err := s.soa(ctx, p, name)
-		if err != nil {
-			return location{}, fmt.Errorf("finding the zone of %s: %w", written(chain), err)
-		}
-		alias, zone := readSOA(answer, name)
+		alias, zone, err := s.inspect(ctx, p, name)
 		switch {
-		case alias != "" && slices.Contains(chain, alias):
-			return location{}, fmt.Errorf("%s: the aliases go round in a circle", written(append(chain, alias)))
-		case alias != "" && len(chain) == maxAliases:
-			return location{}, fmt.Errorf("%s: more than %d aliases", written(chain), maxAliases)
-		case alias != "":
-			chain = append(chain, alias)
-		case !served:
+		case err != nil && (served || ctx.Err() != nil):
+			return location{}, fmt.Errorf("finding the zone of %s: %w", written(chain), err)
+		case alias == "" && !served:
 			return location{}, &NoProviderError{Name: written(chain), Zone: zone, Zones: s.zones()}
-		case zone == "":
-			return location{}, fmt.Errorf("finding the zone of %s: the servers of provider %q name no zone; perhaps the name is delegated to others", written(chain), p.Name)
-		default:
+		case alias == "" && zone == "":
+			return location{}, fmt.Errorf("finding the zone of %s: the servers of provider %q name no zone; perhaps it is delegated to others: dig NS %s", written(chain), p.Name, name)
+		case alias == "":
 			return location{p.Name, zone, name}, nil
+		}
+		known := slices.Contains(chain, alias)
+		chain = append(chain, alias)
+		switch {
+		case known:
+			return location{}, fmt.Errorf("%s: the CNAMEs go round in a circle; remove one of them", written(chain))
+		case len(chain) > 1+maxAliases:
+			return location{}, fmt.Errorf("%s: more than %d CNAMEs in a row; resolvers follow no longer chain", written(chain), maxAliases)
 		}
 	}
 }
@@ -59,6 +59,9 @@ func (e *NoProviderError) Error() string {
 	text := fmt.Sprintf("no provider serves %s", e.Name)
 	if e.Zone != "" {
 		text += fmt.Sprintf(", which is in zone %s", e.Zone)
+	}
+	if len(e.Zones) == 0 {
+		return text + "; none is configured that names its zones: set zones in the right one"
 	}
 	return fmt.Sprintf("%s; the providers serve %s: add the zone to zones of the right one", text, strings.Join(e.Zones, ", "))
 }
@@ -91,49 +94,85 @@ func (s *Solver) zones() (zones []string) {
 	return zones
 }
 
-// soa asks for the SOA of a name: the answer holds its alias or, in one section or another, its zone. A provider's own
-// servers are asked where it has any; resolvers otherwise, or when those servers don't know the name.
-func (s *Solver) soa(ctx context.Context, p Provider, name string) (*dns.Msg, error) {
-	answer, err := askFirst(ctx, p.Servers, question(name, dns.TypeSOA, false))
-	var refused *refusedQuery
-	switch {
-	case err == nil && answer != nil:
-		return answer, nil
-	case len(p.Servers) > 0 && (!errors.As(err, &refused) || len(s.cfg.Resolvers) == 0):
-		return nil, err // never this machine's resolvers behind the back of who named servers
-	}
-	resolvers := s.cfg.Resolvers
-	if len(resolvers) == 0 {
-		if resolvers, err = systemResolvers(); err != nil {
-			return nil, err
+// inspect finds out where the alias of a name points, or else which zone holds it, "" when no answer says so. It asks for
+// the CNAME: the answer is either that, and nothing that follows it, or a denial with the zone's SOA (RFC 2308).
+//
+// A provider's own servers are asked where it has any; resolvers otherwise, or when those servers don't know the name.
+func (s *Solver) inspect(ctx context.Context, p Provider, name string) (alias, zone string, err error) {
+	if len(p.Servers) > 0 {
+		answer, err := askFirst(ctx, p.Servers, question(name, dns.TypeCNAME, false))
+		if err == nil {
+			return aliasIn(answer, name), zoneIn(answer, name), nil
+		}
+		var refused *refusedQuery
+		if !errors.As(err, &refused) || len(s.cfg.Resolvers) == 0 {
+			return "", "", err // never this machine's resolvers behind the back of who named servers
 		}
 	}
-	return askFirst(ctx, resolvers, question(name, dns.TypeSOA, true))
+	resolvers, err := s.resolvers(p.Name == "" && s.anyServers())
+	if err != nil {
+		return "", "", err
+	}
+	answer, err := askFirst(ctx, resolvers, question(name, dns.TypeCNAME, true))
+	if err != nil {
+		return "", "", err
+	}
+	if alias = aliasIn(answer, name); alias != "" {
+		return alias, "", nil
+	}
+	if zone = zoneIn(answer, name); zone != "" {
+		return "", zone, nil
+	}
+	zone, err = climb(ctx, resolvers, name)
+	return "", zone, err
 }
 
-// readSOA reads the answer to an SOA question: the end of the alias chain when the name is an alias, else the zone that
-// holds the name, "" when the answer names none.
-func readSOA(answer *dns.Msg, name string) (alias, zone string) {
-	target := name
-	for range len(answer.Answer) {
-		next := ""
-		for _, rr := range answer.Answer {
-			if c, ok := rr.(*dns.CNAME); ok && hostOf(c.Hdr.Name) == target {
-				next = hostOf(c.Target)
-			}
+// climb looks for the zone's apex, name by name upwards: some resolvers leave the SOA out of denials.
+func climb(ctx context.Context, resolvers []string, name string) (zone string, err error) {
+	for apex, more := name, true; more; _, apex, more = strings.Cut(apex, ".") {
+		answer, err := askFirst(ctx, resolvers, question(apex, dns.TypeSOA, true))
+		if err != nil {
+			return "", err
 		}
-		if next == "" {
-			break
+		if zone := zoneIn(answer, name); zone != "" {
+			return zone, nil
 		}
-		target = next
 	}
-	if target != name {
-		return target, ""
+	return "", nil
+}
+
+// resolvers returns the configured resolvers, else this machine's, unless only configured ones are wanted.
+func (s *Solver) resolvers(configuredOnly bool) ([]string, error) {
+	switch {
+	case len(s.cfg.Resolvers) > 0:
+		return s.cfg.Resolvers, nil
+	case configuredOnly:
+		return nil, errors.New("no resolvers are configured")
 	}
+	return s.system()
+}
+
+// anyServers reports whether the servers of some zones are named, so that this machine's view of DNS isn't wanted.
+func (s *Solver) anyServers() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.providers, func(p Provider) bool { return len(p.Servers) > 0 })
+}
+
+func aliasIn(answer *dns.Msg, name string) string {
+	for _, rr := range answer.Answer {
+		if c, ok := rr.(*dns.CNAME); ok && hostOf(c.Hdr.Name) == name {
+			return hostOf(c.Target)
+		}
+	}
+	return ""
+}
+
+func zoneIn(answer *dns.Msg, name string) string {
 	for _, rr := range slices.Concat(answer.Answer, answer.Ns) {
 		if soa, ok := rr.(*dns.SOA); ok && inZone(name, hostOf(soa.Hdr.Name)) {
-			return "", hostOf(soa.Hdr.Name)
+			return hostOf(soa.Hdr.Name)
 		}
 	}
-	return "", ""
+	return ""
 }

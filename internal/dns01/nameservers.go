@@ -63,11 +63,9 @@ func (s *Solver) zoneServers(ctx context.Context, p Provider, zone string) ([]en
 	servers, recurse := p.Servers, false
 	if len(servers) == 0 {
 		recurse = true
-		if servers = s.cfg.Resolvers; len(servers) == 0 {
-			var err error
-			if servers, err = systemResolvers(); err != nil {
-				return nil, err
-			}
+		var err error
+		if servers, err = s.resolvers(false); err != nil {
+			return nil, err
 		}
 	}
 	reply, err := askFirst(ctx, servers, question(zone, dns.TypeNS, recurse))
@@ -81,7 +79,7 @@ func (s *Solver) zoneServers(ctx context.Context, p Provider, zone string) ([]en
 			continue
 		}
 		host := hostOf(ns.Ns)
-		addresses, err := s.addresses(ctx, servers, recurse, host)
+		addresses, err := s.addresses(ctx, servers, question(host, dns.TypeA, recurse))
 		if err != nil {
 			return nil, err
 		}
@@ -90,17 +88,37 @@ func (s *Solver) zoneServers(ctx context.Context, p Provider, zone string) ([]en
 		}
 	}
 	if len(list) == 0 {
-		return nil, errors.New("no NS record leads to an address")
+		return nil, errors.New("no NS record of it leads to an address; name those that must have the records: nameservers = [\"ADDRESS\", …]")
 	}
 	return list, nil
 }
 
-// addresses returns the addresses of a name server: from the zone's own servers when they know the name, else from this
-// machine's resolver.
-func (s *Solver) addresses(ctx context.Context, servers []string, recurse bool, host string) ([]string, error) {
-	var list []string
+// addresses returns the addresses of a name server that q asks for: from the zone's own servers when they know the name,
+// else from the configured resolvers, else from this machine's.
+func (s *Solver) addresses(ctx context.Context, servers []string, q *dns.Msg) (list []string, err error) {
+	host := hostOf(q.Question[0].Name)
+	if list = addressRecords(ctx, servers, q); len(list) > 0 {
+		return list, nil
+	}
+	if len(s.cfg.Resolvers) > 0 {
+		list = addressRecords(ctx, s.cfg.Resolvers, question(host, dns.TypeA, true))
+	} else {
+		list, err = net.DefaultResolver.LookupHost(ctx, host)
+	}
+	if err == nil && len(list) == 0 {
+		err = errors.New("none is known to the zone's servers or the resolvers")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("name server %s has no address: %w; name those that must have the records: nameservers = [\"ADDRESS\", …]", host, err)
+	}
+	return list, nil
+}
+
+// addressRecords asks for the addresses of both families; servers that fail know none.
+func addressRecords(ctx context.Context, servers []string, q *dns.Msg) (list []string) {
 	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
-		reply, err := askFirst(ctx, servers, question(host, qtype, recurse))
+		q.Question[0].Qtype = qtype
+		reply, err := askFirst(ctx, servers, q)
 		if err != nil {
 			continue
 		}
@@ -113,14 +131,7 @@ func (s *Solver) addresses(ctx context.Context, servers []string, recurse bool, 
 			}
 		}
 	}
-	if len(list) > 0 {
-		return list, nil
-	}
-	list, err := net.DefaultResolver.LookupHost(ctx, host)
-	if err != nil {
-		return nil, fmt.Errorf("name server %s has no address: %w; name those who must have the records: nameservers = [\"ADDRESS\", …]", host, err)
-	}
-	return list, nil
+	return list
 }
 
 // routable adds ports and leaves out the addresses of a server that this machine has no route to, typically IPv6 ones,

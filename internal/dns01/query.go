@@ -34,19 +34,23 @@ func ask(ctx context.Context, server string, q *dns.Msg) (*dns.Msg, error) {
 		if err == nil && !reply.Truncated {
 			return reply, nil
 		}
-		if err != nil {
-			failures = append(failures, err)
+		if err == nil { // by TCP nothing is too long
+			err = fmt.Errorf("truncated answer over %s", network)
 		}
+		failures = append(failures, err)
 		if ctx.Err() != nil {
 			break
 		}
 	}
-	return nil, fmt.Errorf("%s doesn't answer: %w", server, errors.Join(failures...))
+	return nil, fmt.Errorf("%s doesn't answer: %w", server, joinEqual(failures))
 }
 
 // askFirst asks the servers in turn and returns the first answer that is one: servers that fail, or that refuse the
 // name, are passed over.
 func askFirst(ctx context.Context, servers []string, q *dns.Msg) (*dns.Msg, error) {
+	if len(servers) == 0 {
+		return nil, errors.New("there is no server to ask")
+	}
 	var failures []error
 	for _, server := range servers {
 		reply, err := ask(ctx, server, q)
@@ -59,7 +63,7 @@ func askFirst(ctx context.Context, servers []string, q *dns.Msg) (*dns.Msg, erro
 			return reply, nil
 		}
 	}
-	return nil, errors.Join(failures...)
+	return nil, joinEqual(failures)
 }
 
 // refusedQuery is an answer that says nothing about the name.
@@ -70,8 +74,11 @@ type refusedQuery struct {
 
 func (e *refusedQuery) Error() string {
 	text := fmt.Sprintf("%s answers %s for %s", e.server, dns.RcodeToString[e.rcode], e.name)
-	if e.rcode == dns.RcodeRefused || e.rcode == dns.RcodeNotAuth {
-		text += ": it serves no zone for that name, or not to this machine"
+	switch e.rcode {
+	case dns.RcodeRefused, dns.RcodeNotAuth:
+		text += ": it serves no zone that holds the name, or not to this machine (zones of the provider; allow-query on the server)"
+	case dns.RcodeServerFailure:
+		text += ": it can't load the zone, or the zone has expired there; on the server: journalctl -u named -n 50"
 	}
 	return text
 }

@@ -3,10 +3,7 @@ package dns01
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
-
-	"github.com/libdns/libdns"
 )
 
 // How long a queue gathers. A group leaves at once when nobody else is on the way to it, so that a single order never
@@ -41,6 +38,9 @@ type queue struct {
 	busy        bool          // its goroutine runs
 	poke        chan struct{} // the goroutine should look again
 }
+
+// errNoProvider is why nothing can be written for a provider that a reload took away.
+var errNoProvider = errors.New("the provider isn't in the configuration any more")
 
 // queue returns the queue of the record's zone. mu is held.
 func (s *Solver) queue(key recordKey) *queue {
@@ -90,8 +90,7 @@ func (q *queue) look() {
 		return
 	}
 	if len(q.additions)+len(q.removals) > 0 {
-		q.busy = true
-		q.solver.running.Go(q.run)
+		q.busy = q.solver.tasks.run(q.run)
 	}
 }
 
@@ -145,9 +144,6 @@ func (q *queue) take(now time.Time) (additions []addition, removals []*record, w
 		due := q.firstRemove.Add(removeOldest).Sub(now)
 		if due <= 0 || n == maxGroup || s.active == 0 || s.closing {
 			removals, q.removals = q.removals[:n:n], q.removals[n:]
-			for _, r := range removals {
-				r.leaving = false
-			}
 			q.firstRemove = now
 			return nil, removals, 0
 		}
@@ -181,90 +177,4 @@ func dropWanted(removals []*record) []*record {
 		}
 	}
 	return kept
-}
-
-// sendAdditions journals the group, sends it, and tells each order its result.
-func (q *queue) sendAdditions(additions []addition) {
-	records := make([]*record, len(additions))
-	for i, a := range additions {
-		records[i] = a.record
-	}
-	var results []error
-	g, err := q.solver.enter(q.zoneKey, records)
-	if err != nil {
-		results = repeat(err, len(additions))
-	} else {
-		results = q.send(records, func(ctx context.Context, p Provider, batch []libdns.Record) error {
-			_, err := p.Client.AppendRecords(ctx, p.fqdn(q.zone), batch)
-			return err
-		})
-		q.solver.left(g, refusedOnes(records, results))
-	}
-	q.solver.sent(records)
-	for i, a := range additions {
-		if results[i] != nil {
-			results[i] = fmt.Errorf("publishing %s: %w", a.record.name, results[i])
-		}
-		a.result <- results[i]
-	}
-}
-
-// sent settles the records whose orders were given up while they were on their way.
-func (s *Solver) sent(records []*record) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, r := range records {
-		if r.sending = false; r.users == 0 {
-			s.settle(r)
-		}
-	}
-}
-
-// refusedOnes returns the records that the server has certainly not taken: a refusal that isn't a matter of the moment.
-func refusedOnes(records []*record, results []error) (refused []*record) {
-	for i, err := range results {
-		if err != nil && !retryable(err) && !errors.Is(err, context.DeadlineExceeded) {
-			refused = append(refused, records[i])
-		}
-	}
-	return refused
-}
-
-// sendRemovals sends the group; what was removed leaves the journal, what wasn't is tried again by a later sweep.
-func (q *queue) sendRemovals(removals []*record) {
-	results := q.send(removals, func(ctx context.Context, p Provider, batch []libdns.Record) error {
-		_, err := p.Client.DeleteRecords(ctx, p.fqdn(q.zone), batch)
-		return err
-	})
-	q.solver.removed(removals, results)
-}
-
-// send gives the group to the provider and returns each record's result. It runs under a context of its own: an order
-// that is given up doesn't stop the others' records.
-func (q *queue) send(records []*record, do func(context.Context, Provider, []libdns.Record) error) []error {
-	p, ok := q.solver.provider(q.provider)
-	if !ok {
-		return repeat(fmt.Errorf("provider %q isn't configured any more", q.provider), len(records))
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), sendTimeout+time.Duration(len(records))*sendTimePerItem)
-	defer cancel()
-	batch := make([]libdns.Record, len(records))
-	for i, r := range records {
-		batch[i] = libdns.TXT{Name: libdns.RelativeName(r.name, q.zone), TTL: p.TTL, Text: r.value}
-	}
-	begin := time.Now()
-	results, messages := deliver(ctx, batch, func(part []libdns.Record) error { return do(ctx, p, part) })
-	q.solver.cfg.Logger.Debug("update sent", "provider", q.provider, "zone", q.zone, "records", len(records), "calls", messages, "took", time.Since(begin))
-	return results
-}
-
-// fqdn is how libdns wants a zone.
-func (p Provider) fqdn(zone string) string { return zone + "." }
-
-func repeat(err error, n int) []error {
-	errs := make([]error, n)
-	for i := range errs {
-		errs[i] = err
-	}
-	return errs
 }

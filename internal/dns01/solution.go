@@ -2,8 +2,8 @@ package dns01
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -36,11 +36,16 @@ func (sol *solution) Publish(ctx context.Context, records []issuer.Record) error
 		})
 	}
 	_ = lookups.Wait() // failures has them all
-	if err := errors.Join(failures...); err != nil {
+	if err := joinEqual(failures); err != nil {
 		return err
 	}
-	results := sol.enqueue(keys)
-	for i, result := range results {
+	return sol.submit(ctx, keys)
+}
+
+// submit writes records whose place is known.
+func (sol *solution) submit(ctx context.Context, keys []recordKey) error {
+	failures := make([]error, len(keys))
+	for i, result := range sol.enqueue(keys) {
 		select {
 		case failures[i] = <-result:
 		case <-ctx.Done(): // Remove takes care of what was sent meanwhile
@@ -56,6 +61,13 @@ func (sol *solution) enqueue(keys []recordKey) []chan error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	results := make([]chan error, len(keys))
+	if s.closing {
+		for i := range results {
+			results[i] = make(chan error, 1)
+			results[i] <- errClosed
+		}
+		return results
+	}
 	for i, key := range keys {
 		r := s.records[key]
 		if r == nil {
@@ -134,11 +146,29 @@ func joinEqual(failures []error) error {
 			joined = append(joined, err)
 		}
 	}
-	if len(joined) == 1 {
+	switch n := len(joined); {
+	case n == 0:
+		return nil
+	case n == 1:
 		return joined[0]
+	case n > failuresSaid:
+		joined = append(joined[:failuresSaid:failuresSaid], fmt.Errorf("and %d more", n-failuresSaid))
 	}
-	if len(joined) > 3 {
-		joined = append(joined[:3], fmt.Errorf("and %d more", len(joined)-3))
-	}
-	return errors.Join(joined...)
+	return several(joined)
 }
+
+// failuresSaid is how many different failures of one order are said.
+const failuresSaid = 3
+
+// several is errors.Join in one line.
+type several []error
+
+func (e several) Error() string {
+	texts := make([]string, len(e))
+	for i, err := range e {
+		texts[i] = err.Error()
+	}
+	return strings.Join(texts, "; ")
+}
+
+func (e several) Unwrap() []error { return e }

@@ -1,0 +1,354 @@
+package dns01
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"autocertd/internal/testbed"
+	"autocertd/issuer"
+)
+
+func startDNS(t *testing.T, zones []string, records ...string) *testbed.DNS {
+	t.Helper()
+	d, err := testbed.StartDNS(testbed.DNSConfig{Zones: zones})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := d.Set(records...); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func startBIND(t *testing.T, cfg testbed.BINDConfig) *testbed.BIND {
+	t.Helper()
+	cfg.Dir = t.TempDir()
+	b, err := testbed.StartBIND(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
+// locator is a solver that only looks for zones, and mustn't ask this machine's resolvers.
+func locator(t *testing.T, resolvers []string, list ...Provider) *Solver {
+	t.Helper()
+	s := New(Config{Resolvers: resolvers})
+	s.system = func() ([]string, error) {
+		t.Error("this machine's resolvers were looked for")
+		return nil, errors.New("not here")
+	}
+	s.Configure(list)
+	return s
+}
+
+// place is a row of a table about locate: where a host's record goes, or which words the error has.
+type place struct {
+	name, host           string
+	provider, zone, want string
+	err                  []string
+}
+
+func (p place) check(t *testing.T, s *Solver) {
+	t.Helper()
+	got, err := s.locate(t.Context(), "_acme-challenge."+p.host)
+	if want := (location{p.provider, p.zone, p.want}); got != want {
+		t.Errorf("found %+v, want %+v", got, want)
+	}
+	if (err != nil) != (len(p.err) > 0) {
+		t.Errorf("error: %v", err)
+	}
+	for _, words := range p.err {
+		if err != nil && !strings.Contains(err.Error(), words) {
+			t.Errorf("error %q doesn't say %q", err, words)
+		}
+	}
+}
+
+func TestLocate(t *testing.T) {
+	long := []string{"_acme-challenge.long.example.test. 60 IN CNAME l0.example.test."}
+	for i := range 15 {
+		long = append(long, fmt.Sprintf("l%d.example.test. 60 IN CNAME l%d.example.test.", i, i+1))
+	}
+	ours := startDNS(t, []string{"example.test", "deep.example.test"}, append(long,
+		"_acme-challenge.alias.example.test. 60 IN CNAME alias.acme.example.test.",
+		"_acme-challenge.upper.example.test. 60 IN CNAME Upper.ACME.Example.Test.",
+		"_acme-challenge.far.example.test. 60 IN CNAME far.hop.example.test.",
+		"far.hop.example.test. 60 IN CNAME far.other.test.",
+		"_acme-challenge.ring.example.test. 60 IN CNAME ring.other.test.",
+		"_acme-challenge.abroad.example.test. 60 IN CNAME abroad.foreign.test.",
+		"_acme-challenge.through.example.test. 60 IN CNAME through.foreign.test.",
+		"_acme-challenge.lost.example.test. 60 IN CNAME lost.nowhere.test.",
+		"cut.example.test. 60 IN NS ns.elsewhere.test.")...)
+	others := startDNS(t, []string{"other.test"},
+		"ring.other.test. 60 IN CNAME _acme-challenge.ring.example.test.")
+	foreign := startDNS(t, []string{"foreign.test", "api.test"},
+		"through.foreign.test. 60 IN CNAME back.other.test.")
+	bind := Provider{Name: "bind", Servers: []string{ours.Addr()}, Zones: []string{"example.test"}}
+	deep := Provider{Name: "deep", Servers: []string{ours.Addr()}, Zones: []string{"deep.example.test"}}
+	other := Provider{Name: "other", Servers: []string{others.Addr()}, Zones: []string{"other.test"}}
+	api := Provider{Name: "api", Zones: []string{"api.test"}}
+
+	tests := []place{
+		{name: "a plain host", host: "www.example.test", provider: "bind", zone: "example.test", want: "_acme-challenge.www.example.test"},
+		{name: "the apex, and its wildcard's name", host: "example.test", provider: "bind", zone: "example.test", want: "_acme-challenge.example.test"},
+		{name: "capitals and a dot", host: "WWW.Example.Test.", provider: "bind", zone: "example.test", want: "_acme-challenge.www.example.test"},
+		{name: "the longest zone wins", host: "www.deep.example.test", provider: "deep", zone: "deep.example.test", want: "_acme-challenge.www.deep.example.test"},
+		{name: "a zone's name inside another word", host: "www.notexample.test", err: []string{"no provider serves _acme-challenge.www.notexample.test", "example.test"}},
+		{name: "an alias in the zone", host: "alias.example.test", provider: "bind", zone: "example.test", want: "alias.acme.example.test"},
+		{name: "an alias with capitals", host: "upper.example.test", provider: "bind", zone: "example.test", want: "upper.acme.example.test"},
+		{name: "two aliases into the zone of another provider", host: "far.example.test", provider: "other", zone: "other.test", want: "far.other.test"},
+		{name: "an alias through a foreign zone, which the resolver knows", host: "through.example.test", provider: "other", zone: "other.test", want: "back.other.test"},
+		{name: "a zone of an API, which the resolver knows", host: "www.api.test", provider: "api", zone: "api.test", want: "_acme-challenge.www.api.test"},
+		{name: "an alias into a zone that nobody serves", host: "abroad.example.test",
+			err: []string{"no provider serves _acme-challenge.abroad.example.test -> abroad.foreign.test, which is in zone foreign.test", "other.test"}},
+		{name: "an alias into a zone that nobody knows", host: "lost.example.test", err: []string{"no provider serves _acme-challenge.lost.example.test -> lost.nowhere.test"}},
+		{name: "aliases in a circle of two servers", host: "ring.example.test",
+			err: []string{"_acme-challenge.ring.example.test -> ring.other.test -> _acme-challenge.ring.example.test", "circle"}},
+		{name: "too many aliases", host: "long.example.test", err: []string{"more than 10 CNAMEs"}},
+		{name: "a part that is delegated", host: "www.cut.example.test", err: []string{"name no zone", "dig NS _acme-challenge.www.cut.example.test"}},
+	}
+	s := locator(t, []string{foreign.Addr()}, deep, bind, other, api)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) { tt.check(t, s) })
+	}
+}
+
+func TestLocateAsksTheRightServers(t *testing.T) {
+	ours := startDNS(t, []string{"example.test"})
+	others := startDNS(t, []string{"other.test"}, "_acme-challenge.www.other.test. 60 IN CNAME www.foreign.test.")
+	found := place{host: "www.example.test", provider: "bind", zone: "example.test", want: "_acme-challenge.www.example.test"}
+	tests := []struct {
+		place
+		servers, zones, resolvers []string
+	}{
+		{place: found.named("a lone provider without zones"), servers: []string{ours.Addr()}},
+		{place: found.named("one server refuses, the next one answers"), servers: []string{others.Addr(), ours.Addr()}},
+		{place: found.named("the resolver is asked when the servers refuse"), servers: []string{others.Addr()}, resolvers: []string{ours.Addr()}},
+		{place: place{name: "without resolvers the servers' refusal is the error", host: "www.example.test",
+			err: []string{others.Addr() + " answers REFUSED", "allow-query"}}, servers: []string{others.Addr()}},
+		{place: place{name: "a resolver doesn't stand in for servers that are down", host: "www.example.test",
+			err: []string{"127.0.0.1:1 doesn't answer"}}, servers: []string{"127.0.0.1:1"}, resolvers: []string{ours.Addr()}},
+		{place: place{name: "a foreign zone without resolvers", host: "www.foreign.test",
+			err: []string{"no provider serves _acme-challenge.www.foreign.test; the providers serve other.test"}},
+			servers: []string{others.Addr()}, zones: []string{"other.test"}},
+		{place: place{name: "an alias into a foreign zone without resolvers", host: "www.other.test",
+			err: []string{"no provider serves _acme-challenge.www.other.test -> www.foreign.test; the providers serve other.test"}},
+			servers: []string{others.Addr()}, zones: []string{"other.test"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.check(t, locator(t, tt.resolvers, Provider{Name: "bind", Servers: tt.servers, Zones: tt.zones}))
+		})
+	}
+}
+
+func (p place) named(name string) place {
+	p.name = name
+	return p
+}
+
+func TestLocateWithoutServersAsksThisMachine(t *testing.T) {
+	d := startDNS(t, []string{"api.test"})
+	s := New(Config{})
+	s.Configure([]Provider{{Name: "api"}})
+	s.system = func() ([]string, error) { return []string{d.Addr()}, nil }
+	place{host: "www.api.test", provider: "api", zone: "api.test", want: "_acme-challenge.www.api.test"}.check(t, s)
+	s.system = func() ([]string, error) { return nil, nil }
+	place{host: "www.api.test", err: []string{"there is no server to ask"}}.check(t, s)
+}
+
+// Some resolvers, stubs above all, leave the SOA out of an answer that says no.
+func TestLocateWithTersestResolver(t *testing.T) {
+	d := startDNS(t, []string{"example.test"}, "_acme-challenge.alias.example.test. 60 IN CNAME www.deep.example.test.")
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stub := &dns.Server{PacketConn: conn, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		reply, err := dns.Exchange(q, d.Addr())
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		reply.Ns = nil
+		_ = w.WriteMsg(reply)
+	})}
+	ended := make(chan error, 1)
+	go func() { ended <- stub.ActivateAndServe() }()
+	t.Cleanup(func() {
+		_ = conn.Close()
+		<-ended
+	})
+	s := locator(t, []string{conn.LocalAddr().String()}, Provider{Name: "api"})
+	place{host: "www.example.test", provider: "api", zone: "example.test", want: "_acme-challenge.www.example.test"}.check(t, s)
+	place{host: "alias.example.test", provider: "api", zone: "example.test", want: "www.deep.example.test"}.check(t, s)
+}
+
+// BIND follows aliases inside a zone by itself, and leaves those into its other zones to whoever asks.
+func TestLocateOnBIND(t *testing.T) {
+	b := startBIND(t, testbed.BINDConfig{Zones: []testbed.BINDZone{
+		{Name: "example.test", Records: []string{
+			"_acme-challenge.alias IN CNAME alias.acme",
+			"_acme-challenge.far IN CNAME far.hop", "far.hop IN CNAME far.other.test.",
+			"_acme-challenge.ring IN CNAME a.ring", "a.ring IN CNAME b.ring", "b.ring IN CNAME a.ring",
+			"_acme-challenge.self IN CNAME _acme-challenge.self",
+			"*.wild IN CNAME wild.other.test.",
+		}},
+		{Name: "other.test"},
+	}})
+	tests := []place{
+		{name: "a plain host", host: "www.example.test", provider: "bind", zone: "example.test", want: "_acme-challenge.www.example.test"},
+		{name: "the apex", host: "example.test", provider: "bind", zone: "example.test", want: "_acme-challenge.example.test"},
+		{name: "an alias", host: "alias.example.test", provider: "bind", zone: "example.test", want: "alias.acme.example.test"},
+		{name: "two aliases into another zone", host: "far.example.test", provider: "other", zone: "other.test", want: "far.other.test"},
+		{name: "a wildcard alias", host: "x.wild.example.test", provider: "other", zone: "other.test", want: "wild.other.test"},
+		{name: "aliases in a circle", host: "ring.example.test",
+			err: []string{"_acme-challenge.ring.example.test -> a.ring.example.test -> b.ring.example.test -> a.ring.example.test", "circle"}},
+		{name: "an alias of itself", host: "self.example.test", err: []string{"_acme-challenge.self.example.test -> _acme-challenge.self.example.test", "circle"}},
+	}
+	s := locator(t, nil, Provider{Name: "bind", Servers: []string{b.Addr()}, Zones: []string{"example.test"}},
+		Provider{Name: "other", Servers: []string{b.Addr()}, Zones: []string{"other.test"}})
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) { tt.check(t, s) })
+	}
+}
+
+// All that is wrong with an order's names is said in one line, once, and nothing of the order is published.
+func TestPublishSaysWhatItCannotLocate(t *testing.T) {
+	d := startDNS(t, nil)
+	s := locator(t, nil, rfc2136(t, d.Addr(), d.Key("acme-key")))
+	defer closeSolver(t, s)
+	sol := s.Begin()
+	defer sol.Remove()
+	var records []issuer.Record
+	for _, host := range []string{"good.example.test", "a.x", "b.x", "b.x", "c.x", "d.x", "e.x"} {
+		records = append(records, issuer.Record{Name: "_acme-challenge." + host, Value: "v"})
+	}
+	err := sol.Publish(t.Context(), records)
+	var none *NoProviderError
+	if !errors.As(err, &none) || strings.Count(err.Error(), "b.x") != 1 || strings.Contains(err.Error(), "\n") || !strings.HasSuffix(err.Error(), "; and 2 more") {
+		t.Errorf("Publish: %v", err)
+	}
+	if d.Updates() != 0 {
+		t.Error("something was published")
+	}
+}
+
+func TestEndpoints(t *testing.T) {
+	d := startDNS(t, []string{"example.test", "lone.test"},
+		"example.test. 60 IN NS ns2.example.test.", "ns2.example.test. 60 IN A 127.0.0.2", "ns2.example.test. 60 IN AAAA ::1",
+		"example.test. 60 IN NS ns.other.test.",
+		"lone.test. 60 IN NS nowhere.lone.test.")
+	resolver := startDNS(t, []string{"other.test"}, "ns.other.test. 60 IN A 127.0.0.3")
+	one, two := []string{d.Addr()}, []string{d.Addr(), "127.0.0.9:5353"}
+	tests := []struct {
+		name string
+		Provider
+		zone string
+		want []string
+		err  string
+	}{
+		{name: "all servers that NS records name, the primary first", Provider: Provider{Servers: one, Check: CheckAuthoritative}, zone: "example.test",
+			want: []string{d.Addr(), "ns2.example.test (127.0.0.2:53)", "ns2.example.test ([::1]:53)", "ns.other.test (127.0.0.3:53)"}},
+		{name: "the primary alone", Provider: Provider{Servers: two, Check: CheckPrimary}, zone: "example.test", want: []string{d.Addr()}},
+		{name: "nobody", Provider: Provider{Servers: one, Check: CheckNone}, zone: "example.test"},
+		{name: "those that are named, with the primary", Provider: Provider{Servers: one, Nameservers: []string{"127.0.0.7:53", d.Addr()}},
+			zone: "example.test", want: []string{d.Addr(), "127.0.0.7:53"}},
+		{name: "of two primaries it isn't known which one took the update", Provider: Provider{Servers: two, Nameservers: []string{"127.0.0.7:53"}},
+			zone: "example.test", want: []string{"127.0.0.7:53"}},
+		{name: "a name server without an address", Provider: Provider{Servers: one, Check: CheckAuthoritative}, zone: "lone.test",
+			err: `finding the servers of zone lone.test: name server nowhere.lone.test has no address: none is known to the zone's servers or the resolvers; name those that must have the records: nameservers = ["ADDRESS", …]`},
+	}
+	s := locator(t, []string{resolver.Addr()})
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			list, err := s.endpoints(t.Context(), tt.Provider, tt.zone)
+			if text := fmt.Sprint(err); tt.err != "" && text != tt.err || tt.err == "" && err != nil {
+				t.Errorf("error: %s\nwant:  %s", text, tt.err)
+			}
+			var got []string
+			for _, e := range list {
+				got = append(got, e.String())
+			}
+			slices.Sort(got)
+			slices.Sort(tt.want)
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("endpoints %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+// A zone's servers are searched once for all who ask, again when they are forgotten or old, and for somebody else when
+// the order that searched is given up.
+func TestEndpointsAreRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := New(Config{})
+		w := &s.watchers
+		p, zone := Provider{Name: "bind"}, "example.test"
+		key := zoneKey{p.Name, zone}
+		first, ours := w.lookup(key)
+		if !ours {
+			t.Fatal("nobody has to make the first search")
+		}
+		var got atomic.Int32
+		for range 10 {
+			go func() {
+				if list, err := w.endpoints(t.Context(), p, zone); err == nil && len(list) == 1 {
+					got.Add(1)
+				}
+			}()
+		}
+		cancelled, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := w.endpoints(cancelled, p, zone); !errors.Is(err, context.Canceled) {
+			t.Errorf("who is given up while it waits: %v", err)
+		}
+		first.list = []endpoint{{addr: "127.0.0.1:53"}}
+		w.found(key, first)
+		synctest.Wait()
+		if got.Load() != 10 {
+			t.Errorf("%d of 10 heard of the result", got.Load())
+		}
+		if _, ours := w.lookup(key); ours {
+			t.Error("what is known is searched again")
+		}
+		time.Sleep(serversKept)
+		second, ours := w.lookup(key)
+		if !ours {
+			t.Error("what is old isn't searched again")
+		}
+		w.forget()
+		third, ours := w.lookup(key)
+		if !ours {
+			t.Error("what is forgotten isn't searched again")
+		}
+		third.err = errors.New("SERVFAIL")
+		w.found(key, second)
+		w.found(key, third)
+		if _, ours := w.lookup(key); !ours {
+			t.Error("a failure is remembered")
+		}
+	})
+}

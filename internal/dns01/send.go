@@ -1,0 +1,122 @@
+package dns01
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/libdns/libdns"
+)
+
+// write is one of a Client's methods.
+type write func(c Client, ctx context.Context, zone string, records []libdns.Record) ([]libdns.Record, error)
+
+// sendAdditions journals the group, sends it, and tells each order its result.
+func (q *queue) sendAdditions(additions []addition) {
+	s := q.solver
+	records := make([]*record, len(additions))
+	for i, a := range additions {
+		records[i] = a.record
+	}
+	var results []error
+	g, err := s.enter(q.zoneKey, records)
+	if err != nil {
+		results = repeat(err, len(additions))
+	} else {
+		results = q.send(records, Client.AppendRecords)
+	}
+	for i, a := range additions {
+		var result error
+		if results[i] != nil {
+			result = fmt.Errorf("publishing %s: %w", a.record.name, results[i])
+		}
+		a.result <- result
+	}
+	if g != nil {
+		q.withdraw(g, s.refused(g, records, results))
+	}
+	s.sent(records)
+}
+
+// refused returns the records that aren't in the zone, as far as the server said, and that no earlier group put there.
+func (s *Solver) refused(g *group, records []*record, results []error) (refused []*record) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, r := range records {
+		earlier := slices.ContainsFunc(r.groups, func(o *group) bool { return o != g })
+		if results[i] != nil && !uncertain(results[i]) && !earlier {
+			refused = append(refused, r)
+		}
+	}
+	return refused
+}
+
+// withdraw removes what the server refused: a refusal may have had an effect all the same, when the signature of the
+// answer couldn't be verified, or an API did half of a group. What it refuses to remove, too, was never there: it leaves
+// the journal, since it would be tried for ever.
+func (q *queue) withdraw(g *group, refused []*record) {
+	if len(refused) == 0 {
+		return
+	}
+	var absent []*record
+	for i, err := range q.send(refused, Client.DeleteRecords) {
+		if err == nil || !uncertain(err) {
+			absent = append(absent, refused[i])
+		}
+	}
+	q.solver.leave(g, absent)
+}
+
+// uncertain reports whether a call that failed may have taken effect, or may yet.
+func uncertain(err error) bool {
+	return retryable(err) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+}
+
+// sent settles the records whose orders were given up while they were on their way.
+func (s *Solver) sent(records []*record) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range records {
+		if r.sending = false; r.users == 0 {
+			s.settle(r)
+		}
+	}
+}
+
+// sendRemovals sends the group; what was removed leaves the journal, what wasn't is tried again by a later sweep.
+func (q *queue) sendRemovals(removals []*record) {
+	q.solver.removed(q.zoneKey, removals, q.send(removals, Client.DeleteRecords))
+}
+
+// send gives the group to the provider and returns each record's result. It runs under a context of its own: an order
+// that is given up doesn't stop the others' records.
+func (q *queue) send(records []*record, do write) []error {
+	s := q.solver
+	p, ok := s.provider(q.provider)
+	if !ok {
+		return repeat(errNoProvider, len(records))
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, max(sendTimeout, p.Timeout)+time.Duration(len(records))*sendTimePerItem)
+	defer cancel()
+	batch := make([]libdns.Record, len(records))
+	for i, r := range records {
+		batch[i] = libdns.TXT{Name: libdns.RelativeName(r.name, q.zone), TTL: p.TTL, Text: r.value}
+	}
+	begin := time.Now()
+	results, calls := deliver(ctx, batch, func(part []libdns.Record) error {
+		_, err := do(p.Client, ctx, q.zone+".", part)
+		return err
+	})
+	s.cfg.Logger.Debug("update sent", "provider", q.provider, "zone", q.zone, "records", len(records), "calls", calls, "took", time.Since(begin))
+	return results
+}
+
+func repeat(err error, n int) []error {
+	errs := make([]error, n)
+	for i := range errs {
+		errs[i] = err
+	}
+	return errs
+}

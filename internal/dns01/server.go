@@ -1,0 +1,227 @@
+package dns01
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// How often a server is asked for what it doesn't have yet: a twelfth of the time since it last had something new, so
+// that the delay that the asking adds is small against the delay of the server, within these bounds.
+const (
+	watchSoonest = 50 * time.Millisecond
+	watchLatest  = 2 * time.Second
+	watchShare   = 12
+	watchMisses  = 4 // records of a zone that a server is asked about in one go while it has none of them
+)
+
+// watched is one server and what it is expected to get. It is asked about many records in one go, and only about the
+// first few of a zone while nothing has arrived there.
+type watched struct {
+	mu    sync.Mutex
+	where endpoint
+	items []*item
+	turn  int
+	busy  bool
+	wake  chan struct{}
+}
+
+// item is one record that one order waits for at one server.
+type item struct {
+	recordKey
+	poke chan<- struct{} // the order should look
+	wake chan<- struct{} // the server's goroutine should look
+	turn int             // when the server was asked last; of its goroutine alone
+
+	mu   sync.Mutex
+	seen bool
+	gone bool   // nobody waits any more
+	last string // what the server said last
+}
+
+// expect adds an item and makes the server's goroutine look at once.
+func (s *watched) expect(it *item, tasks *tasks) {
+	it.last, it.wake = "not asked yet", s.wake
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.items = append(s.items, it)
+	if s.busy {
+		signal(s.wake)
+		return
+	}
+	s.busy = tasks.run(s.run)
+}
+
+// run asks until nobody waits for anything any more.
+func (s *watched) run() {
+	for since := time.Now(); ; {
+		items := s.pending()
+		if items == nil {
+			return
+		}
+		if s.round(items) {
+			since = time.Now()
+			continue
+		}
+		pause := min(max(time.Since(since)/watchShare, watchSoonest), watchLatest)
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-s.wake:
+			timer.Stop()
+			since = time.Now()
+		}
+	}
+}
+
+// pending drops what is done and returns the rest, those first that weren't asked about for longest, so that records that
+// never come don't stand before the others. It ends the goroutine by returning nil.
+func (s *watched) pending() []*item {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	kept := s.items[:0]
+	for _, it := range s.items {
+		if !it.done() {
+			kept = append(kept, it)
+		}
+	}
+	clear(s.items[len(kept):])
+	if s.items = kept; len(kept) == 0 {
+		s.busy = false
+		return nil
+	}
+	slices.SortStableFunc(kept, func(a, b *item) int { return cmp.Compare(a.turn, b.turn) })
+	s.turn++
+	return slices.Clone(kept)
+}
+
+// round asks about the items, of each zone until a few are missing before any was found, and reports whether any was.
+func (s *watched) round(items []*item) (found bool) {
+	client := dns.Client{Net: "udp", Timeout: queryTimeout, UDPSize: udpSize}
+	conn, err := client.Dial(s.where.addr)
+	if err != nil {
+		noteAll(items, unreachable(err))
+		return false
+	}
+	defer conn.Close()
+	arrived, misses := map[zoneKey]bool{}, map[zoneKey]int{}
+	for i, it := range items {
+		zone := zoneKey{it.provider, it.zone}
+		if misses[zone] == watchMisses && !arrived[zone] {
+			it.note(false, "lacks other new records of the zone, too,")
+			continue
+		}
+		it.turn = s.turn
+		reply, err := look(client, conn, it.name)
+		if err != nil {
+			noteAll(items[i:], unreachable(err))
+			return found
+		}
+		if holds(reply, it.value) {
+			arrived[zone], found = true, true
+			it.note(true, "")
+			continue
+		}
+		misses[zone]++
+		it.note(false, answered(reply))
+	}
+	return found
+}
+
+// look asks for the TXT records of a name; an answer that is too long for UDP is asked for by TCP.
+func look(client dns.Client, conn *dns.Conn, name string) (*dns.Msg, error) {
+	q := question(name, dns.TypeTXT, false)
+	reply, _, err := client.ExchangeWithConn(q, conn)
+	if err != nil || !reply.Truncated {
+		return reply, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), queryTimeout)
+	defer cancel()
+	return ask(ctx, conn.RemoteAddr().String(), q)
+}
+
+func noteAll(items []*item, last string) {
+	for _, it := range items {
+		it.note(false, last)
+	}
+}
+
+func holds(reply *dns.Msg, value string) bool {
+	for _, rr := range reply.Answer {
+		if txt, ok := rr.(*dns.TXT); ok && strings.Join(txt.Txt, "") == value {
+			return true
+		}
+	}
+	return false
+}
+
+// answered says in words what a server answered that doesn't have the value.
+func answered(reply *dns.Msg) string {
+	switch {
+	case reply.Rcode == dns.RcodeNameError:
+		return "has no such name (NXDOMAIN)"
+	case reply.Rcode != dns.RcodeSuccess:
+		return "answers " + dns.RcodeToString[reply.Rcode]
+	case len(reply.Answer) == 0:
+		return "has no TXT record"
+	}
+	return "has other values only"
+}
+
+func unreachable(err error) string {
+	var timeout net.Error
+	switch {
+	case errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, os.ErrDeadlineExceeded):
+		return "doesn't answer"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "doesn't listen (connection refused)"
+	}
+	return err.Error()
+}
+
+func (it *item) note(seen bool, last string) {
+	it.mu.Lock()
+	it.seen, it.last = seen, last
+	it.mu.Unlock()
+	if seen {
+		signal(it.poke)
+	}
+}
+
+// signal makes the receiver look, unless it was already told to.
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func (it *item) state() (seen bool, last string) {
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	return it.seen, it.last
+}
+
+func (it *item) done() bool {
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	return it.seen || it.gone
+}
+
+func (it *item) leave() {
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	it.gone = true
+	if !it.seen {
+		signal(it.wake)
+	}
+}
