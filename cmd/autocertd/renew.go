@@ -99,7 +99,7 @@ func (a *app) renewAll(ctx context.Context, certs []config.Certificate, force bo
 			if force {
 				results[i] = a.manager.Renew(ctx, c.Name)
 			} else {
-				_, results[i] = a.manager.Reconcile(ctx, c.Name)
+				results[i] = a.manager.Retry(ctx, c.Name)
 			}
 			show.finish(c.Name, results[i])
 			return nil

@@ -34,10 +34,12 @@ func (j *job) deploy(ctx context.Context) error {
 		return err
 	}
 	now := time.Now()
-	failures := j.state.Deploy.Failures + 1
-	retry := scheduler.RetryAt(now, failures, rand.Float64(), time.Time{}, leaf.NotAfter.Sub(now))
-	j.state.Deploy = Trouble{Failures: failures, Error: err.Error(), At: now.UTC(), RetryAt: retry.UTC()}
-	j.cfg.Logger.Warn("certificate not deployed", "certificate", j.cert.Name, "failures", failures,
+	retry := scheduler.RetryAt(now, j.state.Deploy.Failures+1, rand.Float64(), time.Time{}, leaf.NotAfter.Sub(now))
+	if latest := now.Add(lookInterval); retry.After(latest) {
+		retry = latest // every look tries it
+	}
+	j.state.Deploy = j.state.Deploy.next(err, now, retry)
+	j.cfg.Logger.Warn("certificate not deployed", "certificate", j.cert.Name, "failures", j.state.Deploy.Failures,
 		"retry", retry.UTC().Format(time.RFC3339), "err", err)
 	return err
 }
@@ -61,22 +63,35 @@ func (j *job) askRenewalInfo(ctx context.Context) {
 		return
 	}
 	s, err := iss.RenewalInfo(ctx, j.leaf)
+	if ctx.Err() != nil {
+		return // nobody answered
+	}
 	wait := askDefault
 	if !s.RetryAfter.IsZero() {
 		wait = min(max(s.RetryAfter.Sub(now), askAtLeast), askAtMost)
 	}
-	ari := &j.state.ARI
-	ari.AskAgain = now.Add(jitter(wait)).UTC()
+	j.state.ARI.AskAgain = now.Add(jitter(wait)).UTC()
+	if err == nil && !(sayable(s.Start) && sayable(s.End)) {
+		err = errors.New("the CA suggests a window outside of all calendars")
+	}
 	if err != nil {
 		if !errors.Is(err, issuer.ErrNoRenewalInfo) {
 			j.cfg.Logger.Debug("no renewal information", "certificate", j.cert.Name, "err", err)
 		}
 		return
 	}
-	if s.Start.Equal(ari.Start) && s.End.Equal(ari.End) {
+	if ari := j.state.ARI; s.Start.Equal(ari.Start) && s.End.Equal(ari.End) {
 		return // the same window: the moment stays
 	}
-	moment := s.Start.Add(time.Duration(rand.Int64N(int64(s.End.Sub(s.Start)))))
-	ari.Start, ari.End, ari.Moment, ari.ChosenAt, ari.Explanation = s.Start.UTC(), s.End.UTC(), moment.UTC(), now.UTC(), s.ExplanationURL
-	j.cfg.Logger.Debug("renewal suggested by the CA", "certificate", j.cert.Name, "moment", ari.Moment, "explanation", s.ExplanationURL)
+	moment := s.Start.Add(rand.N(s.End.Sub(s.Start)))
+	j.state.ARI = Suggestion{Start: s.Start.UTC(), End: s.End.UTC(), Moment: moment.UTC(), ChosenAt: now.UTC(),
+		Explanation: brief(s.ExplanationURL), AskAgain: j.state.ARI.AskAgain}
+	j.cfg.Logger.Debug("renewal suggested by the CA", "certificate", j.cert.Name, "moment", moment.UTC(), "explanation", j.state.ARI.Explanation)
+}
+
+// sayable reports whether a moment can be written down: in UTC a year of four digits. What can't would make the whole
+// state unsaveable.
+func sayable(t time.Time) bool {
+	year := t.UTC().Year()
+	return year >= 1 && year <= 9999
 }

@@ -30,7 +30,8 @@ type Snapshot struct {
 	Certificates map[string]config.Certificate
 	Outputs      []config.Output
 	Live         string // folder of the certificates that no output is for
-	Issuers      map[string]*issuer.Issuer
+	CAs          map[string]config.CA
+	Issuers      map[string]*issuer.Issuer // of those
 	Window       scheduler.Window
 	Emergency    time.Duration
 }
@@ -41,12 +42,16 @@ func NewSnapshot(cfg *config.Config, issuers map[string]*issuer.Issuer, window s
 		Certificates: make(map[string]config.Certificate, len(cfg.Certificates)),
 		Outputs:      cfg.Outputs,
 		Live:         filepath.Join(cfg.StateDir, "live"),
+		CAs:          make(map[string]config.CA, len(cfg.CAs)),
 		Issuers:      issuers,
 		Window:       window,
 		Emergency:    cfg.Renewal.Emergency,
 	}
 	for _, c := range cfg.Certificates {
 		s.Certificates[c.Name] = c
+	}
+	for _, ca := range cfg.CAs {
+		s.CAs[ca.Name] = ca
 	}
 	return s
 }
@@ -121,6 +126,9 @@ func (m *Manager) Failing() int {
 func (m *Manager) remember(s *State) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if _, ok := m.snapshot.Load().Certificates[s.Name]; !ok {
+		return // it left the configuration while it was worked on
+	}
 	m.lifetime[s.Name] = lifetime{s.Leaf.NotBefore, s.Leaf.NotAfter}
 	if s.Issue.Failures+s.Deploy.Failures > 0 {
 		m.failing[s.Name] = true
@@ -129,20 +137,33 @@ func (m *Manager) remember(s *State) {
 	}
 }
 
-// Items returns when each certificate of the snapshot is to be looked at, from the saved states: at once when it is new
-// or when its configuration isn't what was last acted on.
+// fail counts a certificate among the failing ones until the next look at it.
+func (m *Manager) fail(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.snapshot.Load().Certificates[name]; ok {
+		m.failing[name] = true
+	}
+}
+
+// Items returns when each certificate of the snapshot is to be looked at, from the saved states: at once when it is new,
+// when its configuration isn't what was last acted on, or when its state can't be read, which is told then.
 func (m *Manager) Items(ctx context.Context) ([]scheduler.Item, error) {
-	snapshot := m.snapshot.Load()
+	snapshot, now := m.snapshot.Load(), time.Now()
 	items := make([]scheduler.Item, 0, len(snapshot.Certificates))
 	for name, cert := range snapshot.Certificates {
-		state, err := m.loadState(ctx, name)
-		if err != nil {
-			return nil, err
+		item := scheduler.Item{Name: name}
+		state, err := loadState(ctx, m.cfg.Storage, name)
+		switch {
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case err != nil: // it is this certificate's problem alone
+		case state.Wish == snapshot.wish(cert):
+			state.mend(now)
+			item.Due = state.NextLook
 		}
-		m.remember(state)
-		item := scheduler.Item{Name: name, Due: state.NextLook}
-		if state.Wish != wish(cert, snapshot.outputs(name)) {
-			item.Due = time.Time{}
+		if err == nil {
+			m.remember(state)
 		}
 		items = append(items, item)
 	}
@@ -157,6 +178,10 @@ func (m *Manager) forget(s *Snapshot) {
 	for name := range m.lifetime {
 		if _, ok := s.Certificates[name]; !ok {
 			delete(m.lifetime, name)
+		}
+	}
+	for name := range m.failing {
+		if _, ok := s.Certificates[name]; !ok {
 			delete(m.failing, name)
 		}
 	}
@@ -164,5 +189,5 @@ func (m *Manager) forget(s *Snapshot) {
 
 // jitter returns a duration between d and 1.2 d, so that what began together doesn't stay together.
 func jitter(d time.Duration) time.Duration {
-	return d + time.Duration(rand.Int64N(int64(d)/5+1))
+	return d + rand.N(d/5+1)
 }

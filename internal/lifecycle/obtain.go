@@ -2,9 +2,7 @@ package lifecycle
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,23 +13,64 @@ import (
 	"autocertd/issuer"
 )
 
-// obtain gets a certificate from the first of the certificate's CAs that gives one, and saves it.
+// longestWait bounds what a CA may ask for by Retry-After, so that a wrong header doesn't end renewal for good. The
+// longest that is meant is a week.
+const longestWait = 7 * 24 * time.Hour
+
+// obtain gets a certificate from the first of the certificate's CAs that gives one, and saves it. A CA that said when to
+// ask again isn't asked before that.
 func (j *job) obtain(ctx context.Context, why string) error {
+	// On a disk that is full or read-only no CA is asked: it would be at every attempt, for an order that is lost at once.
+	if err := j.saveState(ctx, j.state); err != nil {
+		return err
+	}
 	begin := time.Now()
 	var failures []error
 	for _, ca := range j.cert.CAs {
+		if until := j.state.AskAfter[ca]; begin.Before(until) {
+			failures = append(failures, fmt.Errorf("CA %s: not asked again before %s, as it wishes", ca, until.Format(time.RFC3339)))
+			continue
+		}
 		err := j.obtainFrom(ctx, ca)
 		if err == nil {
+			j.state.AskAfter = nil
 			j.cfg.Logger.Info("certificate issued", "certificate", j.cert.Name, "why", why, "ca", ca,
 				"hostnames", strings.Join(j.cert.Hostnames, ","), "not_after", j.leaf.NotAfter.UTC().Format(time.RFC3339), "took", time.Since(begin).Round(time.Millisecond))
 			return nil
 		}
 		failures = append(failures, err)
+		j.noteWish(ca, issuer.RetryAfter(err))
 		if ctx.Err() != nil || !anotherMayHelp(err) {
 			break
 		}
 	}
 	return errors.Join(failures...)
+}
+
+// noteWish remembers when a CA wants to be asked again; the zero time when it didn't say.
+func (j *job) noteWish(ca string, again time.Time) {
+	delete(j.state.AskAfter, ca)
+	now := time.Now()
+	if !again.After(now) {
+		return
+	}
+	if latest := now.Add(longestWait); again.After(latest) {
+		again = latest
+	}
+	if j.state.AskAfter == nil {
+		j.state.AskAfter = map[string]time.Time{}
+	}
+	j.state.AskAfter[ca] = again.UTC()
+}
+
+// askAfter is when the first of the CAs may be asked again; the zero time when one may be asked at any time.
+func (j *job) askAfter() (first time.Time) {
+	for i, ca := range j.cert.CAs {
+		if at := j.state.AskAfter[ca]; i == 0 || at.Before(first) {
+			first = at
+		}
+	}
+	return first
 }
 
 // anotherMayHelp reports whether a failure is one CA's: our own servers fail alike for all of them.
@@ -46,24 +85,16 @@ func (j *job) obtainFrom(ctx context.Context, ca string) error {
 		return fmt.Errorf("CA %q isn't configured", ca)
 	}
 	keep := keeper{j.cfg.Storage, orderObject(ca, j.cert.Name)}
-	open, err := keep.load(ctx)
-	if err != nil {
-		return err
-	}
-	request := issuer.Request{Hostnames: j.cert.Hostnames, KeyType: issuer.KeyType(j.cert.KeyType), Profile: j.cert.Profile,
-		Replaces: j.replaces(iss), Open: open, Orders: keep,
-		Progress: func(s issuer.Step) { j.progress(s) }}
-	issued, err := iss.Obtain(ctx, request)
+	issued, err := iss.Obtain(ctx, issuer.Request{Hostnames: j.cert.Hostnames, KeyType: issuer.KeyType(j.cert.KeyType),
+		Profile: j.snapshot.profile(j.cert, ca), Replaces: j.replaces(iss), Open: j.openOrder(ctx, keep), Orders: keep,
+		Progress: j.progress})
 	if err != nil {
 		return err
 	}
 	if err := j.save(ctx, iss, issued); err != nil {
-		return err
+		return err // the order stays: the next attempt resumes it, to the same certificate
 	}
-	// The bundle is durable: the order has served. Dying before this resumes it, to the same certificate.
-	if err := keep.Drop(context.WithoutCancel(ctx)); err != nil {
-		j.cfg.Logger.Warn("open order can't be forgotten", "certificate", j.cert.Name, "err", err)
-	}
+	j.dropOrders(ctx)
 	return nil
 }
 
@@ -81,10 +112,12 @@ func (j *job) replaces(iss *issuer.Issuer) *x509.Certificate {
 	return j.leaf
 }
 
-// save makes the bundle durable and resets what was known of the old one.
+// save makes the bundle durable. Dying after it leaves an order that has served and files of the old certificate; the
+// next look sees to both.
 func (j *job) save(ctx context.Context, iss *issuer.Issuer, issued *issuer.Bundle) error {
-	b := &Bundle{Name: j.cert.Name, Hostnames: j.cert.Hostnames, KeyType: j.cert.KeyType, Profile: j.cert.Profile,
-		CA: iss.Name(), Directory: iss.DirectoryURL(), Account: issued.Account, Issued: time.Now().UTC(),
+	b := &Bundle{Name: j.cert.Name, Hostnames: j.cert.Hostnames, KeyType: j.cert.KeyType,
+		Profile: j.snapshot.profile(j.cert, iss.Name()), CA: iss.Name(), Directory: iss.DirectoryURL(),
+		Account: issued.Account, Issued: time.Now().UTC(),
 		Key: string(issued.Key), Leaf: string(issued.Leaf), Chain: string(issued.Chain)}
 	data, err := json.Marshal(b)
 	if err != nil {
@@ -93,23 +126,24 @@ func (j *job) save(ctx context.Context, iss *issuer.Issuer, issued *issuer.Bundl
 	if err := j.cfg.Storage.Save(context.WithoutCancel(ctx), bundleObject(j.cert.Name), data); err != nil {
 		return err
 	}
-	j.bundle, j.leaf = b, issued.Cert
-	j.state.Leaf = describe(issued.Cert, b)
-	j.state.ARI = Suggestion{AskAgain: firstAsk(b.Issued, issued.Cert)}
+	j.adopt(b, issued.Cert)
 	return nil
+}
+
+// adopt makes a bundle the one that counts. What a CA suggested for another certificate says nothing about this one.
+func (j *job) adopt(b *Bundle, leaf *x509.Certificate) {
+	j.bundle, j.leaf = b, leaf
+	now := describe(leaf, b)
+	if j.state.Leaf.Fingerprint != now.Fingerprint {
+		j.state.ARI = Suggestion{AskAgain: firstAsk(b.Issued, leaf)}
+	}
+	j.state.Leaf = now
 }
 
 // firstAsk is when the CA is first asked about a new certificate: after a while, so that a CA that wants everything
 // renewed at once can't make us order in a loop, and not for all certificates of a pass together.
 func firstAsk(issued time.Time, cert *x509.Certificate) time.Time {
-	tenth := cert.NotAfter.Sub(cert.NotBefore) / 10
+	tenth := max(cert.NotAfter.Sub(cert.NotBefore)/10, 0)
 	wait := min(time.Hour, tenth)
-	return issued.Add(wait + time.Duration(rand.Int64N(int64(min(5*time.Hour, tenth))+1)))
-}
-
-func describe(cert *x509.Certificate, b *Bundle) Leaf {
-	sum := sha256.Sum256(cert.Raw)
-	return Leaf{Hostnames: b.Hostnames, NotBefore: cert.NotBefore.UTC(), NotAfter: cert.NotAfter.UTC(),
-		Serial: hex.EncodeToString(cert.SerialNumber.Bytes()), Fingerprint: hex.EncodeToString(sum[:]),
-		Issuer: cert.Issuer.CommonName, CA: b.CA}
+	return issued.Add(wait + rand.N(min(5*time.Hour, tenth)+1)).UTC()
 }

@@ -3,16 +3,12 @@ package lifecycle
 import (
 	"context"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"autocertd/internal/config"
 	"autocertd/internal/storage"
-	"autocertd/issuer"
-	"autocertd/scheduler"
 )
 
 const (
@@ -30,22 +26,38 @@ type job struct {
 	state    *State
 	bundle   *Bundle           // nil before the first
 	leaf     *x509.Certificate // of the bundle
-	force    bool
+	insist   insistence
 }
 
+// insistence is what a look doesn't wait for.
+type insistence int
+
+const (
+	onSchedule insistence = iota // waits for everything
+	byHand                       // a person asks: not for our own back-off, but for what a CA asked for
+	forced                       // for nothing, and renews what isn't due
+)
+
 // Reconcile implements scheduler.Reconciler: it brings one certificate to what is configured, as far as that is due, and
-// returns when to look again. It has logged the error that it returns.
+// returns when to look again. It has logged the error that it returns, unless that is a *WaitingError. When ctx ends it
+// leaves everything so that the next look goes on.
 func (m *Manager) Reconcile(ctx context.Context, name string) (time.Time, error) {
-	return m.reconcile(ctx, name, false)
+	return m.reconcile(ctx, name, onSchedule)
+}
+
+// Retry is Reconcile for a person who asks for it: it tries at once what failed, though our own next try is later.
+func (m *Manager) Retry(ctx context.Context, name string) error {
+	_, err := m.reconcile(ctx, name, byHand)
+	return err
 }
 
 // Renew is Reconcile, but renews whether it is due or not.
 func (m *Manager) Renew(ctx context.Context, name string) error {
-	_, err := m.reconcile(ctx, name, true)
+	_, err := m.reconcile(ctx, name, forced)
 	return err
 }
 
-func (m *Manager) reconcile(ctx context.Context, name string, force bool) (time.Time, error) {
+func (m *Manager) reconcile(ctx context.Context, name string, insist insistence) (time.Time, error) {
 	snapshot := m.snapshot.Load()
 	cert, ok := snapshot.Certificates[name]
 	if !ok {
@@ -61,20 +73,30 @@ func (m *Manager) reconcile(ctx context.Context, name string, force bool) (time.
 		return m.broken(ctx, name, err)
 	}
 	defer unlock()
-	j := &job{Manager: m, snapshot: snapshot, cert: cert, force: force}
-	if err := j.load(ctx); err != nil {
+	j := &job{Manager: m, snapshot: snapshot, cert: cert, insist: insist}
+	if j.state, err = loadState(ctx, m.cfg.Storage, name); err != nil {
 		return m.broken(ctx, name, err)
 	}
-	issueErr := j.issueIfDue(ctx)
-	if ctx.Err() != nil {
-		return time.Time{}, ctx.Err() // told to stop, which is nobody's failure
+	return j.run(ctx)
+}
+
+// run is what happens under the lock.
+func (j *job) run(ctx context.Context) (time.Time, error) {
+	j.state.mend(time.Now())
+	if err := j.load(ctx); err != nil {
+		return j.unreadable(ctx, err)
 	}
+	issueErr := j.issueIfDue(ctx)
 	deployErr := j.deploy(ctx)
+	if ctx.Err() != nil {
+		return time.Time{}, ctx.Err() // told to stop, which is nobody's failure; the next look finds what was done
+	}
 	j.askRenewalInfo(ctx)
 	next := j.schedule(time.Now())
-	m.remember(j.state)
-	if err := m.saveState(ctx, j.state); err != nil {
-		return m.broken(ctx, name, errors.Join(issueErr, deployErr, err))
+	j.remember(j.state)
+	if err := j.saveState(ctx, j.state); err != nil {
+		next, err = j.broken(ctx, j.cert.Name, err)
+		return next, errors.Join(issueErr, deployErr, err)
 	}
 	return next, errors.Join(issueErr, deployErr)
 }
@@ -90,108 +112,50 @@ func (m *Manager) lock(ctx context.Context, name string) (func(), error) {
 func (m *Manager) broken(ctx context.Context, name string, err error) (time.Time, error) {
 	if ctx.Err() == nil {
 		m.cfg.Logger.Error("certificate can't be looked at", "certificate", name, "err", err)
+		m.fail(name)
 	}
 	return time.Now().Add(jitter(brokenRetry)), err
 }
 
-func (j *job) load(ctx context.Context) (err error) {
-	if j.state, err = j.loadState(ctx, j.cert.Name); err != nil {
+// load finds the bundle. One that is damaged is set aside, and looked at as if there was none.
+func (j *job) load(ctx context.Context) error {
+	bundle, leaf, err := j.loadBundle(ctx, j.cert.Name)
+	var damaged *damagedError
+	switch {
+	case errors.As(err, &damaged):
+		return j.setAside(ctx, damaged)
+	case err != nil && ctx.Err() == nil && j.overdue(time.Now()):
+		j.cfg.Logger.Error("bundle still can't be read, a new certificate is needed", "certificate", j.cert.Name, "err", err)
+	case err != nil:
 		return err
+	case bundle != nil:
+		j.adopt(bundle, leaf)
 	}
-	if j.bundle, err = j.loadBundle(ctx, j.cert.Name); err != nil || j.bundle == nil {
-		return err
-	}
-	return j.readLeaf()
-}
-
-func (j *job) readLeaf() (err error) {
-	block, _ := pem.Decode([]byte(j.bundle.Leaf))
-	if block == nil {
-		return fmt.Errorf("bundle of %s holds no certificate", j.cert.Name)
-	}
-	if j.leaf, err = x509.ParseCertificate(block.Bytes); err != nil {
-		return fmt.Errorf("bundle of %s: %w", j.cert.Name, err)
-	}
-	j.state.Leaf = describe(j.leaf, j.bundle)
 	return nil
 }
 
-// due says why a certificate is to be issued now, "" when it isn't.
-func (j *job) due(now time.Time) (why string) {
-	if j.bundle == nil {
-		return "there is none yet"
-	}
-	if differs := j.bundle.fits(j.cert, j.snapshot.Issuers); differs != "" {
-		return differs
-	}
-	if at, why := scheduler.RenewAt(j.facts()); !now.Before(at) {
-		return why
-	}
-	if j.force {
-		return "forced"
-	}
-	return ""
-}
-
-func (j *job) facts() scheduler.Facts {
-	return scheduler.Facts{NotBefore: j.leaf.NotBefore, NotAfter: j.leaf.NotAfter,
-		Suggested: j.state.ARI.Moment, Chosen: j.state.ARI.ChosenAt,
-		Window: j.snapshot.Window, Emergency: j.snapshot.Emergency}
-}
-
-// issueIfDue obtains a certificate when one is due and no earlier failure says to wait. A changed wish doesn't wait: the
-// change may be the cure.
-func (j *job) issueIfDue(ctx context.Context) error {
-	mark := wish(j.cert, j.snapshot.outputs(j.cert.Name))
-	changed := j.state.Wish != mark
-	j.state.Wish = mark
-	now := time.Now()
-	why := j.due(now)
-	if why == "" {
-		j.state.Issue = Trouble{}
-		return nil
-	}
-	if now.Before(j.state.Issue.RetryAt) && !changed && !j.force {
-		return nil
-	}
-	err := j.obtain(ctx, why)
-	if err == nil {
-		j.state.Issue = Trouble{}
-		return nil
-	}
-	if ctx.Err() != nil {
-		return err
-	}
-	now = time.Now()
-	failures := j.state.Issue.Failures + 1
-	retry := scheduler.RetryAt(now, failures, rand.Float64(), issuer.RetryAfter(err), j.state.Leaf.NotAfter.Sub(now))
-	j.state.Issue = Trouble{Failures: failures, Error: err.Error(), At: now.UTC(), RetryAt: retry.UTC()}
-	j.cfg.Logger.Warn("certificate not issued", "certificate", j.cert.Name, "why_due", why, "failures", failures,
-		"retry", retry.UTC().Format(time.RFC3339), "err", err)
-	return err
-}
-
-// schedule says when to look again.
-func (j *job) schedule(now time.Time) time.Time {
-	next := now.Add(jitter(lookInterval))
-	sooner := func(t time.Time) {
-		if !t.IsZero() && t.Before(next) {
-			next = t
-		}
-	}
+// overdue reports whether a bundle that can't be read has been waited for long enough: half of the time from its renewal
+// to its expiry. Until then a person may put right what is wrong with the disk or its permissions, and no certificate is
+// ordered that isn't needed.
+func (j *job) overdue(now time.Time) bool {
 	s := j.state
-	if j.leaf != nil {
-		s.RenewAt, s.RenewWhy = scheduler.RenewAt(j.facts())
-		sooner(s.ARI.AskAgain)
+	return !now.Before(s.RenewAt.Add(s.Leaf.NotAfter.Sub(s.RenewAt) / 2)) // both zero when the state is lost too
+}
+
+// unreadable tells of a bundle that can't be read, in the status too. There is nothing to deploy, and the CA isn't asked.
+func (j *job) unreadable(ctx context.Context, err error) (time.Time, error) {
+	next, err := j.broken(ctx, j.cert.Name, err)
+	if ctx.Err() != nil {
+		return next, err
 	}
-	if s.Issue.Failures > 0 {
-		sooner(s.Issue.RetryAt)
-	} else {
-		sooner(s.RenewAt)
-	}
-	if s.Deploy.Failures > 0 {
-		sooner(s.Deploy.RetryAt)
-	}
-	s.NextLook = next.UTC()
-	return next
+	j.state.Issue = j.state.Issue.next(err, time.Now(), next)
+	j.state.NextLook = next.UTC()
+	return next, errors.Join(err, j.saveState(ctx, j.state))
+}
+
+// WaitingError says that a certificate is due, and isn't tried yet since it failed before.
+type WaitingError struct{ Last Trouble }
+
+func (e *WaitingError) Error() string {
+	return fmt.Sprintf("failed %d times, next try at %s: %s", e.Last.Failures, e.Last.RetryAt.Format(time.RFC3339), e.Last.Error)
 }

@@ -7,13 +7,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
+	"strings"
 	"time"
 
 	"autocertd/internal/config"
 	"autocertd/internal/deploy"
 	"autocertd/internal/storage"
-	"autocertd/issuer"
 )
 
 // State is what is remembered about one certificate. All of it can be found out again, so it is saved without waiting
@@ -29,6 +28,8 @@ type State struct {
 	Deploy   Trouble    `json:"deploy,omitzero"`
 	Pending  []string   `json:"pending,omitempty"` // what is still to do for the outputs
 	ARI      Suggestion `json:"ari,omitzero"`
+	// AskAfter holds the CAs that said when to ask again: the Retry-After of each.
+	AskAfter map[string]time.Time `json:"ask_after,omitempty"`
 
 	Outputs deploy.State `json:"outputs,omitempty"`
 }
@@ -52,6 +53,21 @@ type Trouble struct {
 	RetryAt  time.Time `json:"retry_at,omitzero"`
 }
 
+// next is the trouble after one more failure.
+func (t Trouble) next(err error, now, retry time.Time) Trouble {
+	return Trouble{Failures: t.Failures + 1, Error: brief(err.Error()), At: now.UTC(), RetryAt: retry.UTC()}
+}
+
+// maxText bounds what is remembered of texts that others wrote. A CA may send megabytes.
+const maxText = 2000
+
+func brief(text string) string {
+	if len(text) > maxText {
+		text = strings.ToValidUTF8(text[:maxText], "") + " …"
+	}
+	return text
+}
+
 // Suggestion is the CA's renewal window (RFC 9773) and the moment that was chosen in it, which stays as long as the
 // window does.
 type Suggestion struct {
@@ -63,17 +79,11 @@ type Suggestion struct {
 	AskAgain    time.Time `json:"ask_again,omitzero"`
 }
 
-func stateObject(name string) string     { return "states/" + name + ".json" }
-func bundleObject(name string) string    { return "bundles/" + name + ".json" }
-func orderObject(ca, name string) string { return "orders/" + ca + "/" + name + ".json" }
-func lockName(name string) string        { return "certificate-" + name }
+func stateObject(name string) string { return "states/" + name + ".json" }
+func lockName(name string) string    { return "certificate-" + name }
 
 // loadState returns the state of a certificate, an empty one when there is none. One that can't be read was torn by a
 // power loss; it is found out again.
-func (m *Manager) loadState(ctx context.Context, name string) (*State, error) {
-	return loadState(ctx, m.cfg.Storage, name)
-}
-
 func loadState(ctx context.Context, store storage.Store, name string) (*State, error) {
 	state := &State{Name: name}
 	data, err := store.Load(ctx, stateObject(name))
@@ -97,98 +107,54 @@ func (m *Manager) saveState(ctx context.Context, s *State) error {
 	return m.cfg.Storage.SaveLazily(context.WithoutCancel(ctx), stateObject(s.Name), data)
 }
 
+// maxFailures bounds what is counted. It is far beyond what can happen.
+const maxFailures = 1_000_000
+
+// mend takes out of a state what would make everything wait for years: the moments that a clock which was ahead has
+// left, and what no clock can have.
+func (s *State) mend(now time.Time) {
+	ahead := now.Add(time.Minute) // clocks are put right by a second now and then
+	if s.NextLook.After(now.Add(2 * lookInterval)) {
+		s.NextLook = time.Time{}
+	}
+	for _, t := range []*Trouble{&s.Issue, &s.Deploy} {
+		if t.At.After(ahead) || t.RetryAt.After(ahead.Add(longestWait)) {
+			t.RetryAt = time.Time{}
+		}
+		t.Failures = min(max(t.Failures, 0), maxFailures)
+	}
+	if s.ARI.ChosenAt.After(ahead) || s.ARI.AskAgain.After(now.Add(2*askAtMost)) {
+		s.ARI = Suggestion{}
+	}
+	for ca, until := range s.AskAfter {
+		if until.After(ahead.Add(longestWait)) {
+			delete(s.AskAfter, ca)
+		}
+	}
+}
+
 // wish is a mark of all that the configuration says about a certificate. Another mark means that somebody changed it.
-func wish(cert config.Certificate, outputs []deploy.Output) string {
+func (s *Snapshot) wish(cert config.Certificate) string {
+	type account struct {
+		Directory, Profile, Email, KeyID string
+		Roots                            []string
+	}
+	accounts := make([]account, len(cert.CAs))
+	for i, name := range cert.CAs {
+		ca := s.CAs[name]
+		accounts[i] = account{Directory: ca.Directory, Profile: ca.Profile, Email: ca.Email, Roots: ca.RootFiles}
+		if ca.EAB != nil {
+			accounts[i].KeyID = ca.EAB.KeyID
+		}
+	}
 	data, err := json.Marshal(struct {
 		Certificate config.Certificate
+		Accounts    []account
 		Outputs     []deploy.Output
-	}{cert, outputs})
+	}{cert, accounts, s.outputs(cert.Name)})
 	if err != nil {
 		panic(fmt.Sprintf("plain values can't fail to marshal: %v", err))
 	}
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:8])
-}
-
-// Bundle is what was issued for a certificate, in one object, so that a key and a chain that don't belong together can't
-// exist.
-type Bundle struct {
-	Name      string    `json:"name"`
-	Hostnames []string  `json:"hostnames"`
-	KeyType   string    `json:"key_type"`
-	Profile   string    `json:"profile,omitempty"`
-	CA        string    `json:"ca"`
-	Directory string    `json:"directory"`
-	Account   string    `json:"account"`
-	Issued    time.Time `json:"issued"`
-	Key       string    `json:"key"`
-	Leaf      string    `json:"leaf"`
-	Chain     string    `json:"chain"`
-}
-
-// loadBundle returns the bundle of a certificate, nil when there is none.
-func (m *Manager) loadBundle(ctx context.Context, name string) (*Bundle, error) {
-	data, err := m.cfg.Storage.Load(ctx, bundleObject(name))
-	if errors.Is(err, storage.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	b := new(Bundle)
-	if err := json.Unmarshal(data, b); err != nil {
-		return nil, fmt.Errorf("%s: %w", bundleObject(name), err)
-	}
-	return b, nil
-}
-
-// fits reports whether the bundle is what the configuration asks for now, and if not, what is different.
-func (b *Bundle) fits(cert config.Certificate, issuers map[string]*issuer.Issuer) (differs string) {
-	have, want := slices.Sorted(slices.Values(b.Hostnames)), slices.Sorted(slices.Values(cert.Hostnames))
-	ca := issuers[b.CA]
-	switch {
-	case !slices.Equal(have, want):
-		return "the hostnames changed"
-	case b.KeyType != cert.KeyType:
-		return "the key type changed"
-	case b.Profile != cert.Profile:
-		return "the profile changed"
-	case !slices.Contains(cert.CAs, b.CA), ca == nil, ca.DirectoryURL() != b.Directory:
-		return "the CA changed"
-	}
-	return ""
-}
-
-// keeper remembers the open order of one certificate at one CA.
-type keeper struct {
-	store  storage.Store
-	object string
-}
-
-// Keep implements issuer.OrderKeeper.
-func (k keeper) Keep(ctx context.Context, order issuer.OpenOrder) error {
-	data, err := json.Marshal(order)
-	if err != nil {
-		return err
-	}
-	return k.store.Save(ctx, k.object, data)
-}
-
-// Drop implements issuer.OrderKeeper.
-func (k keeper) Drop(ctx context.Context) error { return k.store.Delete(ctx, k.object) }
-
-// load returns the open order, nil when there is none or none that can be read.
-func (k keeper) load(ctx context.Context) (*issuer.OpenOrder, error) {
-	data, err := k.store.Load(ctx, k.object)
-	if errors.Is(err, storage.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	order := new(issuer.OpenOrder)
-	if json.Unmarshal(data, order) != nil || order.URL == "" {
-		return nil, nil
-	}
-	return order, nil
 }

@@ -1,0 +1,103 @@
+package lifecycle
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"autocertd/scheduler"
+)
+
+// settled is how long a new certificate is kept whatever the rule says; a third of what is left of it when that is less.
+const settled = 6 * time.Hour
+
+// due says why a certificate is to be issued now, "" when it isn't.
+func (j *job) due(now time.Time) (why string) {
+	if j.bundle == nil {
+		return "there is none yet"
+	}
+	if differs := j.bundle.fits(j.cert, j.snapshot); differs != "" {
+		return differs
+	}
+	if at, why := j.renewal(now); !now.Before(at) {
+		return why
+	}
+	if j.insist == forced {
+		return "forced"
+	}
+	return ""
+}
+
+// renewal is when the certificate is to be renewed, and why then. A certificate can be due from its first moment on,
+// when its CA dates it back, asks for its renewal, or this machine's clock is ahead: it is kept for a while, so that
+// orders don't follow one another in a loop.
+func (j *job) renewal(now time.Time) (at time.Time, why string) {
+	at, why = scheduler.RenewAt(scheduler.Facts{NotBefore: j.leaf.NotBefore, NotAfter: j.leaf.NotAfter,
+		Suggested: j.state.ARI.Moment, Chosen: j.state.ARI.ChosenAt,
+		Window: j.snapshot.Window, Emergency: j.snapshot.Emergency})
+	issued := j.bundle.Issued
+	earliest := issued.Add(min(settled, j.leaf.NotAfter.Sub(issued)/3))
+	if at.Before(earliest) && !issued.After(now) { // issued by a clock that was ahead, it would never be due
+		return earliest, why + ", though not right after it was issued"
+	}
+	return at, why
+}
+
+// issueIfDue obtains a certificate when one is due and no earlier failure says to wait. A changed wish doesn't wait: the
+// change may be the cure.
+func (j *job) issueIfDue(ctx context.Context) error {
+	mark := j.snapshot.wish(j.cert)
+	changed := j.state.Wish != mark
+	now := time.Now()
+	why := j.due(now)
+	if why == "" {
+		j.state.Wish, j.state.Issue = mark, Trouble{}
+		return nil
+	}
+	if now.Before(j.state.Issue.RetryAt) && !changed && j.insist == onSchedule {
+		return &WaitingError{Last: j.state.Issue}
+	}
+	if changed || j.insist == forced {
+		j.state.AskAfter = nil
+	}
+	err := j.obtain(ctx, why)
+	if ctx.Err() != nil && err != nil {
+		return err // the wish isn't acted on yet
+	}
+	j.state.Wish = mark
+	if err == nil {
+		j.state.Issue = Trouble{}
+		return nil
+	}
+	now = time.Now()
+	retry := scheduler.RetryAt(now, j.state.Issue.Failures+1, rand.Float64(), j.askAfter(), j.state.Leaf.NotAfter.Sub(now))
+	j.state.Issue = j.state.Issue.next(err, now, retry)
+	j.cfg.Logger.Warn("certificate not issued", "certificate", j.cert.Name, "why_due", why, "failures", j.state.Issue.Failures,
+		"retry", retry.UTC().Format(time.RFC3339), "err", err)
+	return err
+}
+
+// schedule says when to look again.
+func (j *job) schedule(now time.Time) time.Time {
+	next := now.Add(jitter(lookInterval))
+	sooner := func(t time.Time) {
+		if !t.IsZero() && t.Before(next) {
+			next = t
+		}
+	}
+	s := j.state
+	if j.leaf != nil {
+		s.RenewAt, s.RenewWhy = j.renewal(now)
+		sooner(s.ARI.AskAgain)
+	}
+	if s.Issue.Failures > 0 {
+		sooner(s.Issue.RetryAt)
+	} else {
+		sooner(s.RenewAt)
+	}
+	if s.Deploy.Failures > 0 {
+		sooner(s.Deploy.RetryAt)
+	}
+	s.NextLook = next.UTC()
+	return next
+}

@@ -1,0 +1,391 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"autocertd/internal/storage"
+	"autocertd/internal/testbed"
+)
+
+// moody is a CA that can have a bad day: while Status isn't zero, it answers new orders with it.
+type moody struct {
+	Status     atomic.Int32
+	RetryAfter string
+	asked      atomic.Int32 // for new orders
+}
+
+func (m *moody) wrap(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/order-plz" {
+			m.asked.Add(1)
+			if status := int(m.Status.Load()); status != 0 {
+				rw.Header().Set("Content-Type", "application/problem+json")
+				rw.Header().Set("Retry-After", m.RetryAfter)
+				rw.WriteHeader(status)
+				fmt.Fprintf(rw, `{"type":"urn:ietf:params:acme:error:rateLimited","detail":"a bad day","status":%d}`, status)
+				return
+			}
+		}
+		next.ServeHTTP(rw, r)
+	})
+}
+
+func TestFailureIsRemembered(t *testing.T) {
+	w := newWorld(t)
+	p := w.start()
+	w.dns.OnUpdate(refuseAll)
+	next := p.fails("REFUSED")
+	first := p.status()
+	if first.Condition != Failing || first.Issue.Failures != 1 || first.LastError() == "" || p.Failing() != 1 {
+		t.Errorf("the status is %+v, and %d are failing", first, p.Failing())
+	}
+	if wait := first.Issue.RetryAt.Sub(first.Issue.At); wait < 48*time.Second || wait > 72*time.Second || !next.Equal(first.Issue.RetryAt) {
+		t.Errorf("the next try is after %v, the next look at %v; want about a minute for both", wait, next)
+	}
+
+	p.end() // it may still withdraw what was refused
+	w.dns.OnUpdate(nil)
+	requests, updates := w.cas[0].Requests(), w.dns.Updates()
+	p = w.start()
+	_, err := p.Reconcile(p.ctx, name)
+	var waiting *WaitingError
+	if !errors.As(err, &waiting) || waiting.Last.Failures != 1 || !strings.Contains(err.Error(), first.Issue.Error) {
+		t.Errorf("before the next try: %v, want a WaitingError that tells the failure", err)
+	}
+	if now := w.cas[0].Requests(); !mapsEqual(now, requests) || w.dns.Updates() != updates {
+		t.Error("somebody was asked before the next try")
+	}
+
+	if err := p.Retry(p.ctx, name); err != nil { // a person doesn't wait
+		t.Fatal(err)
+	}
+	if s := p.status(); s.Condition != Valid || s.Issue != (Trouble{}) || p.Failing() != 0 {
+		t.Errorf("afterwards the status is %+v, and %d are failing", s, p.Failing())
+	}
+	if orders := w.cas[0].NewOrders(); orders != 1 {
+		t.Errorf("%d orders, though the first could be resumed", orders)
+	}
+}
+
+func TestFailuresAddUp(t *testing.T) {
+	w := newWorld(t)
+	w.dns.OnUpdate(refuseAll)
+	p := w.start()
+	for n, want := range []time.Duration{time.Minute, 10 * time.Minute, 100 * time.Minute, 24 * time.Hour} {
+		p.fails("")
+		s := p.status()
+		if wait := s.Issue.RetryAt.Sub(s.Issue.At); s.Issue.Failures != n+1 || wait < want*8/10 || wait > want*12/10 {
+			t.Errorf("failure %d: the next try is after %v, want about %v", s.Issue.Failures, wait, want)
+		}
+		if most := time.Now().Add(2 * lookInterval); s.NextLook.After(most) {
+			t.Errorf("failure %d: the next look is in %v", n+1, time.Until(s.NextLook))
+		}
+		p.retryNow()
+	}
+}
+
+func TestWhatDoesNotWait(t *testing.T) {
+	for _, tt := range []struct {
+		what string
+		try  func(p *process) error
+	}{
+		{"a changed wish", func(p *process) error {
+			p.certificate = `hostnames = ["b.example.test"]`
+			p.use()
+			_, err := p.Reconcile(p.ctx, name)
+			return err
+		}},
+		{"a person who forces it", func(p *process) error { return p.Renew(p.ctx, name) }},
+	} {
+		t.Run(tt.what, func(t *testing.T) {
+			m := &moody{RetryAfter: "3600"}
+			m.Status.Store(http.StatusTooManyRequests)
+			w := newWorld(t, testbed.CAConfig{Wrap: m.wrap})
+			p := w.start()
+			p.fails("a bad day")
+			m.Status.Store(0)
+			p.fails("next try at")
+			if err := tt.try(p); err != nil {
+				t.Error(err)
+			}
+			if s := p.status(); s.Condition != Valid {
+				t.Errorf("the status is %+v", s)
+			}
+		})
+	}
+}
+
+// TestRetryAfter says what is made of a CA's wish to be left alone.
+func TestRetryAfter(t *testing.T) {
+	for _, tt := range []struct {
+		what, header string
+		want         time.Duration
+	}{
+		{"an hour", "3600", time.Hour},
+		{"as a date", time.Now().Add(3 * time.Hour).UTC().Format(http.TimeFormat), 3 * time.Hour},
+		{"a week is the most that counts", "31536000", longestWait},
+		{"none", "", time.Minute},
+	} {
+		t.Run(tt.what, func(t *testing.T) {
+			m := &moody{RetryAfter: tt.header}
+			m.Status.Store(http.StatusTooManyRequests)
+			w := newWorld(t, testbed.CAConfig{Wrap: m.wrap})
+			p := w.start()
+			begin := time.Now()
+			p.fails("a bad day")
+			s := p.status()
+			if least, most := begin.Add(tt.want*8/10), time.Now().Add(tt.want*12/10); s.Issue.RetryAt.Before(least) || s.Issue.RetryAt.After(most) {
+				t.Errorf("the next try is in %v, want %v", time.Until(s.Issue.RetryAt), tt.want)
+			}
+		})
+	}
+}
+
+func TestSecondCA(t *testing.T) {
+	bad := &moody{RetryAfter: "3600"}
+	bad.Status.Store(http.StatusServiceUnavailable)
+	w := newWorld(t, testbed.CAConfig{Wrap: bad.wrap}, testbed.CAConfig{})
+	p := w.start()
+	p.look()
+	w.live(w.cas[1])
+	if b, _ := p.bundle(); b.CA != "two" {
+		t.Errorf("the certificate is from CA %s", b.CA)
+	}
+	if s := p.status(); s.Condition != Valid || s.Issue.Failures != 0 {
+		t.Errorf("the status is %+v", s)
+	}
+
+	asked := bad.asked.Load()
+	p.look() // a certificate of the second CA is as good
+	if again := bad.asked.Load(); asked == 0 || again != asked {
+		t.Errorf("the first CA was asked %d times, and then %d times", asked, again)
+	}
+
+	bad.Status.Store(0)
+	p.suggest(-2*time.Hour, -time.Hour)
+	p.look()
+	w.live(w.cas[0])
+	if b, _ := p.bundle(); b.CA != "one" {
+		t.Errorf("the renewal is from CA %s, want the first again", b.CA)
+	}
+	p.end()
+	w.clean(p)
+}
+
+// TestEachCAHasItsMoment says that one CA's Retry-After neither keeps from asking the other nor is forgotten over it.
+func TestEachCAHasItsMoment(t *testing.T) {
+	patient, hasty := &moody{RetryAfter: "7200"}, &moody{}
+	patient.Status.Store(http.StatusTooManyRequests)
+	hasty.Status.Store(http.StatusTooManyRequests)
+	w := newWorld(t, testbed.CAConfig{Wrap: patient.wrap}, testbed.CAConfig{Wrap: hasty.wrap})
+	p := w.start()
+	p.fails("a bad day")
+	if s := p.status(); s.Issue.RetryAt.Sub(s.Issue.At) > 2*time.Minute {
+		t.Errorf("the next try is after %v, though the second CA can be asked any time", s.Issue.RetryAt.Sub(s.Issue.At))
+	}
+	p.edit(func(s *State) { s.Issue.RetryAt = time.Now() })
+	p.fails("CA one: not asked again before")
+	if one, two := patient.asked.Load(), hasty.asked.Load(); one != 1 || two != 2 {
+		t.Errorf("the CAs were asked %d and %d times, want 1 and 2", one, two)
+	}
+}
+
+// TestOwnFailureIsNoReasonForAnotherCA: what our own servers refuse, they refuse for every CA.
+func TestOwnFailureIsNoReasonForAnotherCA(t *testing.T) {
+	w := newWorld(t, testbed.CAConfig{}, testbed.CAConfig{})
+	w.dns.OnUpdate(refuseAll)
+	w.start().fails("")
+	if orders := w.cas[1].NewOrders(); orders != 0 {
+		t.Errorf("%d orders at the second CA", orders)
+	}
+}
+
+// TestFullDisk: nobody is asked for what can't be remembered, and all goes on when there is room.
+func TestFullDisk(t *testing.T) {
+	w := newWorld(t)
+	p := w.start()
+	full := p.store
+	full.Op, full.Always = "SaveLazily", true
+	for range 3 {
+		p.fails(errFault.Error())
+	}
+	if asked := w.cas[0].Requests(); len(asked) > 0 || p.Failing() != 1 {
+		t.Errorf("the CA was asked %v; %d are failing", asked, p.Failing())
+	}
+	full.Op = ""
+	p.look()
+	w.live(w.cas[0])
+	if p.Failing() != 0 {
+		t.Error("it still counts as failing")
+	}
+}
+
+func TestCancelled(t *testing.T) {
+	w := newWorld(t)
+	p := w.start()
+	ctx, cancel := context.WithCancel(p.ctx)
+	w.dns.OnUpdate(func(*dns.Msg) (int, bool) { // the order is made, the records are on their way
+		cancel()
+		return dns.RcodeSuccess, true
+	})
+	if next, err := p.Reconcile(ctx, name); !errors.Is(err, context.Canceled) || !next.IsZero() {
+		t.Errorf("told to stop, it returns %v, %v", next, err)
+	}
+	w.dns.OnUpdate(nil)
+	if s := p.status(); s.Issue.Failures != 0 || p.Failing() != 0 {
+		t.Errorf("told to stop, it counts as a failure: %+v", s)
+	}
+	if log := p.logged.String(); strings.Contains(log, "certificate not") {
+		t.Errorf("told to stop, it logs a failure:\n%s", log)
+	}
+	p.end()
+	p = w.start()
+	if items, err := p.Items(t.Context()); err != nil || !items[0].Due.IsZero() {
+		t.Errorf("items are %v, %v; want a look at once", items, err)
+	}
+	p.look()
+	if orders := w.cas[0].NewOrders(); orders != 1 {
+		t.Errorf("%d orders, though the first could be resumed", orders)
+	}
+	p.end()
+	w.clean(p)
+}
+
+func TestLockedByAnother(t *testing.T) {
+	w := newWorld(t)
+	p := w.start()
+	other, err := storage.OpenFiles(w.path("state"), "another")
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock, err := other.TryLock(t.Context(), lockName(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	if next := p.look(); next.Before(begin.Add(lockedRetry)) || next.After(time.Now().Add(lockedRetry)) {
+		t.Errorf("the next look is in %v, want %v", time.Until(next), lockedRetry)
+	}
+	if wrote := p.store.written(); len(wrote) > 0 || len(w.cas[0].Requests()) > 0 {
+		t.Errorf("without the lock it wrote %v, and asked the CA %v", wrote, w.cas[0].Requests())
+	}
+
+	var released atomic.Bool
+	waiting := w.startWith(Config{Wait: true}, &losing{})
+	waiting.store.Locking = func(lock string) {
+		if lock != lockName(name) {
+			return
+		}
+		go func() {
+			released.Store(true)
+			unlock()
+		}()
+	}
+	waiting.store.OnLoad = func(key string) {
+		if !released.Load() {
+			t.Errorf("%s was loaded before the other released the lock", key)
+		}
+		var held *storage.HeldError
+		if unlock, err := other.TryLock(t.Context(), lockName(name)); err == nil {
+			unlock()
+			t.Errorf("%s was loaded without the lock", key)
+		} else if !errors.As(err, &held) {
+			t.Error(err)
+		}
+	}
+	waiting.look()
+	w.live(w.cas[0])
+}
+
+func TestDeploymentFails(t *testing.T) {
+	w := newWorld(t)
+	w.tables = fmt.Sprintf("[[output]]\nmatch = [\"*\"]\ndir = %q\n", w.path("out", "{name}"))
+	w.write("out", nil) // a file where the folder should be
+	p := w.start()
+	p.fails("out")
+	s := p.status()
+	if s.Condition != NotDeployed || s.Issue.Failures != 0 || s.Deploy.Failures != 1 || len(s.Pending) != 1 || p.Failing() != 1 {
+		t.Errorf("the status is %+v", s)
+	}
+	if s.Deploy.RetryAt.Sub(s.Deploy.At) > 72*time.Second || !s.NextLook.Equal(s.Deploy.RetryAt) {
+		t.Errorf("the next try is at %v and the next look at %v", s.Deploy.RetryAt, s.NextLook)
+	}
+	for range 4 {
+		p.fails("out")
+	}
+	if s := p.status(); s.Deploy.RetryAt.Sub(s.Deploy.At) > lookInterval {
+		t.Errorf("after %d failures the next try is in %v, though every look tries", s.Deploy.Failures, s.Deploy.RetryAt.Sub(s.Deploy.At))
+	}
+	if err := os.Remove(w.path("out")); err != nil {
+		t.Fatal(err)
+	}
+	p.look()
+	if s := p.status(); s.Condition != Valid || s.Deploy != (Trouble{}) || len(s.Pending) != 0 || p.Failing() != 0 {
+		t.Errorf("then the status is %+v", s)
+	}
+	if _, err := os.Stat(w.path("out", name, "privkey.pem")); err != nil {
+		t.Error(err)
+	}
+	if orders := w.cas[0].NewOrders(); orders != 1 {
+		t.Errorf("%d orders", orders)
+	}
+}
+
+// TestCommandIsRunUntilItSucceeds: files that are in place are no reason to forget whom they are for.
+func TestCommandIsRunUntilItSucceeds(t *testing.T) {
+	w := newWorld(t)
+	program := w.path("push")
+	w.tables = fmt.Sprintf("[[output]]\nmatch = [\"*\"]\ndir = %q\nrun = [[%q]]\n", w.path("out", "{name}"), program)
+	w.start().fails("push")
+	p := w.start() // the process that knew has died
+	p.fails("push")
+	if err := os.Symlink("/bin/true", program); err != nil {
+		t.Fatal(err)
+	}
+	p.look()
+	if s := p.status(); s.Condition != Valid || len(s.Pending) != 0 {
+		t.Errorf("the status is %+v", s)
+	}
+}
+
+func TestDriftIsPutRight(t *testing.T) {
+	w := newWorld(t)
+	p := w.start()
+	p.look()
+	_, leaf := p.bundle()
+	for _, tt := range []struct {
+		what  string
+		drift func(path string) error
+	}{
+		{"another content", func(path string) error { return os.WriteFile(path, []byte("else"), 0o600) }},
+		{"another mode", func(path string) error { return os.Chmod(path, 0o666) }},
+		{"removed", os.Remove},
+	} {
+		for _, file := range []string{"privkey.pem", "fullchain.pem"} {
+			path := w.path("state", "live", name, file)
+			if err := tt.drift(path); err != nil {
+				t.Fatal(err)
+			}
+			p.look()
+			if live := w.live(w.cas[0]); !live.Equal(leaf) {
+				t.Errorf("%s, %s: another certificate", file, tt.what)
+			}
+			if info, err := os.Stat(path); err != nil || info.Mode().Perm() == 0o666 {
+				t.Errorf("%s, %s: %v, %v", file, tt.what, info, err)
+			}
+		}
+	}
+	if orders := w.cas[0].NewOrders(); orders != 1 {
+		t.Errorf("%d orders", orders)
+	}
+}

@@ -1,0 +1,71 @@
+package lifecycle
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+
+	"autocertd/internal/storage"
+	"autocertd/issuer"
+)
+
+func orderObject(ca, name string) string { return "orders/" + ca + "/" + name + ".json" }
+
+// keeper remembers the open order of one certificate at one CA.
+type keeper struct {
+	store  storage.Store
+	object string
+}
+
+// Keep implements issuer.OrderKeeper.
+func (k keeper) Keep(ctx context.Context, order issuer.OpenOrder) error {
+	data, err := json.Marshal(order)
+	if err != nil {
+		return err
+	}
+	return k.store.Save(ctx, k.object, data)
+}
+
+// Drop implements issuer.OrderKeeper.
+func (k keeper) Drop(ctx context.Context) error { return k.store.Delete(ctx, k.object) }
+
+// load returns the open order, nil when there is none or none that makes sense.
+func (k keeper) load(ctx context.Context) (*issuer.OpenOrder, error) {
+	data, err := k.store.Load(ctx, k.object)
+	if errors.Is(err, storage.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	order := new(issuer.OpenOrder)
+	if json.Unmarshal(data, order) != nil || order.URL == "" {
+		return nil, nil
+	}
+	return order, nil
+}
+
+// openOrder returns the order to go on with, nil to make a new one. An order that can't be read must not keep the
+// certificate from being issued for ever; the next one replaces it.
+func (j *job) openOrder(ctx context.Context, keep keeper) *issuer.OpenOrder {
+	open, err := keep.load(ctx)
+	if err != nil {
+		j.cfg.Logger.Warn("open order can't be read; ordering anew", "certificate", j.cert.Name, "object", keep.object, "err", err)
+		return nil
+	}
+	// An order whose key is in use has served: an earlier process died before it could drop it.
+	if open != nil && j.bundle != nil && open.Key == j.bundle.Key {
+		return nil
+	}
+	return open
+}
+
+// dropOrders forgets the orders of a certificate that has been issued, those at other CAs too. What stays of them, after
+// a crash too, is seen by openOrder.
+func (j *job) dropOrders(ctx context.Context) {
+	for _, ca := range j.cert.CAs {
+		if err := (keeper{j.cfg.Storage, orderObject(ca, j.cert.Name)}).Drop(context.WithoutCancel(ctx)); err != nil {
+			j.cfg.Logger.Warn("open order can't be forgotten", "certificate", j.cert.Name, "ca", ca, "err", err)
+		}
+	}
+}

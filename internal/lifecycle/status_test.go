@@ -1,0 +1,113 @@
+package lifecycle
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"autocertd/internal/config"
+	"autocertd/internal/storage"
+)
+
+func TestStatuses(t *testing.T) {
+	now := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+	day := 24 * time.Hour
+	leaf := func(left time.Duration) Leaf { return Leaf{NotBefore: now.Add(left - 90*day), NotAfter: now.Add(left)} }
+	once := Trouble{Failures: 1, Error: "a bad day", At: now, RetryAt: now.Add(time.Hour)}
+	rows := []struct { // in the order in which they are shown
+		state State
+		want  Condition
+	}{
+		{State{Name: "expired-long-ago", Leaf: leaf(-10 * day), Issue: once}, Expired},
+		{State{Name: "expired-this-moment", Leaf: leaf(0), RenewAt: now.Add(-30 * day)}, Expired},
+		{State{Name: "never-issued-and-failing", Issue: once}, Failing},
+		{State{Name: "renewal-fails", Leaf: leaf(20 * day), RenewAt: now.Add(-10 * day), Issue: once, Deploy: once}, Failing},
+		{State{Name: "not-deployed", Leaf: leaf(50 * day), RenewAt: now.Add(20 * day), Deploy: once}, NotDeployed},
+		{State{Name: "not-deployed-and-due", Leaf: leaf(51 * day), RenewAt: now, Deploy: once}, NotDeployed},
+		{State{Name: "not-yet-a"}, Missing},
+		{State{Name: "not-yet-b"}, Missing},
+		{State{Name: "due-sooner", Leaf: leaf(29 * day), RenewAt: now.Add(-day)}, Due},
+		{State{Name: "due-this-moment", Leaf: leaf(30 * day), RenewAt: now}, Due},
+		{State{Name: "valid", Leaf: leaf(60 * day), RenewAt: now.Add(30 * day)}, Valid},
+		{State{Name: "valid-longer", Leaf: leaf(80 * day), RenewAt: now.Add(50 * day)}, Valid},
+	}
+	store, err := storage.OpenFiles(t.TempDir(), "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := New(Config{Storage: store})
+	var certs []config.Certificate
+	var want []string
+	for _, row := range rows {
+		if err := m.saveState(t.Context(), &row.state); err != nil {
+			t.Fatal(err)
+		}
+		certs = append(certs, config.Certificate{Name: row.state.Name, Hostnames: []string{row.state.Name + ".example.test"}})
+		want = append(want, row.state.Name+": "+string(row.want))
+	}
+	slices.Reverse(certs)
+	list, err := Statuses(t.Context(), store, certs, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, s := range list {
+		got = append(got, s.Name+": "+string(s.Condition))
+		if !slices.Equal(s.Hostnames, []string{s.Name + ".example.test"}) {
+			t.Errorf("%s has the hostnames %v", s.Name, s.Hostnames)
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// TestStatusHoldsNoKey looks for every line of every key in what is shown and in what is saved beside the keys.
+func TestStatusHoldsNoKey(t *testing.T) {
+	w := newWorld(t)
+	p := w.start()
+	p.look()
+	w.certificate = `hostnames = ["b.example.test"]`
+	p.use()
+	w.dns.OnUpdate(refuseAll)
+	if err := p.Renew(p.ctx, name); err == nil {
+		t.Fatal("it worked")
+	}
+	b, _ := p.bundle()
+	secrets := []string{"PRIVATE KEY", w.dns.Key("acme-key").Secret}
+	accounts, err := p.store.List(t.Context(), "accounts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := b.Key
+	for _, object := range accounts {
+		if strings.HasSuffix(object, "key.pem") {
+			text, err := p.store.Load(t.Context(), object)
+			if err != nil {
+				t.Fatal(err)
+			}
+			keys += string(text)
+		}
+	}
+	for line := range strings.Lines(keys) {
+		if line = strings.TrimSpace(line); !strings.HasPrefix(line, "-----") {
+			secrets = append(secrets, line)
+		}
+	}
+	if len(secrets) < 8 {
+		t.Fatalf("only %d lines of keys were found", len(secrets))
+	}
+	state, err := os.ReadFile(w.path("state", stateObject(name)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, text := range map[string]string{"status": asJSON(t, p.status()), "state": string(state), "log": p.logged.String()} {
+		for _, secret := range secrets {
+			if strings.Contains(text, secret) {
+				t.Errorf("the %s holds key material", what)
+			}
+		}
+	}
+}
