@@ -1,0 +1,84 @@
+//go:build linux
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestSecondDaemon(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, siteConfig{})
+	s.hostnames = hosts(1)
+	d := s.start(t)
+	s.deployed(t, s.hostnames...)
+
+	second := s.command(t, "run")
+	if pid := fmt.Sprintf("process %d,", d.cmd.Process.Pid); second.status != exitFailed || !strings.Contains(second.stderr, pid) {
+		t.Errorf("a second daemon ends with %d and doesn't say %q:\n%s", second.status, pid, second.stderr)
+	}
+	before, err := s.pair(s.hostnames[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.renewed(t, "--force", s.hostnames[0])
+	after, err := s.pair(s.hostnames[0])
+	if err != nil || after.Equal(before) {
+		t.Errorf("renew --force beside the daemon left the old certificate (%v)", err)
+	}
+	d.stop(t)
+	s.clean(t, zone)
+}
+
+// TestStopInTheMiddle ends the daemon while the records of all its orders are published, and a server that hasn't got
+// them keeps the orders from going on.
+func TestStopInTheMiddle(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, company())
+	s.hostnames = hosts(20)
+	if err := s.bind.Stop(2); err != nil {
+		t.Fatal(err)
+	}
+	d := s.start(t)
+	eventually(t, func() error {
+		if values, err := s.bind.TXT(t.Context(), zone); err != nil || len(values) < len(s.hostnames) {
+			return errors.Join(err, fmt.Errorf("%d records", len(values)))
+		}
+		return nil
+	})
+	// The primary hangs for a while, in which a daemon that doesn't wait for its removals would end.
+	if err := s.bind.Stop(0); err != nil {
+		t.Fatal(err)
+	}
+	d.signal(t, syscall.SIGTERM)
+	select {
+	case <-d.ended:
+		t.Error("it ended before its removals were done")
+	case <-time.After(300 * time.Millisecond):
+	}
+	if err := s.bind.Continue(0); err != nil {
+		t.Fatal(err)
+	}
+	d.stop(t)
+	if s.bundles(1) == nil {
+		t.Error("it wasn't in the middle: there are certificates already")
+	}
+	if values, err := s.bind.TXT(t.Context(), zone); err != nil || len(values) > 0 {
+		t.Errorf("%d names have records after the end (%v)", len(values), err)
+	}
+	if err := s.bind.Continue(2); err != nil {
+		t.Fatal(err)
+	}
+	d = s.startAgain(t)
+	s.deployed(t, s.hostnames...)
+	if n := s.ca.NewOrders(); n != len(s.hostnames) {
+		t.Errorf("%d orders for %d certificates: those that were open could be resumed", n, len(s.hostnames))
+	}
+	d.stop(t)
+	s.clean(t, zone)
+}

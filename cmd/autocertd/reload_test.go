@@ -1,0 +1,108 @@
+//go:build linux
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestReload changes the files of a running daemon in all the ways that people and programs do.
+func TestReload(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, siteConfig{})
+	s.schedule = "@every 1h" // so that no tick helps
+	s.hostnames = []string{"first." + zone}
+	d := s.start(t)
+	s.deployed(t, s.hostnames...)
+
+	dropIn := func(hostname string) string { return fmt.Sprintf("hostnames = [%q]\n", hostname+"."+zone) }
+	link := s.path("list.txt") // outside of the folders that are watched, by the name at least
+	changes := []struct {
+		name string
+		host string
+		make func(host string) error
+	}{
+		{"the file is written anew in place", "inplace", func(host string) error {
+			s.hostnames = append(s.hostnames, host+"."+zone)
+			return os.WriteFile(s.config(), []byte(s.text()), 0o644)
+		}},
+		{"the file is replaced by another", "renamed", func(host string) error {
+			s.hostnames = append(s.hostnames, host+"."+zone)
+			return errors.Join(os.WriteFile(s.path(".config.toml.swp"), []byte(s.text()), 0o644),
+				os.Rename(s.path(".config.toml.swp"), s.config()))
+		}},
+		{"conf.d appears with a file in it", "dropin", func(host string) error {
+			return errors.Join(os.Mkdir(s.path("new"), 0o755), os.WriteFile(s.path("new", "10.toml"), []byte(dropIn(host)), 0o644),
+				os.Rename(s.path("new"), s.path("conf.d")))
+		}},
+		{"a file is added to conf.d", "later", func(host string) error {
+			return os.WriteFile(s.path("conf.d", "20.toml"), []byte(dropIn(host)), 0o644)
+		}},
+		{"a link is added to conf.d", "linked", func(host string) error {
+			return errors.Join(os.WriteFile(link, []byte(dropIn(host)), 0o644), os.Symlink(link, s.path("conf.d", "30.toml")))
+		}},
+		{"what the link leads to changes, and SIGHUP says so", "hangup", func(host string) error {
+			return errors.Join(os.WriteFile(link, []byte(dropIn(host)), 0o644), d.cmd.Process.Signal(syscall.SIGHUP))
+		}},
+	}
+	for _, c := range changes {
+		begin := time.Now()
+		if err := c.make(c.host); err != nil {
+			t.Fatal(err)
+		}
+		s.deployed(t, c.host+"."+zone)
+		t.Logf("%s: certificate after %s", c.name, time.Since(begin).Round(time.Millisecond))
+	}
+	d.stop(t)
+	s.clean(t, zone)
+}
+
+// TestBrokenConfiguration makes a mistake in the file of a running daemon, and then puts it right.
+func TestBrokenConfiguration(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, siteConfig{})
+	s.hostnames = []string{"before." + zone}
+	d := s.start(t)
+	s.deployed(t, s.hostnames...)
+	before, err := s.pair(s.hostnames[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	mistake := "config.toml:1: hostnmaes"
+	s.writeFile(t, "config.toml", strings.Replace(s.text(), "hostnames", "hostnmaes", 1))
+	d.tells(t, "not taken over", mistake)
+	if r := s.command(t, "status"); !strings.Contains(r.stderr, mistake) {
+		t.Errorf("status doesn't tell of the mistake:\n%s", r.stderr)
+	}
+	s.renewBroken(t)
+	after, err := s.pair(s.hostnames[0])
+	if err != nil || !after.Equal(before) {
+		t.Errorf("a broken file changed the certificate: %v", err)
+	}
+
+	s.hostnames = append(s.hostnames, "after."+zone)
+	s.write(t)
+	s.deployed(t, s.hostnames...)
+	eventually(t, func() error {
+		if r := s.report(t); r.Daemon == nil || r.Daemon.ConfigError != "" {
+			return fmt.Errorf("status says of the daemon: %+v", r.Daemon)
+		}
+		return nil
+	})
+	d.stop(t)
+}
+
+// renewBroken runs renew, which must refuse a configuration with mistakes as wrong usage.
+func (s *site) renewBroken(t *testing.T) {
+	t.Helper()
+	if r := s.command(t, "renew"); r.status != exitUsage {
+		t.Errorf("renew with a broken file ends with %d:\n%s", r.status, r.stderr)
+	}
+}
