@@ -66,7 +66,7 @@ func TestBadCA(t *testing.T) {
 			}
 			well.Store(true)
 			if !tt.itself {
-				s.renewed(t, "--force", s.hostnames[0])
+				s.renewed(t, s.hostnames[0])
 			}
 			s.deployed(t, s.hostnames...)
 			d.stop(t)
@@ -94,7 +94,7 @@ func TestCAComesBack(t *testing.T) {
 	}
 	old := s.root
 	s.startCA(t, testbed.CAConfig{Listen: addr, DNS: s.bind.Addr()})
-	s.renewed(t, "--force", "b."+zone)
+	s.renewed(t, "b."+zone)
 	s.deployed(t, "b."+zone)
 	s.root = old
 	s.deployed(t, "a."+zone)
@@ -131,7 +131,7 @@ func TestBadServers(t *testing.T) {
 	}
 	s.providers = []string{patient, other}
 	s.write(t)
-	s.renewed(t, "--force", "a."+zone)
+	s.renewed(t, "a."+zone)
 	s.deployed(t, "a."+zone)
 
 	if err := s.bind.Kill(0); err != nil {
@@ -145,7 +145,7 @@ func TestBadServers(t *testing.T) {
 	if err := s.bind.Restart(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}
-	s.renewed(t, "--force", "b."+zone)
+	s.renewed(t, "b."+zone)
 	s.deployed(t, s.hostnames...)
 	d.stop(t)
 	s.clean(t, zone)

@@ -164,7 +164,6 @@ type losing struct {
 
 	mu   sync.Mutex
 	seen int
-	base http.RoundTripper
 }
 
 // over returns the same fault on the way of another transport; they count together.
