@@ -89,6 +89,9 @@ type Manager struct {
 	cfg      Config
 	snapshot atomic.Pointer[Snapshot]
 
+	probing sync.Mutex // guards probed, and is held during a probe
+	probed  time.Time  // when the storage was last seen to take something
+
 	mu       sync.RWMutex
 	lifetime map[string]lifetime // of the certificates that there are, for their urgency
 	failing  map[string]bool

@@ -20,8 +20,7 @@ const longestWait = 7 * 24 * time.Hour
 // obtain gets a certificate from the first of the certificate's CAs that gives one, and saves it. A CA that said when to
 // ask again isn't asked before that.
 func (j *job) obtain(ctx context.Context, why string) error {
-	// On a disk that is full or read-only no CA is asked: it would be at every attempt, for an order that is lost at once.
-	if err := j.saveState(ctx, j.state); err != nil {
+	if err := j.probe(ctx); err != nil {
 		return err
 	}
 	begin := time.Now()
@@ -71,6 +70,24 @@ func (j *job) askAfter() (first time.Time) {
 		}
 	}
 	return first
+}
+
+// probeAge is how long a disk that took a state is trusted to take the next one.
+const probeAge = 5 * time.Second
+
+// probe finds out whether anything can be remembered. On a disk that is full or read-only no CA is asked: it would be at
+// every attempt, for an order that is lost at once. Many certificates that begin together share one probe.
+func (j *job) probe(ctx context.Context) error {
+	j.probing.Lock()
+	defer j.probing.Unlock()
+	if now := time.Now(); now.Sub(j.probed) < probeAge {
+		return nil
+	}
+	if err := j.saveState(ctx, j.state); err != nil {
+		return err
+	}
+	j.probed = time.Now()
+	return nil
 }
 
 // anotherMayHelp reports whether a failure is one CA's: our own servers fail alike for all of them.
