@@ -157,7 +157,7 @@ func (d *daemonProcess) schedule(ctx context.Context) error {
 		return stateDirHint(d.settings.StateDir, err)
 	}
 	if err := saveRoster(ctx, d.store, d.settings.Certificates); err != nil {
-		return stateDirHint(d.settings.StateDir, err)
+		d.logger.Error("the list of certificates can't be saved; status can't show it while the configuration has mistakes", "err", err)
 	}
 	d.scheduler.SetSchedule(d.settings.schedule)
 	d.scheduler.Set(items)

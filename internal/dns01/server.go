@@ -50,7 +50,7 @@ type item struct {
 
 // expect adds an item and makes the server's goroutine look at once.
 func (s *watched) expect(it *item, tasks *tasks) {
-	it.last, it.wake = "not asked yet", s.wake
+	it.last, it.wake = "hasn't answered yet", s.wake
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.items = append(s.items, it)
