@@ -43,12 +43,11 @@ func TestStorageFaults(t *testing.T) {
 					t.Parallel()
 					w := newWorld(t)
 					p := w.start()
-					s := p.store
-					s.Op, s.Prefix, s.Skip, s.Effect, s.Dies = row.op, row.prefix, row.skip, effect, dies
+					p.store.breaks(fault{Op: row.op, Prefix: row.prefix, Skip: row.skip, Effect: effect, Dies: dies})
 					_, _ = p.Reconcile(p.ctx, name)
 					p.end()
-					if !s.hit() {
-						t.Fatalf("the fault didn't happen; writes were %v", s.written())
+					if !p.store.hit() {
+						t.Fatalf("the fault didn't happen; writes were %v", p.store.written())
 					}
 					orders := row.orders
 					if effect {
@@ -183,11 +182,10 @@ func TestCrashWhileRenewing(t *testing.T) {
 	old, _ := p.bundle()
 
 	p = w.start()
-	s := p.store
-	s.Op, s.Prefix, s.Effect, s.Dies = "Save", "bundles/", true, true
+	p.store.breaks(fault{Op: "Save", Prefix: "bundles/", Effect: true, Dies: true})
 	_, _ = p.Reconcile(p.ctx, name)
 	p.end()
-	if b, _ := w.start().bundle(); !s.hit() || b.Key == old.Key {
+	if b, _ := w.start().bundle(); !p.store.hit() || b.Key == old.Key {
 		t.Fatal("it didn't renew")
 	}
 	w.heals(w.cas[0], 2)

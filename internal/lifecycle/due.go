@@ -54,11 +54,10 @@ func (j *job) issueIfDue(ctx context.Context) error {
 		j.state.Wish, j.state.Issue = mark, Trouble{}
 		return nil
 	}
-	if now.Before(j.state.Issue.RetryAt) && !changed && j.insist == onSchedule {
-		return &WaitingError{Last: j.state.Issue}
-	}
 	if changed || j.insist == forced {
 		j.state.AskAfter = nil
+	} else if j.waits(now) {
+		return &WaitingError{Last: j.state.Issue}
 	}
 	err := j.obtain(ctx, why)
 	if ctx.Err() != nil && err != nil {
@@ -75,6 +74,11 @@ func (j *job) issueIfDue(ctx context.Context) error {
 	j.cfg.Logger.Warn("certificate not issued", "certificate", j.cert.Name, "why_due", why, "failures", j.state.Issue.Failures,
 		"retry", retry.UTC().Format(time.RFC3339), "err", err)
 	return err
+}
+
+// waits reports whether the next try is still to come. For a person that is so only when no CA wants to be asked.
+func (j *job) waits(now time.Time) bool {
+	return now.Before(j.state.Issue.RetryAt) && (j.insist == onSchedule || now.Before(j.askAfter()))
 }
 
 // schedule says when to look again.

@@ -125,6 +125,31 @@ func TestWhatDoesNotWait(t *testing.T) {
 	}
 }
 
+// TestAPersonAndTheCA: a person may overrule our own back-off, but what the CA asked for only by force.
+func TestAPersonAndTheCA(t *testing.T) {
+	m := &moody{RetryAfter: "3600"}
+	m.Status.Store(http.StatusTooManyRequests)
+	w := newWorld(t, testbed.CAConfig{Wrap: m.wrap})
+	p := w.start()
+	p.fails("a bad day")
+	asked, before := m.asked.Load(), p.status().Issue
+	var waiting *WaitingError
+	if err := p.Retry(p.ctx, name); !errors.As(err, &waiting) || m.asked.Load() != asked {
+		t.Errorf("the CA was asked %d times, then %d times: %v", asked, m.asked.Load(), err)
+	}
+	if now := p.status().Issue; now != before {
+		t.Errorf("a try that asked nobody counts: %+v, then %+v", before, now)
+	}
+	p.edit(func(s *State) { s.AskAfter["one"] = time.Now() })
+	m.Status.Store(0)
+	if err := p.Retry(p.ctx, name); err != nil {
+		t.Error(err)
+	}
+	if err := p.Retry(p.ctx, name); err != nil || w.cas[0].NewOrders() != 1 {
+		t.Errorf("%v, and %d orders, though nothing was due", err, w.cas[0].NewOrders())
+	}
+}
+
 // TestRetryAfter says what is made of a CA's wish to be left alone.
 func TestRetryAfter(t *testing.T) {
 	for _, tt := range []struct {
@@ -214,15 +239,14 @@ func TestOwnFailureIsNoReasonForAnotherCA(t *testing.T) {
 func TestFullDisk(t *testing.T) {
 	w := newWorld(t)
 	p := w.start()
-	full := p.store
-	full.Op, full.Always = "SaveLazily", true
+	p.store.breaks(fault{Op: "SaveLazily", Always: true})
 	for range 3 {
 		p.fails(errFault.Error())
 	}
 	if asked := w.cas[0].Requests(); len(asked) > 0 || p.Failing() != 1 {
 		t.Errorf("the CA was asked %v; %d are failing", asked, p.Failing())
 	}
-	full.Op = ""
+	p.store.breaks(fault{})
 	p.look()
 	w.live(w.cas[0])
 	if p.Failing() != 0 {
@@ -356,6 +380,10 @@ func TestCommandIsRunUntilItSucceeds(t *testing.T) {
 	if s := p.status(); s.Condition != Valid || len(s.Pending) != 0 {
 		t.Errorf("the status is %+v", s)
 	}
+	if err := os.Remove(program); err != nil {
+		t.Fatal(err)
+	}
+	w.start().look() // and not once more
 }
 
 func TestDriftIsPutRight(t *testing.T) {

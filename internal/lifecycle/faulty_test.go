@@ -15,52 +15,63 @@ var errFault = errors.New("a fault on purpose")
 // refuseAll is for testbed.DNS.OnUpdate: nobody may change anything.
 func refuseAll(*dns.Msg) (rcode int, reply bool) { return dns.RcodeRefused, true }
 
+// fault says which calls of a Storage fail. The zero value lets all go well.
+type fault struct {
+	Op     string // that fails: Load, Save, SaveLazily or Delete
+	Prefix string // of the keys that fail
+	Skip   int    // so many of the calls go well before
+	Always bool   // all later ones fail too
+	Effect bool   // the failing call takes effect
+	Dies   bool   // the process dies there
+}
+
 // faulty is a Storage that fails at some calls, as a full disk does or a process that dies there.
 type faulty struct {
 	Storage
-
-	Op      string // that fails: Load, Save, SaveLazily or Delete
-	Prefix  string // of the keys that fail
-	Skip    int    // so many of the calls go well before
-	Always  bool   // all later ones fail too
-	Effect  bool   // the failing call takes effect
-	Dies    bool   // the process dies there
 	Die     func()
 	OnLoad  func(key string)
 	Locking func(name string) // Lock was called and may wait
 
 	mu      sync.Mutex
-	hits    int
+	fault   fault
+	hits    int // calls that the fault is for
 	dead    bool
 	unlocks []func()
 	writes  []string // "Save KEY", in their order
 }
 
+// breaks makes the calls fail that the fault is for, from now on.
+func (f *faulty) breaks(with fault) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fault, f.hits = with, 0
+}
+
 // call says whether a call takes effect and what it returns.
 func (f *faulty) call(op, key string) (effect bool, err error) {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	if op != "Load" {
 		f.writes = append(f.writes, op+" "+key)
 	}
 	if f.dead {
-		f.mu.Unlock()
 		return false, errFault
 	}
-	hit := f.Op == op && strings.HasPrefix(key, f.Prefix)
-	if hit {
-		f.hits++
-		hit = f.hits == f.Skip+1 || f.Always && f.hits > f.Skip
-	}
-	f.mu.Unlock()
-	if !hit {
+	if f.fault.Op != op || !strings.HasPrefix(key, f.fault.Prefix) {
 		return true, nil
 	}
-	return f.Effect, errFault
+	if f.hits++; f.hits == f.fault.Skip+1 || f.fault.Always && f.hits > f.fault.Skip {
+		return f.fault.Effect, errFault
+	}
+	return true, nil
 }
 
 // after ends a call that failed on purpose.
 func (f *faulty) after(err error) error {
-	if err != nil && f.Dies {
+	f.mu.Lock()
+	dies := err != nil && f.fault.Dies
+	f.mu.Unlock()
+	if dies {
 		f.Die()
 	}
 	return err
@@ -80,7 +91,7 @@ func (f *faulty) die() {
 func (f *faulty) hit() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.hits > f.Skip
+	return f.hits > f.fault.Skip
 }
 
 // written returns what was written since the last time.

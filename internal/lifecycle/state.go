@@ -117,6 +117,9 @@ func (s *State) mend(now time.Time) {
 	if s.NextLook.After(now.Add(2 * lookInterval)) {
 		s.NextLook = time.Time{}
 	}
+	if s.Issue.At.After(ahead) {
+		s.AskAfter = nil // noted by the same clock
+	}
 	for _, t := range []*Trouble{&s.Issue, &s.Deploy} {
 		if t.At.After(ahead) || t.RetryAt.After(ahead.Add(longestWait)) {
 			t.RetryAt = time.Time{}

@@ -76,7 +76,7 @@ func TestUnreadableBundle(t *testing.T) {
 	p := w.start()
 	p.look()
 	_, old := p.bundle()
-	p.store.Op, p.store.Prefix, p.store.Always = "Load", "bundles/", true
+	p.store.breaks(fault{Op: "Load", Prefix: "bundles/", Always: true})
 	begin := time.Now()
 	if next := p.fails(errFault.Error()); next.Before(begin.Add(brokenRetry)) || next.After(time.Now().Add(2*brokenRetry)) {
 		t.Errorf("the next look is in %v", time.Until(next))
@@ -88,17 +88,17 @@ func TestUnreadableBundle(t *testing.T) {
 		t.Error("a certificate was ordered, though the old one is good for long")
 	}
 
-	p.store.Op = ""
+	p.store.breaks(fault{})
 	p.look()
 	if s := p.status(); s.Condition != Valid || s.Issue != (Trouble{}) || p.Failing() != 0 {
 		t.Errorf("readable again, the status is %+v", s)
 	}
 
-	p.store.Op = "Load"
+	p.store.breaks(fault{Op: "Load", Prefix: "bundles/", Always: true})
 	now := time.Now()
 	p.edit(func(s *State) { s.RenewAt, s.Leaf.NotAfter = now.Add(-20*24*time.Hour), now.Add(10*24*time.Hour) })
 	p.look()
-	p.store.Op = ""
+	p.store.breaks(fault{})
 	if _, leaf := p.bundle(); leaf.Equal(old) || !w.live(w.cas[0]).Equal(leaf) {
 		t.Error("close to its expiry it wasn't replaced")
 	}
@@ -111,7 +111,7 @@ func TestUnreadableOrder(t *testing.T) {
 	p.fails("REFUSED")
 	w.dns.OnUpdate(nil)
 	p.retryNow()
-	p.store.Op, p.store.Prefix, p.store.Always = "Load", "orders/", true
+	p.store.breaks(fault{Op: "Load", Prefix: "orders/", Always: true})
 	p.look()
 	w.live(w.cas[0])
 }
@@ -155,7 +155,7 @@ func TestItems(t *testing.T) {
 	// One state that the disk doesn't give keeps no other certificate from being looked at.
 	p.certificate += "\n[[certificate]]\nname = \"mail\"\nhostnames = [\"mail.example.test\"]"
 	p = w.start()
-	p.store.Op, p.store.Prefix, p.store.Always = "Load", stateObject(name), true
+	p.store.breaks(fault{Op: "Load", Prefix: stateObject(name), Always: true})
 	if items, err := p.Items(t.Context()); err != nil || len(items) != 2 {
 		t.Errorf("with a state that can't be read: %v, %v", items, err)
 	}
@@ -211,8 +211,8 @@ func TestMend(t *testing.T) {
 		{"a good state stays", func(*State) {}, func(*State) {}},
 		{"a second ahead is no other clock", func(s *State) { s.Issue.At = now.Add(time.Second) }, func(s *State) { s.Issue.At = now.Add(time.Second) }},
 		{"a next look in years", func(s *State) { s.NextLook = far }, func(s *State) { s.NextLook = time.Time{} }},
-		{"a failure in years", func(s *State) { s.Issue.At, s.Issue.RetryAt = far, far.Add(time.Minute) }, func(s *State) { s.Issue.At, s.Issue.RetryAt = far, time.Time{} }},
-		{"a failure in an hour", func(s *State) { s.Issue.At = soon }, func(s *State) { s.Issue.At, s.Issue.RetryAt = soon, time.Time{} }},
+		{"a failure in years", func(s *State) { s.Issue.At, s.Issue.RetryAt = far, far.Add(time.Minute) }, func(s *State) { s.Issue.At, s.Issue.RetryAt, s.AskAfter = far, time.Time{}, nil }},
+		{"a failure in an hour", func(s *State) { s.Issue.At = soon }, func(s *State) { s.Issue.At, s.Issue.RetryAt, s.AskAfter = soon, time.Time{}, nil }},
 		{"a next try in years", func(s *State) { s.Issue.RetryAt = far }, func(s *State) { s.Issue.RetryAt = time.Time{} }},
 		{"a failed deployment in years", func(s *State) { s.Deploy.At, s.Deploy.RetryAt = far, far }, func(s *State) { s.Deploy.At = far }},
 		{"a moment chosen in years", func(s *State) { s.ARI.ChosenAt = far }, func(s *State) { s.ARI = Suggestion{} }},
