@@ -112,6 +112,7 @@ type orders struct {
 }
 
 func (o *orders) Keep(_ context.Context, order issuer.OpenOrder) error {
+	order.Hostnames = slices.Clone(order.Hostnames)
 	o.Open = &order
 	return nil
 }
@@ -308,7 +309,7 @@ func TestResume(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			keep := &orders{}
-			request := issuer.Request{Hostnames: []string{"r.example.test"}, Orders: keep}
+			request := issuer.Request{Hostnames: []string{"r.example.test", "q.example.test"}, Orders: keep}
 			request.Progress = func(s issuer.Step) { tt.die(w, cancel, s) }
 			_, _ = w.Obtain(ctx, request) // the last row has got its certificate, and loses it
 			if keep.Open == nil {
@@ -317,6 +318,7 @@ func TestResume(t *testing.T) {
 			w.restart(t)
 			resumed := false
 			request.Open = keep.Open
+			slices.Reverse(request.Hostnames) // their order in the configuration means nothing
 			request.Progress = func(s issuer.Step) { resumed = resumed || s.Name == issuer.Resumed }
 			b, err := w.Obtain(t.Context(), request)
 			if err != nil {

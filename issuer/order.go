@@ -48,7 +48,7 @@ type OpenOrder struct {
 // fits reports whether the order is for what is wanted now.
 func (o *OpenOrder) fits(req Request, account string) bool {
 	return o.Account == account && o.KeyType == req.KeyType && o.Profile == req.Profile &&
-		slices.Equal(o.Hostnames, req.Hostnames)
+		slices.Equal(slices.Sorted(slices.Values(o.Hostnames)), slices.Sorted(slices.Values(req.Hostnames)))
 }
 
 // Step is what just happened to an order. Have and Want count servers, for the step Seen.
