@@ -107,7 +107,7 @@ func split(path string) (kind, id string) {
 // awaitCertificate returns when the order has its certificate and others can replace it, or soon if that fails.
 func (g *guard) awaitCertificate(id string) {
 	order := g.store.GetOrderByID(id)
-	for range 2000 {
+	for range 40000 {
 		order.RLock()
 		cert := order.CertificateObject
 		order.RUnlock()
@@ -116,7 +116,7 @@ func (g *guard) awaitCertificate(id string) {
 				return
 			}
 		}
-		time.Sleep(time.Millisecond)
+		time.Sleep(50 * time.Microsecond)
 	}
 }
 
