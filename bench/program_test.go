@@ -138,12 +138,12 @@ func countFsyncs(b *testing.B, name string, args ...string) (int, bool) {
 		return 0, false
 	}
 	trace := filepath.Join(b.TempDir(), "trace")
-	strace := []string{"-f", "-e", "trace=fsync,fdatasync", "-e", "signal=none", "-o", trace, name}
+	strace := []string{"-f", "-e", "trace=fsync,fdatasync,syncfs", "-e", "signal=none", "-o", trace, name}
 	runProgram(b, "strace", append(strace, args...)...)
 	data, err := os.ReadFile(trace)
 	if err != nil {
 		b.Fatal(err)
 	}
 	// A call that another thread interrupts has two lines; the second has no parenthesis after the name.
-	return strings.Count(string(data), "fsync(") + strings.Count(string(data), "fdatasync("), true
+	return strings.Count(string(data), "fsync(") + strings.Count(string(data), "fdatasync(") + strings.Count(string(data), "syncfs("), true
 }

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
+
+	"autocertd/internal/durable"
 )
 
 const (
@@ -32,7 +34,8 @@ type disk struct {
 	// before, if set, is called ahead of each change and can refuse it. Tests count, fail and die here.
 	before func(op, path string) error
 
-	dirs sync.Mutex // held while directories are created: certificates share parents
+	dirs   sync.Mutex // held while directories are created: certificates share parents
+	syncer durable.Syncer
 }
 
 // do makes one change; op and path name it.
@@ -85,18 +88,36 @@ func (d *disk) mkdir(dir string) error {
 	})
 }
 
-// create writes a new file durably. It is 0600 until it has its owner, so that nobody else reads a key meanwhile.
-func (d *disk) create(path string, f file, o owner) error {
-	return d.do("create", path, func() (err error) {
-		w, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-		if err != nil {
-			return err
-		}
-		defer func() {
+// create writes new files into a folder and waits for the disk once all are written: file systems with a journal commit
+// them together then, and not one by one.
+func (d *disk) create(dir string, o owner, files ...file) (err error) {
+	written := make([]*os.File, 0, len(files))
+	defer func() {
+		for _, w := range written {
 			if cerr := w.Close(); err == nil {
 				err = cerr
 			}
-		}()
+		}
+	}()
+	for _, f := range files {
+		w, err := d.createOne(filepath.Join(dir, f.name), f, o)
+		if w != nil {
+			written = append(written, w)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return d.syncFiles(written...)
+}
+
+// createOne writes a new file. It is 0600 until it has its owner, so that nobody else reads a key meanwhile. The caller
+// closes the file that is returned, on failure too.
+func (d *disk) createOne(path string, f file, o owner) (w *os.File, err error) {
+	err = d.do("create", path, func() error {
+		if w, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
+			return err
+		}
 		if _, err := w.Write(f.data); err != nil {
 			return err
 		}
@@ -105,11 +126,9 @@ func (d *disk) create(path string, f file, o owner) error {
 				return err
 			}
 		}
-		if err := w.Chmod(f.mode); err != nil {
-			return err
-		}
-		return d.do("fsync", path, w.Sync)
+		return w.Chmod(f.mode)
 	})
+	return w, err
 }
 
 // touch creates an empty file, or leaves the one that is there.
@@ -125,30 +144,38 @@ func (d *disk) touch(path string) error {
 
 // replace writes a file beside path and renames it over whatever stands there. The folder isn't synced yet.
 func (d *disk) replace(path string, f file, o owner) error {
-	return d.swap(path, func(tmp string) error { return d.create(tmp, f, o) })
+	return d.swap(path, func(tmp string) error {
+		f.name = filepath.Base(tmp)
+		return d.create(filepath.Dir(tmp), o, f)
+	})
 }
 
 // link makes path a symbolic link, replacing whatever file or link stands there. The folder isn't synced yet.
 func (d *disk) link(target, path string) error {
-	return d.swap(path, func(tmp string) error {
-		return d.do("symlink", tmp, func() error { return os.Symlink(target, tmp) })
-	})
+	return d.swap(path, func(tmp string) error { return d.symlink(target, tmp) })
+}
+
+// symlink makes a symbolic link where nothing stands.
+func (d *disk) symlink(target, path string) error {
+	return d.do("symlink", path, func() error { return os.Symlink(target, path) })
 }
 
 // swap lets build make the new path beside the old one, and puts it in place by one rename. The temporary name is always the
 // same, so that what a crash left there is removed by the next try.
 func (d *disk) swap(path string, build func(tmp string) error) error {
 	tmp := filepath.Join(filepath.Dir(path), ours+filepath.Base(path)+".tmp")
-	if err := d.remove(tmp); err != nil {
-		return err
+	if exists(tmp) {
+		if err := d.removeAll(tmp); err != nil {
+			return err
+		}
 	}
 	err := build(tmp)
 	if err == nil {
 		err = d.do("rename", path, func() error { return os.Rename(tmp, path) })
 	}
 	if err != nil {
-		// A second failure here leaves the temporary file to the next try.
-		_ = os.Remove(tmp)
+		// A second failure here leaves what is temporary to the next try.
+		_ = os.RemoveAll(tmp)
 	}
 	return err
 }
@@ -172,16 +199,32 @@ func (d *disk) removeAll(path string) error {
 	return d.do("remove", path, func() error { return os.RemoveAll(path) })
 }
 
-// sync makes the names in a folder durable.
-func (d *disk) sync(dir string) error {
-	return d.do("fsync", dir, func() error {
+// sync makes the names in folders durable.
+func (d *disk) sync(dirs ...string) error {
+	opened := make([]*os.File, 0, len(dirs))
+	defer func() {
+		for _, f := range opened {
+			f.Close()
+		}
+	}()
+	for _, dir := range dirs {
 		f, err := os.Open(dir)
 		if err != nil {
 			return err
 		}
-		defer f.Close()
-		return f.Sync()
-	})
+		opened = append(opened, f)
+	}
+	return d.syncFiles(opened...)
+}
+
+// syncFiles waits for the disk, once for all of the files.
+func (d *disk) syncFiles(files ...*os.File) error {
+	for _, f := range files {
+		if err := d.do("fsync", f.Name(), func() error { return nil }); err != nil {
+			return err
+		}
+	}
+	return d.syncer.Sync(files...)
 }
 
 // same reports whether the file at path is a regular one with the wanted content, mode and owner. It looks before it opens:

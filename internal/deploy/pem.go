@@ -82,11 +82,48 @@ func (v *versioned) linked(name string) (bool, error) {
 	return target == current+"/"+name, err
 }
 
-// write builds a new version and switches to it.
+// write makes the directory, or builds a new version in it and switches to it.
 func (v *versioned) write() error {
-	if err := v.disk.makeDir(v.dir); err != nil {
+	if !exists(v.dir) {
+		return v.writeFirst()
+	}
+	return v.writeNext()
+}
+
+// writeFirst builds the whole directory beside its place. It appears complete, or not at all.
+func (v *versioned) writeFirst() error {
+	parent := filepath.Dir(v.dir)
+	if err := v.disk.makeDir(parent); err != nil {
 		return err
 	}
+	if err := v.disk.swap(v.dir, func(tmp string) error {
+		if err := v.disk.mkdir(tmp); err != nil {
+			return err
+		}
+		w := *v
+		w.dir = tmp
+		version, err := w.build()
+		if err != nil {
+			return err
+		}
+		if err := v.disk.symlink(version, w.path(current)); err != nil {
+			return err
+		}
+		for _, f := range v.files {
+			if err := v.disk.symlink(current+"/"+f.name, w.path(f.name)); err != nil {
+				return err
+			}
+		}
+		return v.disk.sync(tmp)
+	}); err != nil {
+		return err
+	}
+	// A power failure before this line may take the directory away, whole. The next look then makes it again.
+	return v.disk.sync(parent)
+}
+
+// writeNext builds a new version and switches to it.
+func (v *versioned) writeNext() error {
 	previous, err := linkTarget(v.path(current))
 	if err != nil {
 		return err
@@ -137,10 +174,8 @@ func (v *versioned) build() (version string, err error) {
 			_ = v.disk.removeAll(folder)
 		}
 	}()
-	for _, f := range v.files {
-		if err := v.disk.create(filepath.Join(folder, f.name), f, v.owner); err != nil {
-			return "", err
-		}
+	if err := v.disk.create(folder, v.owner, v.files...); err != nil {
+		return "", err
 	}
 	if v.marked {
 		if err := v.disk.touch(filepath.Join(folder, pendingName)); err != nil {

@@ -303,6 +303,7 @@ func TestShared(t *testing.T) {
 		for i := range errs {
 			wg.Go(func() { errs[i] = deploy(i + 1) })
 		}
+		time.Sleep(10 * time.Second)
 		synctest.Wait() // all wait for the second reload, whose turn hasn't come
 		g.Release <- nil
 		<-g.Begun

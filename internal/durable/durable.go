@@ -4,7 +4,6 @@ package durable
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -22,13 +21,17 @@ const (
 type File struct {
 	Mode fs.FileMode          // permission bits; 0 means 0600
 	Own  func(*os.File) error // sets owner and group before the name appears; nil leaves them
-	Lazy bool                 // skips both fsyncs: after a power loss the old content, the new, or none may be there
+	Lazy bool                 // waits for no disk: after a power loss the old content, the new, or none may be there
+	Sync *Syncer              // waits for the disk together with others; nil: alone
 }
 
 // Write replaces the file at path by data. When it returns nil and Lazy isn't set, the new content survives a power loss.
 //
 // Dying before the rename leaves the old file and a temporary beside it; dying after it leaves the new file.
 func (f File) Write(path string, data []byte) (err error) {
+	if f.Sync == nil {
+		f.Sync = new(Syncer)
+	}
 	dir := filepath.Dir(path)
 	tmp, err := os.CreateTemp(dir, tempPattern) // 0600 from the first byte
 	if err != nil {
@@ -51,7 +54,7 @@ func (f File) Write(path string, data []byte) (err error) {
 	if f.Lazy {
 		return nil
 	}
-	return SyncDir(dir)
+	return f.Sync.SyncDir(dir)
 }
 
 // fill writes the content and everything that must be right before the file gets its name.
@@ -72,19 +75,7 @@ func (f File) fill(tmp *os.File, data []byte) error {
 	if f.Lazy {
 		return nil
 	}
-	return tmp.Sync()
-}
-
-// SyncDir makes the names in a folder durable.
-func SyncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	if err := d.Sync(); err != nil {
-		return errors.Join(fmt.Errorf("fsync of %s: %w", dir, err), d.Close())
-	}
-	return d.Close()
+	return f.Sync.Sync(tmp)
 }
 
 // RemoveStale removes temporaries below root that are older than age: what writes that died have left.

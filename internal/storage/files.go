@@ -28,6 +28,7 @@ const (
 type Files struct {
 	root    string
 	command string // how this process names itself to those who find its locks
+	syncer  durable.Syncer
 }
 
 // OpenFiles opens the state directory, which is made when it is missing. command is what others are told of a lock's
@@ -66,7 +67,7 @@ func (f *Files) Load(_ context.Context, key string) ([]byte, error) {
 
 // Save implements Store.
 func (f *Files) Save(_ context.Context, key string, data []byte) error {
-	return f.write(key, data, durable.File{})
+	return f.write(key, data, durable.File{Sync: &f.syncer})
 }
 
 // SaveLazily implements Store.
@@ -98,7 +99,7 @@ func (f *Files) makeFolder(dir string) error {
 	}
 	for dir != f.root {
 		dir = filepath.Dir(dir)
-		if err := durable.SyncDir(dir); err != nil {
+		if err := f.syncer.SyncDir(dir); err != nil {
 			return err
 		}
 	}
@@ -181,19 +182,22 @@ func (f *Files) lock(name string) (*flock.Flock, error) {
 }
 
 // held notes the holder in the lock's file and returns what releases it. The file stays: removing it would let two
-// processes hold locks on two files of one name. The note is a help for people only, so its failures don't matter.
+// processes hold locks on two files of one name. The note stays too, since it is read only while the lock is held. It is a
+// help for people, so its failures don't matter.
 func (f *Files) held(lock *flock.Flock) func() {
 	note, _ := json.Marshal(Holder{PID: os.Getpid(), Command: f.command, Since: time.Now().UTC().Truncate(time.Second)})
-	_ = os.WriteFile(lock.Path(), note, 0o600)
-	return func() {
-		_ = os.Truncate(lock.Path(), 0)
-		_ = lock.Unlock()
+	// Written over the note before, whose end may be left: cutting it off costs more than all the rest.
+	if w, err := os.OpenFile(lock.Path(), os.O_WRONLY, 0); err == nil {
+		_, _ = w.Write(note)
+		_ = w.Close()
 	}
+	return func() { _ = lock.Unlock() }
 }
 
 func readHolder(path string) (h Holder) {
-	if note, err := os.ReadFile(path); err == nil {
-		_ = json.Unmarshal(note, &h)
+	if note, err := os.Open(path); err == nil {
+		_ = json.NewDecoder(note).Decode(&h) // the first value only
+		_ = note.Close()
 	}
 	return h
 }
