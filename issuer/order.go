@@ -102,7 +102,7 @@ func (i *Issuer) Obtain(ctx context.Context, req Request) (*Bundle, error) {
 	defer solution.Remove()
 	req.Profile = cmp.Or(req.Profile, i.cfg.Profile)
 	o := &order{Issuer: i, req: req}
-	if err := i.withSlot(ctx, func() error { return o.begin(ctx) }); err != nil {
+	if err := o.begin(ctx); err != nil {
 		return nil, err
 	}
 	if records := o.records(); len(records) > 0 {
@@ -136,23 +136,30 @@ func (o *order) progress(s Step) {
 }
 
 // begin resumes or makes the order and fetches its authorizations.
-func (o *order) begin(ctx context.Context) (err error) {
-	if o.account, err = o.acmeAccount(ctx); err != nil {
-		return err
-	}
-	resumed, err := o.resume(ctx)
+func (o *order) begin(ctx context.Context) error {
+	var resumed bool
+	err := o.withSlot(ctx, func() (err error) {
+		if o.account, err = o.acmeAccount(ctx); err != nil {
+			return err
+		}
+		if resumed, err = o.resume(ctx); err != nil || resumed {
+			return err
+		}
+		return o.create(ctx)
+	})
 	if err != nil {
 		return err
 	}
 	if !resumed {
-		if err := o.create(ctx); err != nil {
+		// While this waits for the disk, another order may talk to the CA.
+		if err := o.keep(ctx); err != nil {
 			return err
 		}
 	}
 	if o.state.Status != acme.StatusPending {
 		return nil
 	}
-	return o.authorize(ctx)
+	return o.withSlot(ctx, func() error { return o.authorize(ctx) })
 }
 
 // resume goes on with the order of an earlier attempt. It reports false when there is none, or none of use any more.
@@ -186,8 +193,8 @@ func (o *order) resume(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-// create makes a new order and remembers it, with the key, before anything else happens. Dying between the CA's answer
-// and Keep leaves an order at the CA that nobody knows; it expires by itself.
+// create makes a key and a new order. Dying between the CA's answer and the end of keep leaves an order at the CA that
+// nobody knows; it expires by itself.
 func (o *order) create(ctx context.Context) (err error) {
 	if o.key, err = newKey(o.req.KeyType); err != nil {
 		return err
@@ -208,7 +215,12 @@ func (o *order) create(ctx context.Context) (err error) {
 	if o.state, err = o.newOrder(noting, want); err != nil {
 		return o.failed("order", noted, err)
 	}
-	err = o.req.Orders.Keep(ctx, OpenOrder{URL: o.state.Location, Account: o.account.Location, Hostnames: o.req.Hostnames,
+	return nil
+}
+
+// keep remembers the new order, with the key, before anything else happens to it.
+func (o *order) keep(ctx context.Context) error {
+	err := o.req.Orders.Keep(ctx, OpenOrder{URL: o.state.Location, Account: o.account.Location, Hostnames: o.req.Hostnames,
 		KeyType: o.req.KeyType, Profile: o.req.Profile, Key: string(o.keyPEM), Created: time.Now().UTC()})
 	if err != nil {
 		return err
