@@ -78,7 +78,8 @@ func (j *job) issueIfDue(ctx context.Context) error {
 
 // waits reports whether the next try is still to come. For a person that is so only when no CA wants to be asked.
 func (j *job) waits(now time.Time) bool {
-	return now.Before(j.state.Issue.RetryAt) && (j.insist == onSchedule || now.Before(j.askAfter()))
+	onSchedule := j.insist == onSchedule && !j.snapshot.mayHaveMended(j.state.Issue)
+	return now.Before(j.state.Issue.RetryAt) && (onSchedule || now.Before(j.askAfter()))
 }
 
 // schedule says when to look again.

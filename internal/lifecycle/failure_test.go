@@ -77,6 +77,38 @@ func TestFailureIsRemembered(t *testing.T) {
 	}
 }
 
+// TestReloadRetries mends what only a person can, and has the configuration read again.
+func TestReloadRetries(t *testing.T) {
+	w := newWorld(t)
+	w.dns.OnUpdate(refuseAll)
+	p := w.start()
+	p.fails("REFUSED")
+	w.dns.OnUpdate(nil)
+	p.reload()
+	if items, err := p.Items(p.ctx); err != nil || !items[0].Due.IsZero() {
+		t.Errorf("it isn't looked at at once: %v, %v", items, err)
+	}
+	if _, err := p.Reconcile(p.ctx, name); err != nil {
+		t.Error(err)
+	}
+	t.Run("not against the wish of a CA", func(t *testing.T) {
+		m := &moody{RetryAfter: "3600"}
+		m.Status.Store(http.StatusTooManyRequests)
+		w := newWorld(t, testbed.CAConfig{Wrap: m.wrap})
+		p := w.start()
+		p.fails("a bad day")
+		asked := m.asked.Load()
+		p.reload()
+		if items, err := p.Items(p.ctx); err != nil || items[0].Due.IsZero() {
+			t.Errorf("it is looked at at once: %v, %v", items, err)
+		}
+		p.fails("next try at")
+		if m.asked.Load() != asked {
+			t.Error("the CA was asked")
+		}
+	})
+}
+
 func TestFailuresAddUp(t *testing.T) {
 	w := newWorld(t)
 	w.dns.OnUpdate(refuseAll)

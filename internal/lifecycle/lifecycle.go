@@ -34,6 +34,7 @@ type Snapshot struct {
 	Issuers      map[string]*issuer.Issuer // of those
 	Window       scheduler.Window
 	Emergency    time.Duration
+	Reloaded     time.Time // when a running daemon took it over; zero for the first
 }
 
 // NewSnapshot takes what it needs of a configuration.
@@ -54,6 +55,12 @@ func NewSnapshot(cfg *config.Config, issuers map[string]*issuer.Issuer, window s
 		s.CAs[ca.Name] = ca
 	}
 	return s
+}
+
+// mayHaveMended reports whether a person who had the configuration read again may have removed the cause of a failure. It
+// doesn't count for failures that a CA counts.
+func (s *Snapshot) mayHaveMended(t Trouble) bool {
+	return t.Failures > 0 && !t.AtCA && t.At.Before(s.Reloaded)
 }
 
 // outputs returns where the files of a certificate go.
@@ -150,7 +157,8 @@ func (m *Manager) fail(name string) {
 }
 
 // Items returns when each certificate of the snapshot is to be looked at, from the saved states: at once when it is new,
-// when its configuration isn't what was last acted on, or when its state can't be read, which is told then.
+// when its configuration isn't what was last acted on, when it failed for a reason that a person may just have mended, or
+// when its state can't be read, which is told then.
 func (m *Manager) Items(ctx context.Context) ([]scheduler.Item, error) {
 	snapshot, now := m.snapshot.Load(), time.Now()
 	items := make([]scheduler.Item, 0, len(snapshot.Certificates))
@@ -161,6 +169,7 @@ func (m *Manager) Items(ctx context.Context) ([]scheduler.Item, error) {
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
 		case err != nil: // it is this certificate's problem alone
+		case snapshot.mayHaveMended(state.Issue), snapshot.mayHaveMended(state.Deploy):
 		case state.Wish == snapshot.wish(cert):
 			state.mend(now)
 			item.Due = state.NextLook

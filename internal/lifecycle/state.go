@@ -13,6 +13,7 @@ import (
 	"autocertd/internal/config"
 	"autocertd/internal/deploy"
 	"autocertd/internal/storage"
+	"autocertd/issuer"
 )
 
 // State is what is remembered about one certificate. All of it can be found out again, so it is saved without waiting
@@ -51,11 +52,14 @@ type Trouble struct {
 	Error    string    `json:"error,omitempty"` // of the last
 	At       time.Time `json:"at,omitzero"`
 	RetryAt  time.Time `json:"retry_at,omitzero"`
+	// AtCA says that a CA had a part in the last failure. CAs count those, so that it isn't repeated without need.
+	AtCA bool `json:"at_ca,omitempty"`
 }
 
 // next is the trouble after one more failure.
 func (t Trouble) next(err error, now, retry time.Time) Trouble {
-	return Trouble{Failures: t.Failures + 1, Error: brief(err.Error()), At: now.UTC(), RetryAt: retry.UTC()}
+	_, atCA := errors.AsType[*issuer.Error](err)
+	return Trouble{Failures: t.Failures + 1, Error: brief(err.Error()), At: now.UTC(), RetryAt: retry.UTC(), AtCA: atCA}
 }
 
 // maxText bounds what is remembered of texts that others wrote. A CA may send megabytes.

@@ -151,7 +151,16 @@ func (p *process) end() {
 	}
 }
 
-// use reads the configuration and makes it the one that counts, as a start and a reload do.
+// reload reads the configuration again while the process runs.
+func (p *process) reload() {
+	p.Helper()
+	p.use()
+	snapshot := *p.snapshot.Load()
+	snapshot.Reloaded = time.Now()
+	p.Use(&snapshot)
+}
+
+// use reads the configuration and makes it the one that counts, as a start does.
 func (p *process) use() {
 	p.Helper()
 	p.write("config.toml", []byte(p.text()))
