@@ -21,6 +21,9 @@ const (
 	cloudflareMaxTTL = 24 * time.Hour
 )
 
+// hideTime is how long a record that was confirmed may be missing from Cloudflare's search, by our patience.
+const hideTime = 10 * time.Minute
+
 // cloudflareOptions are the keys of a provider of type cloudflare.
 type cloudflareOptions struct {
 	APIToken  secret.Secret `toml:"api_token"`
@@ -51,7 +54,7 @@ func newCloudflare(opts Options) (*Provider, error) {
 		// The API never redirects, and a token isn't to follow one.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	return &Provider{Client: &cloudflareClient{options: o, http: client}}, nil
+	return &Provider{Client: &cloudflareClient{options: o, http: client, recent: memory{keep: hideTime}}}, nil
 }
 
 // isToken reports whether s can stand in an Authorization header.
@@ -63,7 +66,10 @@ func isToken(s string) bool {
 type cloudflareClient struct {
 	options cloudflareOptions
 	http    cloudflare.HTTPClient
-	recent  recentRecords
+
+	// recent are the records that the API has confirmed lately. A search that doesn't show one of them lags behind; for
+	// any other record it is believed.
+	recent memory
 }
 
 // AppendRecords adds recs to the zone, with their TTL brought into the range that Cloudflare takes, and returns them.
@@ -74,7 +80,7 @@ func (c *cloudflareClient) AppendRecords(ctx context.Context, zone string, recs 
 			err = nil
 		}
 		if err == nil {
-			c.recent.add(libdns.AbsoluteName(rec.Name, zone), rec.Text)
+			c.recent.add(identity(rec, zone))
 		}
 		return err
 	})
@@ -88,16 +94,20 @@ func (c *cloudflareClient) DeleteRecords(ctx context.Context, zone string, recs 
 			// The library takes a failed lookup for an absent record; the call saw the difference.
 			err = api.err
 		}
+		if api.found { // so that the search has caught up: from now on it is believed
+			c.recent.remove(identity(rec, zone))
+		}
 		if refusedWith(err, codeNoRecord) {
 			err = nil // somebody else removed it after the lookup
-		} else if err == nil && len(removed) == 0 && c.recent.has(libdns.AbsoluteName(rec.Name, zone), rec.Text) {
+		} else if err == nil && len(removed) == 0 && c.recent.has(identity(rec, zone)) {
 			err = errHidden
-		}
-		if err == nil {
-			c.recent.remove(libdns.AbsoluteName(rec.Name, zone), rec.Text)
 		}
 		return err
 	})
+}
+
+func identity(rec libdns.TXT, zone string) string {
+	return libdns.AbsoluteName(rec.Name, zone) + " " + rec.Text
 }
 
 // writeOne adds or removes one record.
@@ -156,6 +166,9 @@ func (c *cloudflareClient) explain(err error, zone, name string) *Error {
 	case errors.Is(err, errBadReply):
 		e.Problem, e.retryable = fmt.Sprintf("Cloudflare's answer about %s in zone %s can't be understood: %v", name, zone, err), true
 		e.Hint = "perhaps a proxy answers in its place: curl -i https://api.cloudflare.com/client/v4/ips"
+	case isURL && urlErr.Timeout():
+		e.Problem, e.retryable = fmt.Sprintf("Cloudflare's API doesn't answer about %s in zone %s (timeout)", name, zone), true
+		e.Hint = "see whether it answers: curl -i https://api.cloudflare.com/client/v4/ips"
 	case isURL:
 		e.Problem, e.retryable = fmt.Sprintf("Cloudflare's API can't be reached: %v", urlErr.Err), true
 		e.Hint = "see whether it answers: curl -i https://api.cloudflare.com/client/v4/ips"

@@ -40,10 +40,13 @@ var (
 type cloudflareCall struct {
 	http cloudflare.HTTPClient
 	err  error // of the last request, since the library drops the error of a lookup before a removal
+
+	found bool // a search has shown a record, which is to be removed now
 }
 
 // Do sends the request and returns an answer only if it is a success.
 func (c *cloudflareCall) Do(req *http.Request) (*http.Response, error) {
+	c.found = req.Method == http.MethodDelete
 	for try := 1; ; try++ {
 		var resp *http.Response
 		resp, c.err = c.once(req)

@@ -47,11 +47,13 @@ func newNSUpdate(opts Options) (*Provider, error) {
 		program:  program{path: command, args: o.arguments(opts), env: environment(o.Env), timeout: timeout},
 		key:      key,
 		gss:      o.GSS,
+
+		selective: memory{keep: policyTime},
 	}
 	if o.GSS {
 		c.program.env = o.kerberosEnv(opts)
 	}
-	return &Provider{Client: c, Servers: servers, Timeout: timeout * time.Duration(len(servers))}, nil
+	return &Provider{Client: c, Servers: servers, Key: key.shared(), Timeout: timeout * time.Duration(len(servers))}, nil
 }
 
 // command returns the path of nsupdate.
@@ -132,6 +134,8 @@ type nsupdateClient struct {
 	program program
 	key     tsigKey // zero for GSS-TSIG and without a signature
 	gss     bool
+
+	selective memory // see diagnosis
 }
 
 // AppendRecords adds recs to the zone and returns them.

@@ -36,7 +36,7 @@ var nsupdateAnswer = regexp.MustCompile(`update failed: ([A-Z]+)(?:\(([A-Z]+)\))
 func (c *nsupdateClient) explain(ctx context.Context, server string, u update, failure nsupdateFailure) *Error {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
-	d := diagnosis{prober: prober{server: server, key: c.key}, update: u, err: failure}
+	d := diagnosis{prober: prober{server: server, key: c.key}, update: u, err: failure, selective: &c.selective}
 	text := failure.Error()
 	if _, exited := errors.AsType[*exec.ExitError](failure.err); !exited {
 		return d.notRun(c.program, text)

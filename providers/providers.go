@@ -59,6 +59,9 @@ type Provider struct {
 	// and know every change first. HTTP APIs have none.
 	Servers []string
 
+	// Key is what updates are signed with, for look-ups that must be answered from the same view. Nil without one.
+	Key *TSIGKey
+
 	// Timeout is how long one call may take, for providers that know better than their caller. Zero: they don't.
 	Timeout time.Duration
 }

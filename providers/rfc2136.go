@@ -33,7 +33,8 @@ func newRFC2136(opts Options) (*Provider, error) {
 	if err := errors.Join(serversErr, keyErr); err != nil {
 		return nil, err
 	}
-	return &Provider{Client: &rfc2136Client{failover: failover{servers: servers}, key: key}, Servers: servers}, nil
+	c := &rfc2136Client{failover: failover{servers: servers}, key: key, selective: memory{keep: policyTime}}
+	return &Provider{Client: c, Servers: servers, Key: key.shared()}, nil
 }
 
 // serverList returns host:port of every server, given as one or as several, and reports all mistakes.

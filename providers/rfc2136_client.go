@@ -17,7 +17,8 @@ const maxUpdate = 48 << 10
 // rfc2136Client writes to the first of its servers that can be reached.
 type rfc2136Client struct {
 	failover
-	key tsigKey
+	key       tsigKey
+	selective memory // see diagnosis
 }
 
 // update is one message: what to do with which records of which zone.
@@ -89,13 +90,19 @@ func (c *rfc2136Client) exchange(ctx context.Context, server string, u update) e
 	}
 	p := &rfc2136.Provider{Server: server, KeyName: c.key.name, KeyAlg: c.key.algorithm, Key: c.key.secret}
 	_, err := u.method(p, ctx, u.zone, asRecords(u.records))
-	if isTimeout(err) && ctx.Err() == nil {
+	if isTimeout(err) && !isDial(err) && ctx.Err() == nil {
 		_, err = u.method(p, ctx, u.zone, asRecords(u.records))
 	}
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
 	return c.diagnose(ctx, server, u, err)
+}
+
+// isDial reports whether there was no connection, so that nothing was sent.
+func isDial(err error) bool {
+	opErr, ok := errors.AsType[*net.OpError](err)
+	return ok && opErr.Op == "dial"
 }
 
 func isTimeout(err error) bool {

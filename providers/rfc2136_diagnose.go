@@ -17,11 +17,19 @@ import (
 // probeTime is how long the search for the cause of a failure may take in all.
 const probeTime = 5 * time.Second
 
+// policyTime is how long it is remembered that a server takes updates of a zone, though not all. Splitting a group is a
+// matter of seconds.
+const policyTime = time.Minute
+
 // diagnosis is one failed update and the server that can be asked about it.
 type diagnosis struct {
 	prober
 	update
 	err error // what the library reported
+
+	// selective remembers the servers and zones whose policy refused some records and not everything: while a group is
+	// split to find those, each of its refusals isn't looked into again.
+	selective *memory
 }
 
 // diagnose finds out why server didn't take u. NOTAUTH says the same for an unknown key, a wrong secret, a wrong clock and
@@ -29,7 +37,7 @@ type diagnosis struct {
 func (c *rfc2136Client) diagnose(ctx context.Context, server string, u update, err error) *Error {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
-	d := diagnosis{prober: prober{server: server, key: c.key}, update: u, err: err}
+	d := diagnosis{prober: prober{server: server, key: c.key}, update: u, err: err, selective: &c.selective}
 	rcode, answered := responseCode(err)
 	switch {
 	case errors.Is(err, dns.ErrAuth), rcode == dns.RcodeNotAuth:
@@ -128,9 +136,14 @@ func (d diagnosis) foreignZone(reply *dns.Msg, name string) *Error {
 
 // refused explains REFUSED: the policy forbids these records, or every update of the zone with this key.
 func (d diagnosis) refused(ctx context.Context) *Error {
-	reply, err := d.emptyUpdate(ctx, d.zone)
-	if err == nil && reply.Rcode == dns.RcodeRefused {
-		return d.refusedAll(ctx)
+	if at := d.server + " " + d.zone; !d.selective.has(at) {
+		reply, err := d.emptyUpdate(ctx, d.zone)
+		if err == nil && reply.Rcode == dns.RcodeRefused {
+			return d.refusedAll(ctx)
+		}
+		if err == nil && reply.Rcode == dns.RcodeSuccess {
+			d.selective.add(at)
+		}
 	}
 	policy := d.fails(
 		fmt.Sprintf("%s forbids TSIG key %q to write TXT at %s (REFUSED)", d.server, d.key.name, firstFew(d.names(), ", ")),
@@ -191,7 +204,7 @@ func (d diagnosis) answered(rcode int) *Error {
 // noAnswer explains why no answer came.
 func (d diagnosis) noAnswer() *Error {
 	host, port, _ := net.SplitHostPort(d.server)
-	opErr, isOp := errors.AsType[*net.OpError](d.err)
+	_, isOp := errors.AsType[*net.OpError](d.err)
 	dnsErr, isDNS := errors.AsType[*net.DNSError](d.err)
 	switch {
 	case isDNS:
@@ -199,7 +212,7 @@ func (d diagnosis) noAnswer() *Error {
 	case errors.Is(d.err, syscall.ECONNREFUSED):
 		return d.failsForNow(fmt.Sprintf("nothing listens at %s over TCP (connection refused)", d.server),
 			fmt.Sprintf("on the server: systemctl status named; ss -ltn sport = :%s", port))
-	case isTimeout(d.err) && isOp && opErr.Op == "dial":
+	case isTimeout(d.err) && isDial(d.err):
 		return d.failsForNow(fmt.Sprintf("%s can't be reached over TCP (timeout)", d.server),
 			fmt.Sprintf("perhaps a firewall is in between; try: nc -vz %s %s", host, port))
 	case isTimeout(d.err):

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"autocertd/internal/secret"
 )
 
 // tsigKey is a shared secret that signs messages (RFC 8945).
@@ -13,6 +15,21 @@ type tsigKey struct {
 	name      string // in lower case, without the trailing dot
 	algorithm string // one of tsigAlgorithms
 	secret    string // base64
+}
+
+// TSIGKey is a key as others may use it.
+type TSIGKey struct {
+	Name      string // in lower case, without the trailing dot
+	Algorithm string // as RFC 8945 section 6 spells it
+	Secret    secret.Secret
+}
+
+// shared is the key for others, nil when there is none.
+func (k tsigKey) shared() *TSIGKey {
+	if k.name == "" {
+		return nil
+	}
+	return &TSIGKey{Name: k.name, Algorithm: k.algorithm, Secret: secret.New(k.secret)}
 }
 
 // tsigAlgorithms returns the algorithms that can sign, the usual one first (RFC 8945, section 6).

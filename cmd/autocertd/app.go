@@ -56,8 +56,25 @@ func newProvider(p *config.Provider, logger *slog.Logger) (dns01.Provider, error
 	if err != nil {
 		return dns01.Provider{}, err
 	}
-	return dns01.Provider{Name: p.Name, Client: built.Client, Zones: p.Zones, Servers: built.Servers, Nameservers: p.Nameservers,
-		Check: dns01.Check(p.Check), PropagationTimeout: p.PropagationTimeout, TTL: p.TTL, Timeout: built.Timeout}, nil
+	served := dns01.Provider{Name: p.Name, Client: built.Client, Zones: p.Zones, Servers: built.Servers, Nameservers: p.Nameservers,
+		Check: dns01.Check(p.Check), MinNameservers: p.MinNameservers, Settle: p.Settle,
+		PropagationTimeout: p.PropagationTimeout, TTL: p.TTL, Timeout: built.Timeout}
+	if k := built.Key; k != nil {
+		served.Key = &dns01.Key{Name: k.Name, Algorithm: k.Algorithm, Secret: k.Secret}
+	}
+	return served, nil
+}
+
+// newProviders builds all providers.
+func newProviders(s *settings, logger *slog.Logger) ([]dns01.Provider, error) {
+	list := make([]dns01.Provider, len(s.Providers))
+	for i, p := range s.Providers {
+		var err error
+		if list[i], err = newProvider(p, logger.With("provider", p.Name)); err != nil {
+			return nil, fmt.Errorf("provider %s: %w", p.Name, err)
+		}
+	}
+	return list, nil
 }
 
 // app is the program put together: what lives as long as the process, and what the current settings built.
@@ -104,15 +121,16 @@ func (a *app) use(s *settings) error {
 		}
 		issuers[ca.Name] = iss
 	}
-	served := make([]dns01.Provider, len(s.Providers))
-	for i, p := range s.Providers {
-		var err error
-		if served[i], err = newProvider(p, a.logger.With("provider", p.Name)); err != nil {
-			return fmt.Errorf("provider %s: %w", p.Name, err)
-		}
+	served, err := newProviders(s, a.logger)
+	if err != nil {
+		return err
 	}
 	a.solver.Configure(served)
-	a.manager.Use(lifecycle.NewSnapshot(s.Config, issuers, s.window))
+	snapshot := lifecycle.NewSnapshot(s.Config, issuers, s.window)
+	if a.settings != nil {
+		snapshot.Reloaded = time.Now()
+	}
+	a.manager.Use(snapshot)
 	a.settings, a.issuers = s, issuers
 	return nil
 }

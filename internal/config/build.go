@@ -75,7 +75,9 @@ func (l *loader) build(raw *rawConfig) {
 	}
 	l.buildRenewal(raw.Renewal.Value)
 	l.buildLog(raw.Log.Value)
-	for _, f := range raw.Resolvers.Value.Public.Value {
+	public := raw.Resolvers.Value.Public
+	l.resolvers = len(public.Value) > 0 || public.set && !public.ok || raw.Resolvers.set && !raw.Resolvers.ok
+	for _, f := range public.Value {
 		if address, ok := l.address(f, ipOnly); ok {
 			c.Resolvers = append(c.Resolvers, address)
 		}

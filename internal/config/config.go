@@ -79,7 +79,9 @@ type Provider struct {
 	Type               string
 	Zones              []string      // without a trailing dot; empty only when this is the one provider
 	Nameservers        []string      // host:port, to ask instead of the zone's own
-	Check              string        // whom to ask for published records: "authoritative", "primary" or "none"
+	Check              string        // whom to ask for published records: "authoritative", "primary", "resolvers" or "none"
+	MinNameservers     int           // how many of those must have a record; 0: all
+	Settle             bool          // each must have been seen to have it twice in a row
 	PropagationTimeout time.Duration // how long to look for published records
 	TTL                time.Duration // of published records, in whole seconds
 

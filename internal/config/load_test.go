@@ -47,7 +47,9 @@ server = "ns1.corp.example.com"
 key = { file = "tsig.secret" }
 zones = ["Corp.Example.com.", "_acme.example.net"]
 nameservers = ["192.0.2.53", "2001:db8::53", "[2001:db8::53]:5353", "NS1.corp.example.com:54", "ns2"]
-check = "primary"
+check = "resolvers"
+min_nameservers = 5
+settle = true
 propagation_timeout = "90s"
 ttl = "5m"
 -- tsig.secret --
@@ -119,7 +121,7 @@ func TestLoad(t *testing.T) {
 		Providers: []*Provider{
 			{Name: "bind", Type: "rfc2136", Zones: []string{"corp.example.com", "_acme.example.net"},
 				Nameservers: []string{"192.0.2.53:53", "[2001:db8::53]:53", "[2001:db8::53]:5353", "ns1.corp.example.com:54", "ns2:53"},
-				Check:       "primary", PropagationTimeout: 90 * time.Second, TTL: 5 * time.Minute, options: got.Providers[0].options},
+				Check:       "resolvers", MinNameservers: 5, Settle: true, PropagationTimeout: 90 * time.Second, TTL: 5 * time.Minute, options: got.Providers[0].options},
 			{Name: "a", Type: "rfc2136", Zones: []string{"example.org"}, Check: "authoritative",
 				PropagationTimeout: 2 * time.Minute, TTL: time.Minute, options: got.Providers[1].options},
 		},
@@ -178,7 +180,7 @@ func TestDefaults(t *testing.T) {
 	if !reflect.DeepEqual(got.Certificates, want) {
 		t.Errorf("got %+v, want %+v", got.Certificates, want)
 	}
-	if p := got.Providers[0]; p.Zones != nil || p.Check != "authoritative" || p.PropagationTimeout != 2*time.Minute || p.TTL != time.Minute {
+	if p := got.Providers[0]; p.Zones != nil || p.Check != "authoritative" || p.MinNameservers != 0 || p.Settle || p.PropagationTimeout != 2*time.Minute || p.TTL != time.Minute {
 		t.Errorf("got %+v", p)
 	}
 }

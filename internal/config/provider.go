@@ -35,7 +35,8 @@ func (l *loader) buildProvider(name string, f field[rawProvider], owners map[str
 	p := &Provider{
 		Name:               name,
 		Type:               raw.Type.Value,
-		Check:              l.oneOf(raw.Check, "authoritative", "primary", "none"),
+		Check:              l.oneOf(raw.Check, "authoritative", "primary", "resolvers", "none"),
+		Settle:             raw.Settle.Value,
 		PropagationTimeout: l.duration(raw.PropagationTimeout, DefaultPropagationTimeout),
 		TTL:                l.duration(raw.TTL, DefaultTTL),
 		options:            &raw.Options,
@@ -59,7 +60,27 @@ func (l *loader) buildProvider(name string, f field[rawProvider], owners map[str
 			p.Nameservers = append(p.Nameservers, address)
 		}
 	}
+	l.checkWaiting(p, raw)
 	return p
+}
+
+// checkWaiting looks whether those can be asked that are to be asked for records.
+func (l *loader) checkWaiting(p *Provider, raw rawProvider) {
+	if p.Check == "resolvers" && !l.resolvers && !l.incomplete {
+		l.fail(raw.Check.at, "there are no resolvers to ask", "add:\n[resolvers]\npublic = [\"192.0.2.53\"]")
+	}
+	f := raw.MinNameservers
+	if !f.ok {
+		return
+	}
+	p.MinNameservers = f.Value
+	listed := len(raw.Nameservers.Value)
+	switch {
+	case f.Value < 1:
+		l.fail(f.at, fmt.Sprintf("%d must be at least 1", f.Value), "leave it out to wait for all servers")
+	case raw.Nameservers.ok && listed > 0 && f.Value > listed:
+		l.fail(f.at, fmt.Sprintf("%d is more than the servers that nameservers lists, %d", f.Value, listed), "leave it out to wait for all of them")
+	}
 }
 
 // duration returns a duration from one second to one day.

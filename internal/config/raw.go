@@ -64,6 +64,8 @@ type rawProvider struct {
 	Zones              list                 `toml:"zones"`
 	Nameservers        list                 `toml:"nameservers"`
 	Check              field[string]        `toml:"check"`
+	MinNameservers     field[int]           `toml:"min_nameservers"`
+	Settle             field[bool]          `toml:"settle"`
 	PropagationTimeout field[time.Duration] `toml:"propagation_timeout"`
 	TTL                field[time.Duration] `toml:"ttl"`
 	Options            rest

@@ -27,6 +27,7 @@ type loader struct {
 	config     *Config
 	problems   Problems
 	incomplete bool // a file couldn't be read or parsed, so what seems to be missing may stand there
+	resolvers  bool // some are listed, right or wrong
 }
 
 func (l *loader) fail(at place, message, hint string) {

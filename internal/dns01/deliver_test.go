@@ -14,7 +14,7 @@ import (
 )
 
 func TestDeliver(t *testing.T) {
-	split := func(n int) int { return 2 * int(math.Ceil(math.Log2(float64(n)))) }
+	search := func(n int) int { return int(math.Ceil(math.Log2(float64(n)))) + 2 }
 	refused := errors.New("refused")
 	tests := []struct {
 		name     string
@@ -28,10 +28,10 @@ func TestDeliver(t *testing.T) {
 	}{
 		{name: "one record is one call", records: 1, maxCalls: 1},
 		{name: "all that are fine are one call", records: 100, maxCalls: 1},
-		{name: "the first is refused alone", records: 100, culprits: []int{0}, failed: []int{0}, maxCalls: 1 + split(100)},
-		{name: "one in the middle is refused alone", records: 100, culprits: []int{57}, failed: []int{57}, maxCalls: 1 + split(100)},
-		{name: "the last is refused alone", records: 100, culprits: []int{99}, failed: []int{99}, maxCalls: 1 + split(100)},
-		{name: "two are refused alone", records: 100, culprits: []int{3, 80}, failed: []int{3, 80}, maxCalls: 1 + 2*split(100)},
+		{name: "the first is refused alone", records: 100, culprits: []int{0}, failed: []int{0}, maxCalls: 1 + search(100)},
+		{name: "one in the middle is refused alone", records: 100, culprits: []int{57}, failed: []int{57}, maxCalls: 1 + search(100)},
+		{name: "the last is refused alone", records: 100, culprits: []int{99}, failed: []int{99}, maxCalls: 1 + search(100)},
+		{name: "two are refused alone", records: 100, culprits: []int{3, 80}, failed: []int{3, 80}, maxCalls: 1 + 2*search(100)},
 		{name: "one alone isn't split", records: 1, culprits: []int{0}, failed: []int{0}, maxCalls: 1},
 		{name: "what isn't one record's fault isn't split", records: 4, culprits: []int{2}, maxCalls: 1,
 			err: func(int) error { return broken{refused} }, failed: []int{0, 1, 2, 3}},

@@ -14,6 +14,7 @@ import (
 
 	"github.com/libdns/libdns"
 
+	"autocertd/internal/secret"
 	"autocertd/issuer"
 )
 
@@ -27,10 +28,12 @@ type Client interface {
 // Check says which servers must be seen to have a record before the CA is asked to look.
 type Check string
 
-// What may be checked: every authoritative server of the zone, only the one that takes the updates, or none.
+// What may be checked: every authoritative server of the zone, only the one that takes the updates, the configured
+// resolvers after the authoritative servers, or none.
 const (
 	CheckAuthoritative Check = "authoritative"
 	CheckPrimary       Check = "primary"
+	CheckResolvers     Check = "resolvers"
 	CheckNone          Check = "none"
 )
 
@@ -40,11 +43,21 @@ type Provider struct {
 	Client             Client
 	Zones              []string      // zones that it serves, without trailing dot; empty for a lone provider that serves what it serves
 	Servers            []string      // host:port of servers that know its zones first; empty for an HTTP API
+	Key                *Key          // signs what is asked of Servers; nil asks unsigned
 	Nameservers        []string      // host:port of those who must have a record; empty for the zone's NS records
 	Check              Check         // "" means CheckAuthoritative
+	MinNameservers     int           // how many servers are enough; 0: all of them
+	Settle             bool          // each server must be seen to have a record twice in a row
 	Timeout            time.Duration // how long one call may take; 0 for half a minute
 	PropagationTimeout time.Duration
 	TTL                time.Duration
+}
+
+// Key signs queries (RFC 8945), so that a server with several views answers from the one that the key opens.
+type Key struct {
+	Name      string
+	Algorithm string
+	Secret    secret.Secret // base64
 }
 
 // Storage keeps the journal. Save returns nil when the object is durable; TryLock fails at once when another process
@@ -105,6 +118,7 @@ type Solver struct {
 	// mu guards what follows. It is never held while a server or storage is waited for.
 	mu        sync.Mutex
 	providers []Provider
+	answering map[string]string // by provider, the one of its servers that answered last
 	queues    map[zoneKey]*queue
 	records   map[recordKey]*record
 	expected  int // solutions that haven't published yet: worth waiting for
@@ -117,7 +131,7 @@ func New(cfg Config) *Solver {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Solver{cfg: cfg, system: systemResolvers, slots: map[string]func(){},
+	s := &Solver{cfg: cfg, system: systemResolvers, slots: map[string]func(){}, answering: map[string]string{},
 		queues: map[zoneKey]*queue{}, records: map[recordKey]*record{}}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.watchers.solver = s
@@ -162,7 +176,9 @@ func (s *Solver) indexOf(name string) int {
 }
 
 // Begin implements issuer.Solver.
-func (s *Solver) Begin() issuer.Solution {
+func (s *Solver) Begin() issuer.Solution { return s.begin() }
+
+func (s *Solver) begin() *solution {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.expected++

@@ -206,7 +206,8 @@ func rfc2136(t *testing.T, server string, k testbed.TSIGKey) Provider {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Provider{Name: "bind", Client: p.Client, Servers: p.Servers, Zones: []string{"example.test"}}
+	return Provider{Name: "bind", Client: p.Client, Servers: p.Servers, Zones: []string{"example.test"},
+		Key: &Key{Name: p.Key.Name, Algorithm: p.Key.Algorithm, Secret: p.Key.Secret}}
 }
 
 func closeSolver(t *testing.T, s *Solver) {

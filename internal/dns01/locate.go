@@ -13,52 +13,68 @@ import (
 // maxAliases bounds a chain of CNAMEs. Resolvers give up at about the same length.
 const maxAliases = 10
 
-// location is where a record is to be written: by which provider, into which zone, at which name. Names are lower case
-// without trailing dot.
-type location struct{ provider, zone, name string }
+// Trace is how a name leads to the place where its record is written. Names are lower case without trailing dot.
+type Trace struct {
+	Chain    []string // the name, then every alias that was followed
+	Wildcard string   // where a wildcard CNAME points that answers for the name and isn't followed
+	Provider string
+	Zone     string
+}
 
-// locate finds the place to write for a name: it follows aliases, asking each zone's own servers and no cache, and takes
-// the provider that serves the target.
-func (s *Solver) locate(ctx context.Context, name string) (location, error) {
-	chain := []string{hostOf(name)}
+// Name is where the record is written.
+func (t Trace) Name() string { return t.Chain[len(t.Chain)-1] }
+
+// String shows the chain.
+func (t Trace) String() string { return strings.Join(t.Chain, " -> ") }
+
+// Locate finds the place to write for a name: it follows aliases (CNAME and DNAME), asking each zone's own servers and no
+// cache, and takes the provider that serves the target. Signed with the provider's key, its servers answer from the view
+// that the update goes to.
+func (s *Solver) Locate(ctx context.Context, name string) (Trace, error) {
+	t := Trace{Chain: []string{hostOf(name)}}
 	for {
-		name := chain[len(chain)-1]
-		p, served := s.providerFor(name)
-		alias, zone, err := s.inspect(ctx, p, name)
+		p, served := s.providerFor(t.Name())
+		f, err := s.inspect(ctx, p, t.Name())
+		if err == nil && f.alias != "" {
+			f, t.Wildcard, err = s.distrust(ctx, p, t.Name(), f)
+		}
 		switch {
 		case err != nil && (served || ctx.Err() != nil):
-			return location{}, fmt.Errorf("finding the zone of %s: %w", written(chain), err)
-		case alias == "" && !served:
-			return location{}, &NoProviderError{Name: written(chain), Zone: zone, Zones: s.zones()}
-		case alias == "" && zone == "":
-			return location{}, fmt.Errorf("finding the zone of %s: the servers of provider %q name no zone; perhaps it is delegated to others: dig NS %s", written(chain), p.Name, name)
-		case alias == "":
-			return location{p.Name, zone, name}, nil
+			return t, fmt.Errorf("finding the zone of %s: %w", t, err)
+		case f.alias == "" && (!served || f.cut):
+			return t, &NoProviderError{Name: t.String(), Zone: f.zone, Delegated: f.cut && served, Zones: s.zones()}
+		case f.alias == "" && f.zone == "":
+			return t, fmt.Errorf("finding the zone of %s: the servers of provider %q name no zone; perhaps it is delegated to others: dig NS %s", t, p.Name, t.Name())
+		case f.alias == "":
+			t.Provider, t.Zone = p.Name, f.zone
+			return t, nil
 		}
-		known := slices.Contains(chain, alias)
-		chain = append(chain, alias)
+		known := slices.Contains(t.Chain, f.alias)
+		t.Chain = append(t.Chain, f.alias)
 		switch {
 		case known:
-			return location{}, fmt.Errorf("%s: the CNAMEs go round in a circle; remove one of them", written(chain))
-		case len(chain) > 1+maxAliases:
-			return location{}, fmt.Errorf("%s: more than %d CNAMEs in a row; resolvers follow no longer chain", written(chain), maxAliases)
+			return t, fmt.Errorf("%s: the CNAMEs go round in a circle; remove one of them", t)
+		case len(t.Chain) > 1+maxAliases:
+			return t, fmt.Errorf("%s: more than %d CNAMEs in a row; resolvers follow no longer chain", t, maxAliases)
 		}
 	}
 }
 
-func written(chain []string) string { return strings.Join(chain, " -> ") }
-
 // NoProviderError says that no configured provider serves a name.
 type NoProviderError struct {
-	Name  string   // with the aliases that lead to it
-	Zone  string   // as DNS has it, "" when not known
-	Zones []string // those that are served
+	Name      string   // with the aliases that lead to it
+	Zone      string   // as DNS has it, "" when not known
+	Delegated bool     // a provider serves the zone above, whose servers delegate this one
+	Zones     []string // those that are served
 }
 
 func (e *NoProviderError) Error() string {
 	text := fmt.Sprintf("no provider serves %s", e.Name)
 	if e.Zone != "" {
 		text += fmt.Sprintf(", which is in zone %s", e.Zone)
+	}
+	if e.Delegated {
+		return text + ", delegated to other servers: add a provider for those, with that zone in its zones"
 	}
 	if len(e.Zones) == 0 {
 		return text + "; none is configured that names its zones: set zones in the right one"
@@ -94,48 +110,137 @@ func (s *Solver) zones() (zones []string) {
 	return zones
 }
 
+// named reports whether a provider names a zone that holds the name, other than the given one.
+func (s *Solver) named(name, other string) bool {
+	return slices.ContainsFunc(s.zones(), func(zone string) bool { return zone != other && inZone(name, zone) })
+}
+
+// finding is what DNS says about a name: it is an alias, or lies in a zone.
+type finding struct {
+	alias string
+	zone  string
+	cut   bool // the servers that were asked delegate the zone to others
+}
+
+// distrust looks whether an alias comes from a wildcard: a random name beside gets the same answer. Such a CNAME wasn't
+// written for challenges, and a record of the name itself takes its place. It is followed all the same when the provider of
+// another zone was configured for its target, or when nobody serves the zone of the name itself.
+func (s *Solver) distrust(ctx context.Context, p Provider, name string, f finding) (real finding, wildcard string, err error) {
+	_, parent, _ := strings.Cut(name, ".")
+	if parent == "" {
+		return f, "", nil
+	}
+	beside, err := s.inspect(ctx, p, randomLabel()+"."+parent)
+	if err != nil || beside.alias != f.alias {
+		return f, "", err
+	}
+	zone, err := s.apex(ctx, p, parent)
+	if _, served := s.providerFor(name); err != nil || zone == "" || !served || s.named(f.alias, zone) {
+		return f, "", err
+	}
+	return finding{zone: zone}, f.alias, nil
+}
+
 // inspect finds out where the alias of a name points, or else which zone holds it, "" when no answer says so. It asks for
 // the CNAME: the answer is either that, and nothing that follows it, or a denial with the zone's SOA (RFC 2308).
 //
 // A provider's own servers are asked where it has any; resolvers otherwise, or when those servers don't know the name.
-func (s *Solver) inspect(ctx context.Context, p Provider, name string) (alias, zone string, err error) {
+func (s *Solver) inspect(ctx context.Context, p Provider, name string) (finding, error) {
 	if len(p.Servers) > 0 {
-		answer, err := askFirst(ctx, p.Servers, question(name, dns.TypeCNAME, false))
+		answer, err := s.askOwn(ctx, p, question(name, dns.TypeCNAME, false))
 		if err == nil {
-			return aliasIn(answer, name), zoneIn(answer, name), nil
+			return findingIn(answer, name), nil
 		}
 		var refused *refusedQuery
 		if !errors.As(err, &refused) || len(s.cfg.Resolvers) == 0 {
-			return "", "", err // never this machine's resolvers behind the back of who named servers
+			return finding{}, err // never this machine's resolvers behind the back of who named servers
 		}
 	}
 	resolvers, err := s.resolvers(p.Name == "" && s.anyServers())
 	if err != nil {
-		return "", "", err
+		return finding{}, err
 	}
-	answer, err := askFirst(ctx, resolvers, question(name, dns.TypeCNAME, true))
+	answer, err := askFirst(ctx, unsigned(resolvers), question(name, dns.TypeCNAME, true))
 	if err != nil {
-		return "", "", err
+		return finding{}, err
 	}
-	if alias = aliasIn(answer, name); alias != "" {
-		return alias, "", nil
+	f := findingIn(answer, name)
+	if f.zone == "" {
+		if f.zone, err = climb(ctx, unsigned(resolvers), name, true); err != nil {
+			return finding{}, err
+		}
 	}
-	if zone = zoneIn(answer, name); zone != "" {
-		return "", zone, nil
+	if fresh, ok := s.freshly(ctx, p, f.zone, name); ok {
+		return fresh, nil
 	}
-	zone, err = climb(ctx, resolvers, name)
-	return "", zone, err
+	return f, nil
 }
 
-// climb looks for the zone's apex, name by name upwards: some resolvers leave the SOA out of denials.
-func climb(ctx context.Context, resolvers []string, name string) (zone string, err error) {
+// askOwn asks a provider's own servers in turn, the one that answered last first: a dead one costs its time once.
+func (s *Solver) askOwn(ctx context.Context, p Provider, q *dns.Msg) (*dns.Msg, error) {
+	servers := p.servers()
+	s.mu.Lock()
+	good := slices.IndexFunc(servers, func(at server) bool { return at.addr == s.answering[p.Name] })
+	s.mu.Unlock()
+	if good > 0 {
+		servers[0], servers[good] = servers[good], servers[0]
+	}
+	var failures []error
+	for _, at := range servers {
+		reply, err := askFirst(ctx, []server{at}, q)
+		if err == nil {
+			s.mu.Lock()
+			s.answering[p.Name] = at.addr
+			s.mu.Unlock()
+			return reply, nil
+		}
+		failures = append(failures, err)
+	}
+	return nil, joinEqual(failures)
+}
+
+// freshly asks the servers of a zone that resolvers found, since a cache may still hold what was there before. It reports
+// false when they can't be asked from here.
+func (s *Solver) freshly(ctx context.Context, p Provider, zone, name string) (finding, bool) {
+	if zone == "" {
+		return finding{}, false
+	}
+	ctx, cancel := context.WithTimeout(ctx, freshTimeout)
+	defer cancel()
+	servers, err := s.watchers.serversOf(ctx, p, zone)
+	if err != nil {
+		return finding{}, false
+	}
+	answer, err := askFirst(ctx, servers, question(name, dns.TypeCNAME, false))
+	if err != nil {
+		return finding{}, false
+	}
+	f := findingIn(answer, name)
+	return f, f.alias != "" || f.zone != ""
+}
+
+// apex returns the zone that holds a name, asked where inspect asks.
+func (s *Solver) apex(ctx context.Context, p Provider, name string) (string, error) {
+	if len(p.Servers) > 0 {
+		return climb(ctx, p.servers(), name, false)
+	}
+	resolvers, err := s.resolvers(false)
+	if err != nil {
+		return "", err
+	}
+	return climb(ctx, unsigned(resolvers), name, true)
+}
+
+// climb looks for the zone's apex, name by name upwards: some resolvers leave the SOA out of denials, and the answer for
+// an alias tells of the target's zone.
+func climb(ctx context.Context, servers []server, name string, recurse bool) (zone string, err error) {
 	for apex, more := name, true; more; _, apex, more = strings.Cut(apex, ".") {
-		answer, err := askFirst(ctx, resolvers, question(apex, dns.TypeSOA, true))
+		answer, err := askFirst(ctx, servers, question(apex, dns.TypeSOA, recurse))
 		if err != nil {
 			return "", err
 		}
-		if zone := zoneIn(answer, name); zone != "" {
-			return zone, nil
+		if f := findingIn(answer, apex); f.alias == "" && f.zone != "" && !f.cut {
+			return f.zone, nil
 		}
 	}
 	return "", nil
@@ -157,22 +262,4 @@ func (s *Solver) anyServers() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.ContainsFunc(s.providers, func(p Provider) bool { return len(p.Servers) > 0 })
-}
-
-func aliasIn(answer *dns.Msg, name string) string {
-	for _, rr := range answer.Answer {
-		if c, ok := rr.(*dns.CNAME); ok && hostOf(c.Hdr.Name) == name {
-			return hostOf(c.Target)
-		}
-	}
-	return ""
-}
-
-func zoneIn(answer *dns.Msg, name string) string {
-	for _, rr := range slices.Concat(answer.Answer, answer.Ns) {
-		if soa, ok := rr.(*dns.SOA); ok && inZone(name, hostOf(soa.Hdr.Name)) {
-			return hostOf(soa.Hdr.Name)
-		}
-	}
-	return ""
 }

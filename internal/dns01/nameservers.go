@@ -15,6 +15,10 @@ import (
 type endpoint struct {
 	name string // the server's name, or "" when it was given by address
 	addr string // host:port
+	key  *Key   // opens the right view there; nil asks unsigned
+
+	primary bool // it took the update
+	hidden  bool // it is a primary that nobody else is told to ask
 }
 
 func (e endpoint) String() string {
@@ -24,49 +28,99 @@ func (e endpoint) String() string {
 	return fmt.Sprintf("%s (%s)", e.name, e.addr)
 }
 
-// endpoints returns who must have the records of a zone.
+// endpoints returns who must have the records of a zone, each address once.
 func (s *Solver) endpoints(ctx context.Context, p Provider, zone string) ([]endpoint, error) {
-	var list []endpoint
-	add := func(e endpoint) {
-		if !slices.ContainsFunc(list, func(o endpoint) bool { return o.addr == e.addr }) {
-			list = append(list, e)
-		}
-	}
-	// The server that took the update is read back first: an update can be accepted and yet be without effect. With
-	// several primaries it isn't known which one took it.
-	if len(p.Servers) == 1 || p.Check == CheckPrimary && len(p.Servers) > 0 {
-		add(endpoint{addr: p.Servers[0]})
-	}
 	switch {
 	case p.Check == CheckNone:
 		return nil, nil
-	case p.Check == CheckPrimary && len(list) > 0:
-		return list, nil
-	case len(p.Nameservers) > 0:
-		for _, addr := range p.Nameservers {
-			add(endpoint{addr: addr})
+	case p.Check == CheckPrimary && len(p.Servers) > 0:
+		return []endpoint{{addr: p.Servers[0], key: p.Key, primary: true}}, nil
+	}
+	at := p // with addresses, to know the servers again among those that are found
+	at.Servers = nil
+	for _, e := range resolved(ctx, p.Servers) {
+		at.Servers = append(at.Servers, e.addr)
+	}
+	found := resolved(ctx, p.Nameservers)
+	for i := range found {
+		found[i].key = at.keyAt(found[i].addr)
+	}
+	if len(found) == 0 {
+		var err error
+		if found, err = s.zoneServers(ctx, at, zone); err != nil {
+			return nil, fmt.Errorf("finding the servers of zone %s: %w", zone, err)
 		}
-		return list, nil
 	}
-	found, err := s.zoneServers(ctx, p, zone)
-	if err != nil {
-		return nil, fmt.Errorf("finding the servers of zone %s: %w", zone, err)
-	}
+	// The server that took the update is read back: an update can be accepted and yet be without effect. With several
+	// primaries it isn't known which one took it.
+	hidden := len(p.Servers) == 1
+	var list []endpoint
 	for _, e := range found {
-		add(e)
+		if slices.ContainsFunc(list, func(o endpoint) bool { return o.addr == e.addr }) {
+			continue
+		}
+		if len(p.Servers) == 1 && slices.Contains(at.Servers, e.addr) {
+			e.primary, hidden = true, false
+		}
+		list = append(list, e)
+	}
+	if hidden {
+		list = append(list, endpoint{addr: p.Servers[0], key: p.Key, primary: true, hidden: true})
+	}
+	return list, nil
+}
+
+// resolved returns all addresses of servers that are given as host:port. A host that has none now stays as it is: whoever
+// dials it is told why.
+func resolved(ctx context.Context, servers []string) (list []endpoint) {
+	for _, given := range servers {
+		host, port, err := net.SplitHostPort(given)
+		if err != nil || net.ParseIP(host) != nil {
+			list = append(list, endpoint{addr: given})
+			continue
+		}
+		ips, err := net.DefaultResolver.LookupHost(ctx, host)
+		if err != nil {
+			list = append(list, endpoint{addr: given})
+			continue
+		}
+		var addrs []string
+		for _, ip := range ips {
+			addrs = append(addrs, net.JoinHostPort(ip, port))
+		}
+		for _, addr := range routable(ips, addrs) {
+			list = append(list, endpoint{name: host, addr: addr})
+		}
+	}
+	return list
+}
+
+// serversOf are the servers of a zone that resolvers know, remembered as endpoints are.
+func (w *watchers) serversOf(ctx context.Context, p Provider, zone string) ([]server, error) {
+	if p.Check == CheckNone || p.Check == CheckPrimary {
+		return nil, errors.New("the zone's servers aren't asked")
+	}
+	found, err := w.endpoints(ctx, p, zone)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]server, len(found))
+	for i, e := range found {
+		list[i] = server{e.addr, e.key}
 	}
 	return list, nil
 }
 
 // zoneServers looks up the NS records of a zone and all addresses of each.
 func (s *Solver) zoneServers(ctx context.Context, p Provider, zone string) ([]endpoint, error) {
-	servers, recurse := p.Servers, false
+	servers, recurse := p.servers(), false
 	if len(servers) == 0 {
 		recurse = true
-		var err error
-		if servers, err = s.resolvers(false); err != nil {
+		resolvers, err := s.resolvers(false)
+		if err != nil {
 			return nil, err
 		}
+		servers = unsigned(resolvers)
 	}
 	reply, err := askFirst(ctx, servers, question(zone, dns.TypeNS, recurse))
 	if err != nil {
@@ -84,7 +138,7 @@ func (s *Solver) zoneServers(ctx context.Context, p Provider, zone string) ([]en
 			return nil, err
 		}
 		for _, addr := range routable(addresses, p.Servers) {
-			list = append(list, endpoint{host, addr})
+			list = append(list, endpoint{name: host, addr: addr, key: p.keyAt(addr)})
 		}
 	}
 	if len(list) == 0 {
@@ -95,13 +149,13 @@ func (s *Solver) zoneServers(ctx context.Context, p Provider, zone string) ([]en
 
 // addresses returns the addresses of a name server that q asks for: from the zone's own servers when they know the name,
 // else from the configured resolvers, else from this machine's.
-func (s *Solver) addresses(ctx context.Context, servers []string, q *dns.Msg) (list []string, err error) {
+func (s *Solver) addresses(ctx context.Context, servers []server, q *dns.Msg) (list []string, err error) {
 	host := hostOf(q.Question[0].Name)
 	if list = addressRecords(ctx, servers, q); len(list) > 0 {
 		return list, nil
 	}
 	if len(s.cfg.Resolvers) > 0 {
-		list = addressRecords(ctx, s.cfg.Resolvers, question(host, dns.TypeA, true))
+		list = addressRecords(ctx, unsigned(s.cfg.Resolvers), question(host, dns.TypeA, true))
 	} else {
 		list, err = net.DefaultResolver.LookupHost(ctx, host)
 	}
@@ -115,7 +169,7 @@ func (s *Solver) addresses(ctx context.Context, servers []string, q *dns.Msg) (l
 }
 
 // addressRecords asks for the addresses of both families; servers that fail know none.
-func addressRecords(ctx context.Context, servers []string, q *dns.Msg) (list []string) {
+func addressRecords(ctx context.Context, servers []server, q *dns.Msg) (list []string) {
 	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
 		q.Question[0].Qtype = qtype
 		reply, err := askFirst(ctx, servers, q)
@@ -132,6 +186,14 @@ func addressRecords(ctx context.Context, servers []string, q *dns.Msg) (list []s
 		}
 	}
 	return list
+}
+
+// keyAt is the key that a server at that address knows: those that take updates know it, others may not.
+func (p Provider) keyAt(addr string) *Key {
+	if slices.Contains(p.Servers, addr) {
+		return p.Key
+	}
+	return nil
 }
 
 // routable adds ports and leaves out the addresses of a server that this machine has no route to, typically IPv6 ones,

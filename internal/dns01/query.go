@@ -13,7 +13,9 @@ import (
 
 const (
 	queryTimeout = 2 * time.Second // one question to one server
+	freshTimeout = 3 * time.Second // a question to servers that perhaps can't be asked from here
 	udpSize      = 1232            // bytes; what crosses every network unfragmented
+	tsigFudge    = 300             // seconds that clocks may differ (RFC 8945, section 10)
 )
 
 // question makes a query for a name. recurse is set for resolvers only.
@@ -25,12 +27,64 @@ func question(name string, qtype uint16, recurse bool) *dns.Msg {
 	return q
 }
 
+// server is whom to ask: host:port, and the key that opens the right view there, nil for none.
+type server struct {
+	addr string
+	key  *Key
+}
+
+// unsigned are servers that are asked without a key.
+func unsigned(addrs []string) []server {
+	list := make([]server, len(addrs))
+	for i, addr := range addrs {
+		list[i] = server{addr: addr}
+	}
+	return list
+}
+
+// servers are the provider's own, which know its key.
+func (p Provider) servers() []server {
+	list := unsigned(p.Servers)
+	for i := range list {
+		list[i].key = p.Key
+	}
+	return list
+}
+
+// exchange asks once over a connection. A server that doesn't take the key is asked without it: what is wrong with the key
+// is told by the update, which it was made for.
+func exchange(ctx context.Context, client dns.Client, conn *dns.Conn, q *dns.Msg, key *Key) (*dns.Msg, error) {
+	if key != nil {
+		signed := q.Copy()
+		name := dns.Fqdn(key.Name)
+		signed.SetTsig(name, dns.Fqdn(key.Algorithm), tsigFudge, time.Now().Unix())
+		client.TsigSecret = map[string]string{name: key.Secret.Reveal()}
+		reply, _, err := client.ExchangeWithConnContext(ctx, signed, conn)
+		if reply == nil || err == nil && reply.Rcode != dns.RcodeNotAuth {
+			return reply, err
+		}
+	}
+	client.TsigSecret = nil
+	reply, _, err := client.ExchangeWithConnContext(ctx, q, conn)
+	return reply, err
+}
+
+// exchangeOnce is exchange over a connection of its own.
+func exchangeOnce(ctx context.Context, client dns.Client, q *dns.Msg, s server) (*dns.Msg, error) {
+	conn, err := client.DialContext(ctx, s.addr)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	return exchange(ctx, client, conn, q, s.key)
+}
+
 // ask asks one server, by UDP and again by TCP when the answer doesn't fit or doesn't come.
-func ask(ctx context.Context, server string, q *dns.Msg) (*dns.Msg, error) {
+func ask(ctx context.Context, s server, q *dns.Msg) (*dns.Msg, error) {
 	var failures []error
 	for _, network := range []string{"udp", "tcp"} {
 		client := dns.Client{Net: network, Timeout: queryTimeout, UDPSize: udpSize}
-		reply, _, err := client.ExchangeContext(ctx, q, server)
+		reply, err := exchangeOnce(ctx, client, q, s)
 		if err == nil && !reply.Truncated {
 			return reply, nil
 		}
@@ -42,23 +96,23 @@ func ask(ctx context.Context, server string, q *dns.Msg) (*dns.Msg, error) {
 			break
 		}
 	}
-	return nil, fmt.Errorf("%s doesn't answer: %w", server, joinEqual(failures))
+	return nil, fmt.Errorf("%s doesn't answer: %w", s.addr, joinEqual(failures))
 }
 
 // askFirst asks the servers in turn and returns the first answer that is one: servers that fail, or that refuse the
 // name, are passed over.
-func askFirst(ctx context.Context, servers []string, q *dns.Msg) (*dns.Msg, error) {
+func askFirst(ctx context.Context, servers []server, q *dns.Msg) (*dns.Msg, error) {
 	if len(servers) == 0 {
 		return nil, errors.New("there is no server to ask")
 	}
 	var failures []error
-	for _, server := range servers {
-		reply, err := ask(ctx, server, q)
+	for _, s := range servers {
+		reply, err := ask(ctx, s, q)
 		switch {
 		case err != nil:
 			failures = append(failures, err)
 		case reply.Rcode != dns.RcodeSuccess && reply.Rcode != dns.RcodeNameError:
-			failures = append(failures, &refusedQuery{server: server, name: hostOf(q.Question[0].Name), rcode: reply.Rcode})
+			failures = append(failures, &refusedQuery{server: s.addr, name: hostOf(q.Question[0].Name), rcode: reply.Rcode})
 		default:
 			return reply, nil
 		}

@@ -15,32 +15,45 @@ import (
 	"github.com/miekg/dns"
 )
 
-// How often a server is asked for what it doesn't have yet: a twelfth of the time since it last had something new, so
+// How often a server is asked for what it doesn't have yet: a sixteenth of the time since it last had something new, so
 // that the delay that the asking adds is small against the delay of the server, within these bounds.
 const (
 	watchSoonest = 50 * time.Millisecond
 	watchLatest  = 2 * time.Second
-	watchShare   = 12
+	watchShare   = 16
+	watchSettled = 2 // times in a row that a record must be seen where servers settle
 	watchMisses  = 4 // records of a zone that a server is asked about in one go while it has none of them
 )
+
+// pause is how long to wait before a server is asked again that had nothing new for so long.
+func pause(quiet time.Duration) time.Duration {
+	return min(max(quiet/watchShare, watchSoonest), watchLatest)
+}
 
 // watched is one server and what it is expected to get. It is asked about many records in one go, and only about the
 // first few of a zone while nothing has arrived there.
 type watched struct {
-	mu    sync.Mutex
 	where endpoint
-	items []*item
-	turn  int
-	busy  bool
 	wake  chan struct{}
+
+	mu      sync.Mutex
+	items   []*item
+	turn    int
+	busy    bool
+	history history
 }
 
 // item is one record that one order waits for at one server.
 type item struct {
 	recordKey
-	poke chan<- struct{} // the order should look
-	wake chan<- struct{} // the server's goroutine should look
-	turn int             // when the server was asked last; of its goroutine alone
+	recurse bool            // the server is a resolver
+	looks   int             // how often in a row the record must be seen
+	begin   time.Time       // when the order began to wait
+	poke    chan<- struct{} // the order should look
+	wake    chan<- struct{} // the server's goroutine should look
+
+	turn int // when the server was asked last; of its goroutine alone, as is what follows
+	hits int // how often in a row it was seen to have the record
 
 	mu   sync.Mutex
 	seen bool
@@ -68,12 +81,14 @@ func (s *watched) run() {
 		if items == nil {
 			return
 		}
-		if s.round(items) {
+		found, again := s.round(items)
+		if found || again {
 			since = time.Now()
+		}
+		if found && !again {
 			continue
 		}
-		pause := min(max(time.Since(since)/watchShare, watchSoonest), watchLatest)
-		timer := time.NewTimer(pause)
+		timer := time.NewTimer(pause(time.Since(since)))
 		select {
 		case <-timer.C:
 		case <-s.wake:
@@ -83,8 +98,8 @@ func (s *watched) run() {
 	}
 }
 
-// pending drops what is done and returns the rest, those first that weren't asked about for longest, so that records that
-// never come don't stand before the others. It ends the goroutine by returning nil.
+// pending drops what is done and returns the rest: first what was there and must be seen again, then what wasn't asked
+// about for longest, so that records that never come don't stand before the others. It ends the goroutine by returning nil.
 func (s *watched) pending() []*item {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -99,60 +114,96 @@ func (s *watched) pending() []*item {
 		s.busy = false
 		return nil
 	}
-	slices.SortStableFunc(kept, func(a, b *item) int { return cmp.Compare(a.turn, b.turn) })
+	slices.SortStableFunc(kept, func(a, b *item) int { return cmp.Or(cmp.Compare(b.hits, a.hits), cmp.Compare(a.turn, b.turn)) })
 	s.turn++
 	return slices.Clone(kept)
 }
 
-// round asks about the items, of each zone until a few are missing before any was found, and reports whether any was.
-func (s *watched) round(items []*item) (found bool) {
+// round asks about the items, of each zone until a few are missing before any was there. It reports whether any was found,
+// and whether any must be seen again. Each round has a port of its own: where many machines answer at one address, another
+// one may be asked then.
+func (s *watched) round(items []*item) (found, again bool) {
 	client := dns.Client{Net: "udp", Timeout: queryTimeout, UDPSize: udpSize}
 	conn, err := client.Dial(s.where.addr)
 	if err != nil {
-		noteAll(items, unreachable(err))
-		return false
+		missAll(items, unreachable(err))
+		return false, false
 	}
 	defer conn.Close()
 	arrived, misses := map[zoneKey]bool{}, map[zoneKey]int{}
 	for i, it := range items {
 		zone := zoneKey{it.provider, it.zone}
 		if misses[zone] == watchMisses && !arrived[zone] {
-			it.note(false, "lacks other new records of the zone, too,")
+			it.miss("lacks other new records of the zone, too,")
 			continue
 		}
 		it.turn = s.turn
-		reply, err := look(client, conn, it.name)
+		reply, err := look(client, conn, it, s.where.key)
 		if err != nil {
-			noteAll(items[i:], unreachable(err))
-			return found
+			missAll(items[i:], unreachable(err))
+			return found, again
 		}
-		if holds(reply, it.value) {
-			arrived[zone], found = true, true
-			it.note(true, "")
+		if !holds(reply, it.value) {
+			misses[zone]++
+			it.miss(answered(reply))
 			continue
 		}
-		misses[zone]++
-		it.note(false, answered(reply))
+		arrived[zone] = true
+		if it.hits++; it.hits < it.looks {
+			again = true
+			it.note(false, "has the record, but not yet twice in a row,")
+			continue
+		}
+		found = true
+		s.sighted(time.Since(it.begin))
+		it.note(true, "")
 	}
-	return found
+	return found, again
 }
 
 // look asks for the TXT records of a name; an answer that is too long for UDP is asked for by TCP.
-func look(client dns.Client, conn *dns.Conn, name string) (*dns.Msg, error) {
-	q := question(name, dns.TypeTXT, false)
-	reply, _, err := client.ExchangeWithConn(q, conn)
+func look(client dns.Client, conn *dns.Conn, it *item, key *Key) (*dns.Msg, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*queryTimeout)
+	defer cancel()
+	q := question(it.name, dns.TypeTXT, it.recurse)
+	reply, err := exchange(ctx, client, conn, q, key)
 	if err != nil || !reply.Truncated {
 		return reply, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), queryTimeout)
-	defer cancel()
-	return ask(ctx, conn.RemoteAddr().String(), q)
+	return ask(ctx, server{conn.RemoteAddr().String(), key}, q)
 }
 
-func noteAll(items []*item, last string) {
+// sighted remembers how long a record took to get here.
+func (s *watched) sighted(after time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.history.add(after)
+}
+
+// usually is how long records take to get here, 0 when it isn't known.
+func (s *watched) usually() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.history.usually()
+}
+
+// lagged forgets what was usual, since it isn't any more: the next wait is a long one, not one that is too short again.
+func (s *watched) lagged() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.history = history{}
+}
+
+func missAll(items []*item, last string) {
 	for _, it := range items {
-		it.note(false, last)
+		it.miss(last)
 	}
+}
+
+// miss notes that the record wasn't seen.
+func (it *item) miss(last string) {
+	it.hits = 0
+	it.note(false, last)
 }
 
 func holds(reply *dns.Msg, value string) bool {

@@ -29,8 +29,8 @@ func (sol *solution) Publish(ctx context.Context, records []issuer.Record) error
 	lookups.SetLimit(lookupsPerOrder)
 	for i, r := range records {
 		lookups.Go(func() error {
-			location, err := sol.solver.locate(ctx, r.Name)
-			keys[i] = recordKey{location.provider, location.zone, location.name, r.Value}
+			t, err := sol.solver.Locate(ctx, r.Name)
+			keys[i] = recordKey{t.Provider, t.Zone, t.Name(), r.Value}
 			failures[i] = err
 			return nil
 		})

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 )
@@ -18,7 +17,7 @@ type watchers struct {
 	solver *Solver
 
 	mu      sync.Mutex
-	servers map[string]*watched // by address
+	servers map[server]*watched
 	zones   map[zoneKey]*lookup
 }
 
@@ -35,100 +34,109 @@ type lookup struct {
 func (w *watchers) forget() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.servers = nil
 	w.zones = nil // a search that runs is kept by nobody but those who wait for it
 }
 
-// wait returns nil when every server that must have them was seen to have all records.
+// wait returns nil when the servers that must have them were seen to have all records. Resolvers are asked when those have
+// them and not before: one that is asked too early remembers for long that there was nothing.
 func (w *watchers) wait(ctx context.Context, records []recordKey, seen func(have, want int)) error {
-	poke := make(chan struct{}, 1)
-	waiting := map[endpoint][]*item{}
-	timeout := time.Duration(0)
-	defer func() {
-		for _, items := range waiting {
-			for _, it := range items {
-				it.leave()
-			}
-		}
-	}()
-	for _, r := range records {
-		p, ok := w.solver.provider(r.provider)
-		if !ok {
-			return fmt.Errorf("waiting for %s, provider %q: %w", r.name, r.provider, errNoProvider)
-		}
-		timeout = max(timeout, p.PropagationTimeout)
-		endpoints, err := w.endpoints(ctx, p, r.zone)
-		if err != nil {
-			return err
-		}
-		for _, e := range endpoints {
-			it := &item{recordKey: r, poke: poke}
-			waiting[e] = append(waiting[e], it)
-			w.server(e).expect(it, &w.solver.tasks)
-		}
+	servers, err := w.quorums(ctx, records)
+	if err != nil {
+		return err
 	}
-	if len(waiting) == 0 {
-		return nil // nobody is to be looked at
+	resolvers, err := w.resolvers(servers)
+	if err != nil {
+		return err
 	}
-	deadline := time.NewTimer(timeout)
-	defer deadline.Stop()
-	for last := -1; ; {
-		if have := countSeen(waiting); have != last {
-			seen(have, len(waiting))
+	everybody := membersOf(slices.Concat(servers, resolvers))
+	last := -1
+	tell := func() {
+		if have, want := tally(everybody); have != last && want > 0 {
+			seen(have, want)
 			last = have
 		}
-		if last == len(waiting) {
+	}
+	for _, stage := range [][]*quorum{servers, resolvers} {
+		if err := w.gather(ctx, stage, tell); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// gather waits until all quorums are satisfied. tell is called whenever more is known.
+func (w *watchers) gather(ctx context.Context, quorums []*quorum, tell func()) error {
+	poke := make(chan struct{}, 1)
+	given := time.Duration(0)
+	for _, q := range quorums {
+		defer q.leave()
+		given = max(given, q.begin(&w.solver.tasks, poke))
+	}
+	timer := time.NewTimer(given)
+	defer timer.Stop()
+	for late := false; ; {
+		tell()
+		if !slices.ContainsFunc(quorums, func(q *quorum) bool { return !q.satisfied() }) {
 			return nil
+		}
+		if late {
+			return laggards(quorums, given)
 		}
 		select {
 		case <-poke:
-		case <-deadline.C:
-			return laggards(waiting, timeout)
+		case <-timer.C:
+			late = true
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 }
 
-func countSeen(waiting map[endpoint][]*item) (have int) {
-	for _, items := range waiting {
-		all := true
-		for _, it := range items {
-			seen, _ := it.state()
-			all = all && seen
+// quorums returns what is waited for at the servers of the records' zones.
+func (w *watchers) quorums(ctx context.Context, records []recordKey) (list []*quorum, err error) {
+	known := map[zoneKey]*quorum{}
+	for _, r := range records {
+		key := zoneKey{r.provider, r.zone}
+		if q := known[key]; q != nil {
+			q.records = append(q.records, r)
+			continue
 		}
-		if all {
-			have++
+		p, ok := w.solver.provider(r.provider)
+		if !ok {
+			return nil, fmt.Errorf("waiting for %s, provider %q: %w", r.name, r.provider, errNoProvider)
 		}
+		endpoints, err := w.endpoints(ctx, p, r.zone)
+		if err != nil {
+			return nil, err
+		}
+		q := &quorum{provider: p, records: []recordKey{r}, enough: p.MinNameservers}
+		for _, e := range endpoints {
+			q.members = append(q.members, &member{endpoint: e, server: w.server(e)})
+		}
+		known[key] = q
+		list = append(list, q)
 	}
-	return have
+	return list, nil
 }
 
-// laggards says which servers lack which record, and what they answered.
-func laggards(waiting map[endpoint][]*item, timeout time.Duration) error {
-	e := &PropagationError{After: timeout, Servers: len(waiting)}
-	for where, items := range waiting {
-		for _, it := range items {
-			if seen, last := it.state(); !seen {
-				e.Missing = append(e.Missing, fmt.Sprintf("%s %s when asked for %s", where, last, it.name))
-				break
-			}
+// resolvers returns what is waited for at the resolvers, for those who want them asked.
+func (w *watchers) resolvers(servers []*quorum) (list []*quorum, err error) {
+	for _, q := range servers {
+		if q.provider.Check != CheckResolvers {
+			continue
 		}
+		if len(w.solver.cfg.Resolvers) == 0 {
+			return nil, fmt.Errorf("provider %q wants resolvers to be asked, and none is configured: [resolvers] public = [\"ADDRESS\"]", q.provider.Name)
+		}
+		r := &quorum{provider: q.provider, records: q.records}
+		for _, addr := range w.solver.cfg.Resolvers {
+			e := endpoint{addr: addr}
+			r.members = append(r.members, &member{endpoint: e, server: w.server(e), recurse: true})
+		}
+		list = append(list, r)
 	}
-	slices.Sort(e.Missing)
-	return e
-}
-
-// PropagationError says which servers didn't get a record in time.
-type PropagationError struct {
-	After   time.Duration
-	Servers int      // that must have it
-	Missing []string // one sentence for each laggard
-}
-
-func (e *PropagationError) Error() string {
-	return fmt.Sprintf("after %s, %d of %d servers have the records: %s; look at NOTIFY and zone transfers to them and at their port 53, "+
-		"or set nameservers to those that the CA can ask, or raise propagation_timeout",
-		e.After, e.Servers-len(e.Missing), e.Servers, strings.Join(e.Missing, "; "))
+	return list, nil
 }
 
 // endpoints returns a zone's servers, searched once until they are forgotten.
@@ -184,12 +192,13 @@ func (w *watchers) server(e endpoint) *watched {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.servers == nil {
-		w.servers = map[string]*watched{}
+		w.servers = map[server]*watched{}
 	}
-	s := w.servers[e.addr]
+	at := server{e.addr, e.key}
+	s := w.servers[at]
 	if s == nil {
 		s = &watched{where: e, wake: make(chan struct{}, 1)}
-		w.servers[e.addr] = s
+		w.servers[at] = s
 	}
 	return s
 }

@@ -198,18 +198,23 @@ func (b *BIND) UpdateMessages() int {
 // TXT transfers the zone from the primary (RFC 5936) and returns every TXT record: the lower-case name without the last
 // dot, and its values.
 func (b *BIND) TXT(ctx context.Context, zone string) (map[string][]string, error) {
+	return TXT(ctx, b.Addr(), zone)
+}
+
+// TXT is BIND.TXT for any server that lets the zone be transferred.
+func TXT(ctx context.Context, addr, zone string) (map[string][]string, error) {
 	fail := func(err error) (map[string][]string, error) {
-		return nil, fmt.Errorf("transfer zone %s from %s: %w", zone, b.Addr(), err)
+		return nil, fmt.Errorf("transfer zone %s from %s: %w", zone, addr, err)
 	}
 	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "tcp", b.Addr())
+	conn, err := dialer.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return fail(err)
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	transfer := dns.Transfer{Conn: &dns.Conn{Conn: conn}}
-	answers, err := transfer.In(new(dns.Msg).SetAxfr(dns.Fqdn(zone)), b.Addr())
+	answers, err := transfer.In(new(dns.Msg).SetAxfr(dns.Fqdn(zone)), addr)
 	if err != nil {
 		return fail(err)
 	}

@@ -141,6 +141,11 @@ func (s *namedServer) ready(ctx context.Context) error {
 func (s *namedServer) answers(ctx context.Context) error {
 	for _, network := range []string{"tcp", "udp"} {
 		client := dns.Client{Net: network, Timeout: time.Second}
+		if len(s.zones) == 0 { // any answer will do
+			if _, _, err := client.ExchangeContext(ctx, new(dns.Msg).SetQuestion("version.bind.", dns.TypeTXT), s.addr()); err != nil {
+				return fmt.Errorf("ask by %s: %w", network, err)
+			}
+		}
 		for _, z := range s.zones {
 			query := new(dns.Msg).SetQuestion(dns.Fqdn(z.Name), dns.TypeSOA)
 			query.RecursionDesired = false

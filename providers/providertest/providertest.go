@@ -59,7 +59,9 @@ func Run(t *testing.T, h Harness) {
 		{"the TTL is written", ttl},
 		{"a hundred records in one call", hundred},
 		{"several callers at once", concurrent},
+		{"callers that add and remove at one name at once", crossing},
 		{"a cancelled call says so and writes nothing", cancelled},
+		{"a call cancelled on its way says so, and what it wrote can be removed", cancelledOnTheWay},
 		{"what isn't a TXT record with a value is refused", refused},
 	}
 	for _, tt := range tests {
@@ -90,7 +92,7 @@ func zoneWithDot(t *testing.T, h Harness) {
 }
 
 func names(t *testing.T, h Harness) {
-	for _, name := range []string{"@", "_acme-challenge", "_acme-challenge.a.b.c", "_acme-challenge.xn--bcher-kva"} {
+	for _, name := range []string{"@", "_acme-challenge", "_acme-challenge.a.b.c", "_acme-challenge.xn--bcher-kva", "_acme-challenge." + strings.Split(h.Zone, ".")[0]} {
 		h.add(t, txt(name, "value"))
 		h.want(t, name, "value")
 		h.remove(t, txt(name, "value"))
@@ -198,6 +200,40 @@ func concurrent(t *testing.T, h Harness) {
 	h.wantAll(t, nil)
 }
 
+func crossing(t *testing.T, h Harness) {
+	const name = "_acme-challenge.crossing"
+	if err := h.Put(t.Context(), h.full(name), "theirs"); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"theirs"}
+	var leaving []libdns.Record
+	for i := range 4 {
+		leaving = append(leaving, txt(name, fmt.Sprint("old", i)))
+		want = append(want, fmt.Sprint("new", i))
+	}
+	h.add(t, leaving...)
+	var wg sync.WaitGroup
+	for i, rec := range leaving {
+		wg.Go(func() {
+			if _, err := h.Client.DeleteRecords(t.Context(), h.Zone, []libdns.Record{rec}); err != nil {
+				t.Error(err)
+			}
+		})
+		wg.Go(func() {
+			if _, err := h.Client.AppendRecords(t.Context(), h.Zone, []libdns.Record{txt(name, fmt.Sprint("new", i))}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	slices.Sort(want)
+	h.want(t, name, want...)
+	for i := range leaving {
+		h.remove(t, txt(name, fmt.Sprint("new", i)))
+	}
+	h.want(t, name, "theirs")
+}
+
 func cancelled(t *testing.T, h Harness) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -212,6 +248,39 @@ func cancelled(t *testing.T, h Harness) {
 	}
 	h.want(t, "_acme-challenge.cancelled", "value")
 	h.remove(t, recs...)
+}
+
+// cancelledOnTheWay cancels calls after different times, so that some are on their way wherever it is run.
+func cancelledOnTheWay(t *testing.T, h Harness) {
+	var recs []libdns.Record
+	for i := range 20 {
+		recs = append(recs, txt("_acme-challenge.cancelled", fmt.Sprint("value", i)))
+	}
+	for delay := 100 * time.Microsecond; delay < 100*time.Millisecond; delay *= 4 {
+		for _, call := range []func(context.Context, string, []libdns.Record) ([]libdns.Record, error){h.Client.AppendRecords, h.Client.DeleteRecords} {
+			ctx, cancel := context.WithCancel(t.Context())
+			time.AfterFunc(delay, cancel)
+			if _, err := call(ctx, h.Zone, recs); err != nil && !errors.Is(err, context.Canceled) {
+				t.Errorf("cancelled after %v: %v", delay, err)
+			}
+			cancel()
+		}
+		// A server may get to a cancelled request only now, so one removal may be too early.
+		for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+			h.remove(t, recs...)
+			all, err := h.TXT(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			left := all[h.full("_acme-challenge.cancelled")]
+			if len(left) == 0 {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%q can't be removed", left)
+			}
+		}
+	}
 }
 
 func refused(t *testing.T, h Harness) {

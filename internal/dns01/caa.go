@@ -1,0 +1,122 @@
+package dns01
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/miekg/dns"
+)
+
+// CAASet is the relevant set of CAA records of a hostname (RFC 8659, section 3): that of the nearest name upwards that has
+// any. Names are lower case without trailing dot.
+type CAASet struct {
+	Domain  string // the hostname or the name above that has the records; "" when no name has
+	Owner   string // where they are written: Domain, or what it is an alias of
+	Zone    string // the nearest zone that the way up led through; "" when no answer told of one
+	Records []CAARecord
+
+	// Unseen is the name at which the way up ended, since nobody could be asked: our own servers don't serve it, and no
+	// resolver is configured. It is "" when the set is what a CA sees.
+	Unseen string
+}
+
+// CAARecord is one CAA record.
+type CAARecord struct {
+	Flag  uint8
+	Tag   string
+	Value string
+}
+
+// String is the record as zone files have it.
+func (r CAARecord) String() string { return fmt.Sprintf("%d %s %q", r.Flag, r.Tag, r.Value) }
+
+// CAA looks for the CAA records that a CA obeys when it issues for the hostname, a wildcard or not. It asks the configured
+// resolvers, which see what the CA sees; without any, each zone's own servers, or this machine's resolvers when no provider
+// has servers. An error is what a CA takes for a refusal, too.
+func (s *Solver) CAA(ctx context.Context, hostname string) (set CAASet, err error) {
+	name := strings.TrimPrefix(hostOf(hostname), "*.")
+	for domain, more := name, name != ""; more; _, domain, more = strings.Cut(domain, ".") {
+		at, err := s.caaAt(ctx, domain)
+		switch {
+		case errors.Is(err, errUnseen):
+			set.Unseen = domain
+			return set, nil
+		case err != nil:
+			return CAASet{}, fmt.Errorf("the CAA records of %s can't be looked up: %w", domain, err)
+		}
+		if set.Zone == "" {
+			set.Zone = at.Zone
+		}
+		if len(at.Records) > 0 {
+			set.Domain, set.Owner, set.Records = domain, at.Owner, at.Records
+			return set, nil
+		}
+	}
+	return set, nil
+}
+
+// errUnseen says that nobody who may be asked knows a name.
+var errUnseen = errors.New("nobody can be asked")
+
+// caaAt returns the records of one name. It follows aliases, as resolvers do; servers of a zone leave that to whoever asks.
+func (s *Solver) caaAt(ctx context.Context, domain string) (at CAASet, err error) {
+	at.Owner = domain
+	for range 1 + maxAliases {
+		answer, err := s.askCAA(ctx, at.Owner)
+		if err != nil {
+			return at, err
+		}
+		if at.Owner == domain {
+			at.Zone = zoneIn(answer, domain)
+		}
+		asked := at.Owner
+		at.Owner = lastAlias(answer, asked)
+		at.Records = caaIn(answer, at.Owner)
+		if len(at.Records) > 0 || at.Owner == asked {
+			return at, nil
+		}
+	}
+	return at, fmt.Errorf("more than %d CNAMEs in a row lead from it, or they go round in a circle", maxAliases)
+}
+
+// askCAA asks for the CAA records of a name.
+func (s *Solver) askCAA(ctx context.Context, name string) (*dns.Msg, error) {
+	servers, recurse := unsigned(s.cfg.Resolvers), true
+	if len(servers) == 0 {
+		p, served := s.providerFor(name)
+		servers, recurse = p.servers(), false
+		if !served && s.anyServers() {
+			return nil, errUnseen // never this machine's resolvers behind the back of who named servers
+		}
+		if len(servers) == 0 {
+			resolvers, err := s.resolvers(false)
+			if err != nil {
+				return nil, err
+			}
+			servers, recurse = unsigned(resolvers), true
+		}
+	}
+	answer, err := askFirst(ctx, servers, question(name, dns.TypeCAA, recurse))
+	var refused *refusedQuery
+	isRefused := errors.As(err, &refused)
+	switch {
+	case !recurse && isRefused && refused.rcode == dns.RcodeRefused, err == nil && !recurse && !answer.Authoritative:
+		return nil, errUnseen
+	case isRefused && refused.name == name:
+		return nil, fmt.Errorf("%s answers %s", refused.server, dns.RcodeToString[refused.rcode])
+	}
+	return answer, err
+}
+
+func caaIn(answer *dns.Msg, owner string) (records []CAARecord) {
+	for _, rr := range answer.Answer {
+		if caa, ok := rr.(*dns.CAA); ok && hostOf(caa.Hdr.Name) == owner {
+			records = append(records, CAARecord{caa.Flag, caa.Tag, caa.Value})
+		}
+	}
+	slices.SortFunc(records, func(a, b CAARecord) int { return strings.Compare(a.String(), b.String()) }) // servers shuffle
+	return records
+}

@@ -1,0 +1,117 @@
+package dns01
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"github.com/miekg/dns"
+)
+
+// Validity is what a resolver found out about the signatures of a zone (RFC 4035, section 4.3).
+type Validity string
+
+// A resolver that doesn't validate can't tell the first three apart.
+const (
+	Secure        Validity = "secure"         // signed, and the signatures are right
+	Insecure      Validity = "insecure"       // not signed, and the zones above say so
+	Bogus         Validity = "bogus"          // it must be signed and isn't, or not rightly: who validates gets no answer
+	NotValidating Validity = "not validating" // the resolver doesn't look at signatures
+	Unanswered    Validity = "unanswered"     // the resolver has no answer, for another reason than signatures
+)
+
+// Verdict is what one resolver says of a name.
+type Verdict struct {
+	Resolver string // host:port
+	Zone     string // that holds the name, or its alias; "" when not known
+	Validity Validity
+	Signed   bool     // its records have signatures, whatever they are worth
+	Fault    Fault    // of a bogus zone
+	Reasons  []string // why it is bogus or unanswered, in words
+}
+
+// Validation asks each of the configured resolvers, which stand for the validating resolvers of a CA, what the signatures of
+// a name are worth: best a zone's apex. It asks nobody when no resolver is configured.
+func (s *Solver) Validation(ctx context.Context, name string) []Verdict {
+	verdicts := make([]Verdict, len(s.cfg.Resolvers))
+	var all sync.WaitGroup
+	for i, resolver := range s.cfg.Resolvers {
+		all.Go(func() { verdicts[i] = validator{ctx, resolver}.judge(hostOf(name)) })
+	}
+	all.Wait()
+	return verdicts
+}
+
+// validator is a resolver that is asked about signatures.
+type validator struct {
+	ctx  context.Context
+	addr string
+}
+
+// ask asks for records with their signatures (RFC 4035, section 4.1). With checking disabled the answer comes as it is.
+func (v validator) ask(name string, qtype uint16, disabled bool) (*dns.Msg, error) {
+	q := question(name, qtype, true)
+	q.IsEdns0().SetDo()
+	q.CheckingDisabled = disabled
+	return ask(v.ctx, server{addr: v.addr}, q)
+}
+
+func (v validator) judge(name string) Verdict {
+	verdict := Verdict{Resolver: v.addr, Validity: Unanswered}
+	reply, err := v.ask(name, dns.TypeSOA, false)
+	if err != nil {
+		verdict.Reasons = []string{err.Error()}
+		return verdict
+	}
+	verdict.Zone = zoneIn(reply, lastAlias(reply, name))
+	verdict.Signed = isSigned(reply)
+	switch {
+	case isAnswer(reply) && reply.AuthenticatedData:
+		verdict.Validity = Secure
+	case isAnswer(reply) && v.validates():
+		verdict.Validity = Insecure
+	case isAnswer(reply):
+		verdict.Validity = NotValidating
+	case reply.Rcode == dns.RcodeServerFailure:
+		v.explain(name, reply, &verdict)
+	default:
+		verdict.Reasons = []string{"it answers " + dns.RcodeToString[reply.Rcode]}
+	}
+	return verdict
+}
+
+// validates reports whether the resolver validates the root, which is signed.
+func (v validator) validates() bool {
+	reply, err := v.ask(".", dns.TypeSOA, false)
+	return err == nil && isAnswer(reply) && reply.AuthenticatedData
+}
+
+// isAnswer reports whether a reply says something about the name.
+func isAnswer(reply *dns.Msg) bool {
+	return reply.Rcode == dns.RcodeSuccess || reply.Rcode == dns.RcodeNameError
+}
+
+// isSigned reports whether an answer or denial comes with signatures.
+func isSigned(reply *dns.Msg) bool {
+	return slices.ContainsFunc(slices.Concat(reply.Answer, reply.Ns), func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeRRSIG })
+}
+
+// recordsIn returns the records of one type among the answers.
+func recordsIn[R dns.RR](reply *dns.Msg) (list []R) {
+	for _, rr := range reply.Answer {
+		if r, ok := rr.(R); ok {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+// lastAlias follows the aliases of an answer to their end.
+func lastAlias(answer *dns.Msg, name string) string {
+	for range answer.Answer { // a chain has no more links than this, unless it goes round
+		if alias := aliasIn(answer, name); alias != "" {
+			name = alias
+		}
+	}
+	return name
+}

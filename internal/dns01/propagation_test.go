@@ -1,0 +1,292 @@
+package dns01
+
+import (
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"autocertd/internal/testbed"
+	"autocertd/issuer"
+)
+
+// moody is a name server that has the value "x" at every name, and admits it or doesn't.
+type moody struct {
+	addr  string
+	admit func(n int) bool // is told how often it was asked before
+
+	mu    sync.Mutex
+	given []bool
+}
+
+func startMoody(t *testing.T, admit func(n int) bool) *moody {
+	t.Helper()
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &moody{addr: conn.LocalAddr().String(), admit: admit}
+	started, ended := make(chan struct{}), make(chan struct{})
+	server := &dns.Server{PacketConn: conn, Handler: m, NotifyStartedFunc: func() { close(started) }}
+	go func() {
+		defer close(ended)
+		_ = server.ActivateAndServe()
+	}()
+	<-started
+	t.Cleanup(func() {
+		_ = server.Shutdown()
+		<-ended
+	})
+	return m
+}
+
+// ServeDNS implements dns.Handler.
+func (m *moody) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	reply := new(dns.Msg).SetReply(q)
+	admitted := m.admit(len(m.given))
+	m.given = append(m.given, admitted)
+	if admitted {
+		reply.Answer = []dns.RR{&dns.TXT{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET}, Txt: []string{"x"}}}
+	}
+	_ = w.WriteMsg(reply)
+}
+
+// Given are its answers so far.
+func (m *moody) Given() []bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.given)
+}
+
+func TestPause(t *testing.T) {
+	tests := []struct {
+		name  string
+		quiet time.Duration
+		most  time.Duration
+	}{
+		{"a server that was just asked for the first time", 0, 50 * time.Millisecond},
+		{"one that is five seconds late", 5 * time.Second, 400 * time.Millisecond},
+		{"one that is a minute late", time.Minute, 2 * time.Second},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := pause(tt.quiet); got > tt.most || got < watchSoonest {
+				t.Errorf("asked again after %s, want at most %s", got, tt.most)
+			}
+		})
+	}
+}
+
+// Only a few missing records are asked about in a round, so the order decides whether one is seen twice in a row.
+func TestPendingOrder(t *testing.T) {
+	items := []*item{
+		{turn: 3, last: "third"},
+		{turn: 1, last: "second"},
+		{turn: 0, seen: true},
+		{turn: 5, hits: 1, last: "first"},
+		{turn: 0, gone: true},
+	}
+	var order []string
+	for _, it := range (&watched{items: items}).pending() {
+		order = append(order, it.last)
+	}
+	if !slices.Equal(order, []string{"first", "second", "third"}) {
+		t.Errorf("asked about in the order %q", order)
+	}
+}
+
+func TestWatchSettles(t *testing.T) {
+	// As two machines behind one address, one of which is late.
+	m := startMoody(t, func(n int) bool { return n%2 == 0 || n > 6 })
+	s := newSolver(nil, Provider{Name: "bind", Nameservers: []string{m.addr}, Settle: true, PropagationTimeout: patience})
+	defer closeSolver(t, s)
+	if err := s.watchers.wait(t.Context(), []recordKey{key("settled", "x")}, func(int, int) {}); err != nil {
+		t.Fatal(err)
+	}
+	given := m.Given()
+	if n := len(given); n < 8 || !given[n-1] || !given[n-2] {
+		t.Errorf("it ended after the answers %v", given)
+	}
+}
+
+// The second look comes soon, however long the first sighting took.
+func TestWatchSettlesSoon(t *testing.T) {
+	const misses = 60
+	took := func(settle bool) (took time.Duration) {
+		m := startMoody(t, func(n int) bool { return n >= misses })
+		synctest.Test(t, func(t *testing.T) {
+			s := newSolver(nil, Provider{Name: "bind", Nameservers: []string{m.addr}, Settle: settle, PropagationTimeout: 24 * time.Hour})
+			begin := time.Now()
+			if err := s.watchers.wait(t.Context(), []recordKey{key("soon", "x")}, func(int, int) {}); err != nil {
+				t.Error(err)
+			}
+			took = time.Since(begin)
+			closeSolver(t, s)
+		})
+		return took
+	}
+	once, twice := took(false), took(true)
+	if once < 10*time.Second || twice-once != watchSoonest {
+		t.Errorf("once %s, twice %s", once, twice)
+	}
+}
+
+// alwaysWithin gives a server a history.
+func alwaysWithin(s *Solver, e endpoint, delay time.Duration) {
+	for range historyLeast {
+		s.watchers.server(e).sighted(delay)
+	}
+}
+
+// A server that was always fast gets less time, once: then what was usual isn't any more.
+func TestWatchDeadline(t *testing.T) {
+	m := startMoody(t, func(int) bool { return false })
+	synctest.Test(t, func(t *testing.T) {
+		s := newSolver(nil, Provider{Name: "bind", Nameservers: []string{m.addr}})
+		defer closeSolver(t, s)
+		alwaysWithin(s, endpoint{addr: m.addr}, 3*time.Second)
+		for _, want := range []struct {
+			after time.Duration
+			text  string
+		}{
+			{20 * time.Second, "after 20s, 0 of 1 servers have the records: " + m.addr + " has no TXT record when asked for _acme-challenge.late.example.test " +
+				"(it usually has records within 4s); look at NOTIFY and zone transfers to them and at their port 53, " +
+				"or set nameservers to those that the CA can ask, or leave it to the next attempt, which looks for up to 2m0s"},
+			{2 * time.Minute, "after 2m0s, 0 of 1 servers have the records: " + m.addr + " has no TXT record when asked for _acme-challenge.late.example.test; " +
+				"look at NOTIFY and zone transfers to them and at their port 53, or set nameservers to those that the CA can ask, or raise propagation_timeout"},
+		} {
+			begin := time.Now()
+			err := s.watchers.wait(t.Context(), []recordKey{key("late", "x")}, func(int, int) {})
+			if err == nil || err.Error() != want.text || time.Since(begin) != want.after {
+				t.Errorf("after %s: %v\nwant: after %s: %s", time.Since(begin), err, want.after, want.text)
+			}
+		}
+	})
+}
+
+// A resolver that keeps saying that there is nothing is named, and so is the lack of any.
+func TestWatchLateResolver(t *testing.T) {
+	has, resolver := startMoody(t, func(int) bool { return true }), startMoody(t, func(int) bool { return false })
+	tests := []struct {
+		name      string
+		resolvers []string
+		want      string
+	}{
+		{"one that lags", []string{resolver.addr}, "after 2m0s, 0 of 1 servers have the records: resolver " + resolver.addr +
+			" has no TXT record when asked for _acme-challenge.cached.example.test; a resolver remembers for a while that there was no record " +
+			`(the last number of the zone's SOA): wait, or set check = "authoritative", or raise propagation_timeout`},
+		{"none", nil, `provider "bind" wants resolvers to be asked, and none is configured: [resolvers] public = ["ADDRESS"]`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := New(Config{Resolvers: tt.resolvers})
+				defer closeSolver(t, s)
+				s.Configure([]Provider{{Name: "bind", Nameservers: []string{has.addr}, Check: CheckResolvers}})
+				err := s.watchers.wait(t.Context(), []recordKey{key("cached", "x")}, func(int, int) {})
+				if err == nil || err.Error() != tt.want {
+					t.Errorf("%v\nwant: %s", err, tt.want)
+				}
+			})
+		})
+	}
+}
+
+// A secondary that polls holds the order up, and not for longer than it must.
+func TestWatchLateServerOnBIND(t *testing.T) {
+	b := startBIND(t, testbed.BINDConfig{Secondaries: []testbed.Secondary{{}, {Poll: 5 * time.Second}}})
+	s := onBIND(t, b, nil)
+	wait := func(host string) (late time.Duration) {
+		sol := published(t, s, challenge(host, "x"))
+		has := make(chan time.Time, 1)
+		go func() {
+			q := question("_acme-challenge."+host+".example.test", dns.TypeTXT, false)
+			for t.Context().Err() == nil {
+				if reply, err := ask(t.Context(), server{addr: b.Servers()[2]}, q); err == nil && holds(reply, "x") {
+					break
+				}
+				time.Sleep(time.Millisecond)
+			}
+			has <- time.Now()
+		}()
+		if err := sol.Wait(t.Context(), func(int, int) {}); err != nil {
+			t.Fatal(err)
+		}
+		ended := time.Now()
+		return ended.Sub(<-has)
+	}
+	wait("first") // ends when the secondary has just polled, so that the next record is as late as can be
+	var late time.Duration
+	for _, host := range []string{"second", "third", "fourth"} { // somebody else may have the processor
+		if late = wait(host); late <= 500*time.Millisecond {
+			break
+		}
+	}
+	t.Logf("the last server had the record %s before Wait ended", late)
+	if late > 500*time.Millisecond {
+		t.Error("that is more than half a second")
+	}
+	slow := s.watchers.server(endpoint{addr: b.Servers()[2]})
+	slow.mu.Lock()
+	defer slow.mu.Unlock()
+	if slow.history.count() < 2 || slow.history.within(100) < time.Second {
+		t.Errorf("the history of a server that polls every 5 s: %v", slow.history)
+	}
+}
+
+// forwarderConf is a resolver that asks the server for everything, and logs what it is asked.
+const forwarderConf = `
+options {
+	directory "{{.Dir}}"; pid-file none; lock-file none; session-keyfile "session.key"; managed-keys-directory ".";
+	listen-on port {{.Port}} { 127.0.0.1; }; listen-on-v6 { none; }; reuseport no;
+	recursion yes; dnssec-validation no; empty-zones-enable no; querylog yes; max-cache-size 8m;
+	forward only; forwarders { 127.0.0.1 port {{.Data}}; };
+};
+controls { };
+`
+
+// testResolvers has a real resolver, and a server that takes its time.
+func testResolvers(t *testing.T, b *testbed.BIND) {
+	queries := &logged{}
+	resolver, err := testbed.StartNamed(t.Context(), testbed.NamedConfig{Dir: t.TempDir(), Conf: forwarderConf, Log: queries,
+		Data: b.Addr()[strings.LastIndexByte(b.Addr(), ':')+1:]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resolver.Close()
+	asked := func() int { return queries.Count("query: _acme-challenge.resolved.example.test IN TXT") }
+	var early atomic.Int32
+	slow := startMoody(t, func(n int) bool {
+		early.Store(int32(asked()))
+		return n >= 10
+	})
+	p := rfc2136(t, b.Addr(), b.Key("acme-key"))
+	p.Nameservers, p.Check, p.PropagationTimeout = []string{b.Addr(), slow.addr}, CheckResolvers, patience
+	s := New(Config{Storage: openFiles(t, t.TempDir()), Resolvers: []string{resolver.Addr()}})
+	s.Configure([]Provider{p})
+	defer closeSolver(t, s)
+	sol := s.Begin()
+	defer sol.Remove()
+	if err := sol.Publish(t.Context(), []issuer.Record{challenge("resolved", "x")}); err != nil {
+		t.Fatal(err)
+	}
+	var told progress
+	if err := sol.Wait(t.Context(), told.seen); err != nil {
+		t.Fatal(err)
+	}
+	if n := early.Load(); n != 0 {
+		t.Errorf("the resolver was asked %d times before all servers had the record", n)
+	}
+	eventually(t, "the resolver was asked", func() bool { return asked() > 0 })
+	if all := told.Told(); all[len(all)-1] != "3/3" {
+		t.Errorf("told %v", all)
+	}
+}

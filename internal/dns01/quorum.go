@@ -1,0 +1,115 @@
+package dns01
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// quorum is what one order waits for in one zone: its records, the servers that should have them, and how many of these
+// are enough. The resolvers that are asked about a zone after its servers are a quorum of their own.
+type quorum struct {
+	provider Provider
+	records  []recordKey
+	members  []*member
+	enough   int // servers; 0 for all
+}
+
+// member is one address of one server.
+type member struct {
+	endpoint
+	server  *watched
+	recurse bool    // it is a resolver
+	items   []*item // nil before the quorum begins
+}
+
+func (m *member) String() string {
+	if m.recurse {
+		return "resolver " + m.addr
+	}
+	return m.endpoint.String()
+}
+
+// of names the server that the address belongs to.
+func (m *member) of() string { return cmp.Or(m.name, m.String()) }
+
+// missing returns the first item that wasn't seen yet.
+func (m *member) missing() (it *item, last string) {
+	for _, it := range m.items {
+		if seen, last := it.state(); !seen {
+			return it, last
+		}
+	}
+	return nil, ""
+}
+
+func (m *member) complete() bool {
+	it, _ := m.missing()
+	return it == nil && m.items != nil
+}
+
+// begin makes all members look for all records, and returns how long that may take.
+func (q *quorum) begin(tasks *tasks, poke chan<- struct{}) time.Duration {
+	looks := 1
+	if q.provider.Settle {
+		looks = watchSettled
+	}
+	var usual []time.Duration
+	for _, m := range q.members {
+		usual = append(usual, m.server.usually())
+		for _, r := range q.records {
+			it := &item{recordKey: r, recurse: m.recurse, looks: looks, begin: time.Now(), poke: poke}
+			m.items = append(m.items, it)
+			m.server.expect(it, tasks)
+		}
+	}
+	return deadline(q.provider.PropagationTimeout, usual)
+}
+
+// leave ends the looking.
+func (q *quorum) leave() {
+	for _, m := range q.members {
+		for _, it := range m.items {
+			it.leave()
+		}
+	}
+}
+
+// tally counts the servers, and those of them that have all records at all their addresses.
+func tally(members []*member) (have, servers int) {
+	complete := map[string]bool{}
+	for _, m := range members {
+		so, known := complete[m.of()]
+		complete[m.of()] = m.complete() && (so || !known)
+	}
+	for _, so := range complete {
+		if so {
+			have++
+		}
+	}
+	return have, len(complete)
+}
+
+// tally counts those servers only that others are told to ask.
+func (q *quorum) tally() (have, servers int) {
+	return tally(slices.DeleteFunc(slices.Clone(q.members), func(m *member) bool { return m.hidden }))
+}
+
+// satisfied reports whether enough servers have the records. The one that took the update is always among them.
+func (q *quorum) satisfied() bool {
+	have, servers := q.tally()
+	return have >= min(cmp.Or(q.enough, servers), servers) && q.effective()
+}
+
+// effective reports whether the server that took the update has the records.
+func (q *quorum) effective() bool {
+	return !slices.ContainsFunc(q.members, func(m *member) bool { return m.primary && !m.complete() })
+}
+
+// membersOf are the members of all.
+func membersOf(quorums []*quorum) (members []*member) {
+	for _, q := range quorums {
+		members = append(members, q.members...)
+	}
+	return members
+}

@@ -1,0 +1,126 @@
+package dns01
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"autocertd/internal/storage"
+)
+
+// JournalRecord is a record that a process published, or was about to, and hasn't removed yet.
+type JournalRecord struct {
+	Provider, Zone, Name, Value string
+	Object                      string          // of the journal
+	Holder                      *storage.Holder // the living process that removes it; nil when its process died
+	Damaged                     error           // why Object can't be read; its records aren't known then
+}
+
+func (r JournalRecord) key() recordKey { return recordKey{r.Provider, r.Zone, r.Name, r.Value} }
+
+// ListRecords reads the journal: each record once, sorted by zone and name. Of several processes that have one, a living
+// one is named, since it removes the record. The lock of a slot is tried to see whether its process lives, and given
+// back at once; a sweep that finds it held in that moment comes again.
+func ListRecords(ctx context.Context, store Storage) ([]JournalRecord, error) {
+	objects, err := store.List(ctx, journalFolder)
+	if err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	holders := map[string]*storage.Holder{}
+	for slot := range slotsOf(objects) {
+		if holders[slot], err = holderOf(ctx, store, slot); err != nil {
+			return nil, fmt.Errorf("journal: %w", err)
+		}
+	}
+	var all []JournalRecord
+	for _, object := range objects {
+		slot := slotOf(object)
+		if slot == "" {
+			continue
+		}
+		list, err := readObject(ctx, store, object)
+		if err != nil {
+			return nil, fmt.Errorf("journal: %w", err)
+		}
+		for _, r := range list {
+			r.Object, r.Holder = object, holders[slot]
+			all = append(all, r)
+		}
+	}
+	return eachOnce(all), nil
+}
+
+// holderOf returns the living process that has the slot, nil when there is none.
+func holderOf(ctx context.Context, store Storage, slot string) (*storage.Holder, error) {
+	unlock, err := store.TryLock(ctx, slotLock(slot))
+	var held *storage.HeldError
+	switch {
+	case err == nil:
+		unlock()
+		return nil, nil
+	case errors.As(err, &held):
+		return &held.Holder, nil
+	case errors.Is(err, fs.ErrNotExist): // there is no folder of locks: a journal that was put back from a copy
+		return nil, nil
+	}
+	return nil, err
+}
+
+// readObject returns the records of an object of the journal; none when its owner has just finished with it.
+func readObject(ctx context.Context, store Storage, object string) ([]JournalRecord, error) {
+	data, err := store.Load(ctx, object)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var entry journaled
+	if err := json.Unmarshal(data, &entry); err != nil {
+		return []JournalRecord{{Damaged: err}}, nil
+	}
+	var list []JournalRecord
+	for _, key := range entry.keys() {
+		list = append(list, JournalRecord{Provider: key.provider, Zone: key.zone, Name: key.name, Value: key.value})
+	}
+	return list, nil
+}
+
+func eachOnce(all []JournalRecord) []JournalRecord {
+	slices.SortStableFunc(all, func(a, b JournalRecord) int {
+		return slices.Compare([]string{a.Zone, a.Name, a.Value, a.Provider}, []string{b.Zone, b.Name, b.Value, b.Provider})
+	})
+	var list []JournalRecord
+	for _, r := range all {
+		last := len(list) - 1
+		switch {
+		case last < 0 || r.Damaged != nil || list[last].key() != r.key():
+			list = append(list, r)
+		case list[last].Holder == nil:
+			list[last] = r
+		}
+	}
+	return list
+}
+
+// Took reports whether a sweep has made the record's slot of the journal ours. It is asked before the solver is closed.
+func (s *Solver) Took(r JournalRecord) bool {
+	s.journal.Lock()
+	defer s.journal.Unlock()
+	return s.slots[slotOf(r.Object)] != nil
+}
+
+// Unremoved reports whether a record of ours is still to be removed, and why the last try failed. The journal alone doesn't
+// say so: an entry stays whole until the last of its records is removed.
+func (s *Solver) Unremoved(r JournalRecord) (still bool, why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known := s.records[r.key()]
+	if known == nil {
+		return false, nil
+	}
+	return true, known.failure
+}

@@ -1,0 +1,213 @@
+package dns01
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/miekg/dns"
+	"golang.org/x/sync/errgroup"
+)
+
+// looksAtATime bounds how many names are asked about at a time by those who only look.
+const looksAtATime = 16
+
+// ProviderFor returns the provider that serves a name, as the configuration has it, and the zone of it that holds the
+// name, "" when the provider names none.
+func (s *Solver) ProviderFor(name string) (p Provider, zone string, ok bool) {
+	p, ok = s.providerFor(name)
+	for _, z := range p.Zones {
+		if inZone(name, z) && len(z) > len(zone) {
+			zone = z
+		}
+	}
+	return p, zone, ok
+}
+
+// Place is where the record of a name is written.
+type Place struct {
+	Trace
+	Err error // why DNS doesn't say. Provider and Zone are the configuration's then, and "" where it says nothing
+}
+
+// Places finds the places of several names, as Locate does. A provider whose servers are all silent is noticed once.
+func (s *Solver) Places(ctx context.Context, names []string) []Place {
+	silent := s.silent(ctx)
+	places := make([]Place, len(names))
+	each(len(names), func(i int) {
+		places[i] = s.place(ctx, names[i], silent)
+	})
+	return places
+}
+
+func (s *Solver) place(ctx context.Context, name string, silent map[string]error) Place {
+	p, zone, served := s.ProviderFor(hostOf(name))
+	place := Place{Trace: Trace{Chain: []string{hostOf(name)}}, Err: silent[p.Name]}
+	if place.Err == nil {
+		place.Trace, place.Err = s.Locate(ctx, name)
+	}
+	if place.Err != nil && served && len(place.Chain) == 1 {
+		place.Provider, place.Zone = p.Name, zone
+	}
+	return place
+}
+
+// silent returns the providers none of whose servers answers anything, with what was tried.
+func (s *Solver) silent(ctx context.Context) map[string]error {
+	s.mu.Lock()
+	list := slices.Clone(s.providers)
+	s.mu.Unlock()
+	failures := make([]error, len(list))
+	each(len(list), func(i int) {
+		zone := "."
+		if len(list[i].Zones) > 0 {
+			zone = list[i].Zones[0]
+		}
+		if p := list[i]; len(p.Servers) > 0 {
+			_, failures[i] = awake(ctx, p.servers(), zone)
+		}
+	})
+	silent := map[string]error{}
+	for i, err := range failures {
+		if err != nil {
+			silent[list[i].Name] = err
+		}
+	}
+	return silent
+}
+
+// Spot is a name in a zone that a provider writes.
+type Spot struct{ Provider, Zone, Name string }
+
+// Found are the TXT values at a spot, in order, or why they aren't known.
+type Found struct {
+	Values []string
+	Err    error
+}
+
+// Find asks for the TXT values at spots, without following aliases: the servers that take the provider's updates, or for
+// want of such the zone's own. What any of them has is there. Servers that are silent are noticed once for each zone.
+func (s *Solver) Find(ctx context.Context, spots []Spot) map[Spot]Found {
+	var zones []zoneKey
+	for _, spot := range spots {
+		zones = append(zones, zoneKey{spot.Provider, spot.Zone})
+	}
+	zones = distinct(zones)
+	servers, failures := make([][]server, len(zones)), make([]error, len(zones))
+	each(len(zones), func(i int) {
+		if servers[i], failures[i] = s.authorities(ctx, zones[i]); failures[i] == nil {
+			servers[i], failures[i] = awake(ctx, servers[i], zones[i].zone)
+		}
+	})
+	spots = distinct(spots)
+	found := make([]Found, len(spots))
+	each(len(spots), func(i int) {
+		zone := slices.Index(zones, zoneKey{spots[i].Provider, spots[i].Zone})
+		if found[i].Err = failures[zone]; found[i].Err == nil {
+			found[i] = valuesAt(ctx, servers[zone], spots[i].Name)
+		}
+	})
+	all := map[Spot]Found{}
+	for i, spot := range spots {
+		all[spot] = found[i]
+	}
+	return all
+}
+
+func distinct[T comparable](list []T) (result []T) {
+	known := map[T]bool{}
+	for _, v := range list {
+		if !known[v] {
+			known[v] = true
+			result = append(result, v)
+		}
+	}
+	return result
+}
+
+// authorities returns whom to ask what is in a zone.
+func (s *Solver) authorities(ctx context.Context, zone zoneKey) ([]server, error) {
+	p, ok := s.provider(zone.provider)
+	switch {
+	case !ok:
+		return nil, errNoProvider
+	case len(p.Servers) > 0:
+		return p.servers(), nil
+	}
+	p.Check = CheckAuthoritative // whatever orders wait for
+	endpoints, err := s.endpoints(ctx, p, zone.zone)
+	if err != nil {
+		return nil, err
+	}
+	var list []server
+	for _, e := range endpoints {
+		list = append(list, server{e.addr, e.key})
+	}
+	return list, nil
+}
+
+// awake returns the servers that answer at all, whatever they answer, and an error when none does.
+func awake(ctx context.Context, servers []server, zone string) (list []server, err error) {
+	failures := make([]error, len(servers))
+	each(len(servers), func(i int) {
+		_, failures[i] = lookAt(ctx, servers[i], question(zone, dns.TypeSOA, false))
+	})
+	for i, err := range failures {
+		var refused *refusedQuery
+		if err == nil || errors.As(err, &refused) {
+			list = append(list, servers[i])
+		}
+	}
+	if len(list) == 0 {
+		return nil, joinEqual(failures)
+	}
+	return list, nil
+}
+
+// lookAt asks one server, and says what is wrong with it in words for a table.
+func lookAt(ctx context.Context, at server, q *dns.Msg) (*dns.Msg, error) {
+	reply, err := askFirst(ctx, []server{at}, q)
+	var refused *refusedQuery
+	if err != nil && !errors.As(err, &refused) {
+		err = fmt.Errorf("%s %s", at.addr, unreachable(err))
+	}
+	return reply, err
+}
+
+// valuesAt asks all the servers; one that knows is enough.
+func valuesAt(ctx context.Context, servers []server, name string) (found Found) {
+	var failures []error
+	for _, at := range servers {
+		reply, err := lookAt(ctx, at, question(name, dns.TypeTXT, false))
+		if err != nil {
+			failures = append(failures, err)
+			continue
+		}
+		for _, rr := range reply.Answer {
+			if txt, ok := rr.(*dns.TXT); ok && hostOf(txt.Hdr.Name) == name {
+				found.Values = append(found.Values, strings.Join(txt.Txt, ""))
+			}
+		}
+	}
+	slices.Sort(found.Values)
+	found.Values = slices.Compact(found.Values)
+	if len(failures) == len(servers) {
+		found.Err = joinEqual(failures)
+	}
+	return found
+}
+
+// each calls f for 0 to n-1, a few at a time.
+func each(n int, f func(i int)) {
+	var group errgroup.Group
+	group.SetLimit(looksAtATime)
+	for i := range n {
+		group.Go(func() error {
+			f(i)
+			return nil
+		})
+	}
+	_ = group.Wait() // f keeps its errors
+}
