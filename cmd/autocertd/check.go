@@ -14,14 +14,40 @@ import (
 )
 
 func checkCommand(opts *options) *cobra.Command {
-	var asJSON bool
+	var asJSON, policy, live bool
+	var zone string
 	command := &cobra.Command{
-		Use:   "check",
+		Use:   "check [NAME…]",
 		Short: "Check the configuration",
-		Long:  "Check the configuration as the daemon would read it: all files, keys and secrets. Nobody is asked and nothing changes.",
-		RunE:  func(*cobra.Command, []string) error { return check(opts.config, asJSON) },
+		Long: "Check the configuration as the daemon would read it: all files, keys and secrets. Nobody is asked and nothing changes.\n" +
+			"With --live everything is tried that issuing needs, short of ordering: the CA, a record in DNS, the outputs.\n" +
+			"With --policy or --delegation DNS is asked, and what BIND needs is printed, for all certificates or those named.",
+		Args:              cobra.ArbitraryArgs,
+		ValidArgsFunction: completeNames(opts),
+		RunE: func(cmd *cobra.Command, names []string) error {
+			delegation := cmd.Flags().Changed("delegation")
+			switch {
+			case policy && delegation:
+				return wrongUsage(cmd, "--policy and --delegation don't go together")
+			case live && (policy || delegation):
+				return wrongUsage(cmd, "--live doesn't go together with --policy or --delegation")
+			case live:
+				return checkLive(cmd.Context(), opts.config, names, asJSON)
+			case policy:
+				return checkPolicy(cmd.Context(), opts.config, names, asJSON)
+			case delegation:
+				return checkDelegation(cmd.Context(), opts.config, zone, names, asJSON)
+			}
+			if err := noArguments(cmd, names); err != nil {
+				return err
+			}
+			return check(opts.config, asJSON)
+		},
 	}
 	command.Flags().BoolVar(&asJSON, "json", false, "the mistakes and warnings, for programs")
+	command.Flags().BoolVar(&live, "live", false, "try all that issuing needs, short of ordering, and clean up")
+	command.Flags().BoolVar(&policy, "policy", false, "print the least update-policy that BIND needs")
+	command.Flags().StringVar(&zone, "delegation", "", "print the CNAMEs that move all challenges into `ZONE`")
 	return command
 }
 

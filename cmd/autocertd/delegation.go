@@ -1,0 +1,201 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"autocertd/internal/config"
+	"autocertd/internal/dns01"
+	"autocertd/internal/storage"
+)
+
+const (
+	aliasTTL    = 300 // seconds
+	longestName = 253 // characters of a DNS name
+)
+
+// alias is a challenge name and where its record goes once it is delegated.
+type alias struct {
+	Name   string `json:"name"`
+	Zone   string `json:"zone"` // that holds the name; "" when it isn't known
+	Target string `json:"target"`
+	Line   string `json:"line,omitempty"` // for the zone file; "" when there is nothing to do
+	Note   string `json:"note,omitempty"`
+}
+
+// delegationReport is what check --delegation --json prints.
+type delegationReport struct {
+	Zone     string   `json:"zone"`
+	Aliases  []alias  `json:"aliases"`
+	Policy   policy   `json:"policy"` // of the challenge zone
+	Stanza   string   `json:"stanza,omitempty"`
+	Warnings []string `json:"warnings,omitempty"`
+
+	served bool // a provider names the zone
+}
+
+// checkDelegation prints the CNAMEs that move all challenges into one zone.
+func checkDelegation(ctx context.Context, path, zone string, names []string, asJSON bool) error {
+	zone, err := config.ParseZone(zone)
+	if err != nil {
+		return &usageError{fmt.Errorf("--delegation: %w", err)}
+	}
+	s, err := load(path)
+	if err != nil {
+		return err
+	}
+	certs, err := selected(s.Config, names)
+	if err != nil {
+		return err
+	}
+	solver, err := onlySolver(s, storage.ViewFiles(s.StateDir))
+	if err != nil {
+		return err
+	}
+	report := delegate(solver, zone, solver.Places(ctx, challengeNames(certs)))
+	switch {
+	case ctx.Err() != nil:
+		return errors.New("interrupted")
+	case asJSON:
+		return printJSON(report)
+	}
+	printWarnings(report.Warnings)
+	_, err = os.Stdout.WriteString(report.text())
+	return err
+}
+
+// delegate says for each place what must change so that its record is written into the zone.
+func delegate(solver *dns01.Solver, zone string, places []dns01.Place) delegationReport {
+	report := delegationReport{Zone: zone, Aliases: []alias{}, Policy: policy{Zone: zone}}
+	var unknown []unplaced
+	for _, place := range places {
+		a := aliasFor(place, zone)
+		if a.Zone == "" {
+			_, a.Zone, _ = solver.ProviderFor(a.Name)
+		}
+		if place.Err != nil && a.Line != "" {
+			unknown = append(unknown, unplaced{a.Name, fmt.Errorf("whether it is an alias already isn't known: %w", place.Err)})
+		}
+		report.Aliases = append(report.Aliases, a)
+		report.Policy.Names = append(report.Policy.Names, a.Target)
+	}
+	slices.SortFunc(report.Aliases, func(a, b alias) int {
+		return slices.Compare([]string{a.Zone, a.Name}, []string{b.Zone, b.Name})
+	})
+	slices.Sort(report.Policy.Names)
+	report.Policy.Names = slices.Compact(report.Policy.Names)
+	report.Warnings = unplacedTexts(unknown)
+	report.provide(solver)
+	return report
+}
+
+// aliasFor says what must change for one place.
+func aliasFor(place dns01.Place, zone string) alias {
+	name := place.Chain[0]
+	a := alias{Name: name, Target: place.Name()}
+	if len(place.Chain) == 1 {
+		a.Zone = place.Zone
+	}
+	switch {
+	case inZone(name, zone):
+		a.Note = "lies in the challenge zone"
+		return a
+	case inZone(place.Name(), zone):
+		a.Note = "is delegated already, to " + place.Name()
+		return a
+	case len(place.Chain) > 1:
+		a.Note = "is an alias of " + place.Chain[1] + " now; its CNAME must go"
+	}
+	a.Target = target(strings.TrimPrefix(name, challengeName("")), zone)
+	a.Line = fmt.Sprintf("%s. %d IN CNAME %s.", name, aliasTTL, a.Target)
+	return a
+}
+
+// target is a hostname's own name in the challenge zone.
+func target(hostname, zone string) string {
+	name := hostname + "." + zone
+	if len(name) <= longestName {
+		return name
+	}
+	sum := sha256.Sum256([]byte(hostname))
+	return hex.EncodeToString(sum[:16]) + "." + zone
+}
+
+func inZone(name, zone string) bool { return name == zone || strings.HasSuffix(name, "."+zone) }
+
+// provide finds the provider of the challenge zone, or describes one.
+func (r *delegationReport) provide(solver *dns01.Solver) {
+	p, zone, ok := solver.ProviderFor(r.Zone)
+	r.served = zone != ""
+	server, key := "ns1."+r.Zone, &dns01.Key{Name: "acme-key"}
+	if ok {
+		r.Policy.Provider = p.Name
+	}
+	if ok && len(p.Servers) == 0 && r.served {
+		return // an API, which has no update-policy
+	}
+	if !ok && len(r.Aliases) > 0 { // the server of today is the likeliest
+		p, _, _ = solver.ProviderFor(r.Aliases[0].Name)
+	}
+	if len(p.Servers) > 0 {
+		server = p.Servers[0]
+	}
+	if p.Key != nil || ok && len(p.Servers) > 0 {
+		key = p.Key
+	}
+	r.Policy.allow(dns01.Provider{Servers: []string{server}, Key: key})
+	if !r.served {
+		r.Stanza = fmt.Sprintf("[provider.challenges]\ntype     = \"rfc2136\"\nserver   = %q\nkey_file = \"/etc/autocertd/tsig.key\"\nzones    = [%q]\n", server, r.Zone)
+	}
+}
+
+// text writes the lines of the zone files; all else are comments there.
+func (r *delegationReport) text() string {
+	var b strings.Builder
+	for i, a := range r.Aliases {
+		if i == 0 || a.Zone != r.Aliases[i-1].Zone {
+			where := (&policy{Zone: a.Zone}).where()
+			fmt.Fprintf(&b, "; For %s:\n", where)
+		}
+		if a.Note != "" {
+			fmt.Fprintf(&b, "; %s. %s\n", a.Name, a.Note)
+		}
+		if a.Line != "" {
+			b.WriteString(a.Line + "\n")
+		}
+	}
+	fmt.Fprintf(&b, ";\n; %s\n", r.providerText())
+	b.WriteString(commented(r.Stanza))
+	if r.Policy.Policy != "" {
+		fmt.Fprintf(&b, ";\n; For zone %s in named.conf:\n", r.Zone)
+		b.WriteString(commented(r.Policy.Policy))
+	}
+	return b.String()
+}
+
+// providerText says who writes into the challenge zone.
+func (r *delegationReport) providerText() string {
+	switch {
+	case r.served:
+		return fmt.Sprintf("Provider %s serves zone %s already.", r.Policy.Provider, r.Zone)
+	case r.Policy.Provider != "":
+		return fmt.Sprintf("Provider %s names no zones, so it writes into zone %s too. If others serve that zone, for config.toml,\n; and give provider %s its own zones = [\"…\"]:",
+			r.Policy.Provider, r.Zone, r.Policy.Provider)
+	}
+	return fmt.Sprintf("No provider serves zone %s yet. For config.toml:", r.Zone)
+}
+
+// commented makes each line a comment of a zone file.
+func commented(text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		b.WriteString(";\t" + line)
+	}
+	return b.String()
+}

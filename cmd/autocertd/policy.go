@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"autocertd/internal/dns01"
+	"autocertd/internal/storage"
+)
+
+// unknownPrincipal stands in grants of providers that sign without a TSIG key of their own.
+const unknownPrincipal = `"PRINCIPAL@REALM"`
+
+// policy is the least that a zone must allow a provider.
+type policy struct {
+	Provider string   `json:"provider"`
+	Zone     string   `json:"zone"`          // "" when it isn't known
+	Key      string   `json:"key,omitempty"` // that signs the updates; "" when the provider has none of its own
+	Names    []string `json:"names"`         // where records are written
+	Policy   string   `json:"policy"`        // for named.conf; "" for a provider that doesn't send dynamic updates
+}
+
+// policyReport is what check --policy --json prints.
+type policyReport struct {
+	Zones    []policy `json:"zones"`
+	Warnings []string `json:"warnings,omitempty"`
+
+	missing int // names that are in no policy, since no provider serves them
+}
+
+// checkPolicy prints the update-policy that issuing needs, and no more than that.
+func checkPolicy(ctx context.Context, path string, names []string, asJSON bool) error {
+	s, err := load(path)
+	if err != nil {
+		return err
+	}
+	certs, err := selected(s.Config, names)
+	if err != nil {
+		return err
+	}
+	solver, err := onlySolver(s, storage.ViewFiles(s.StateDir))
+	if err != nil {
+		return err
+	}
+	report := findPolicies(solver, solver.Places(ctx, challengeNames(certs)))
+	switch {
+	case ctx.Err() != nil:
+		return errors.New("interrupted")
+	case asJSON:
+		err = printJSON(report)
+	default:
+		printWarnings(report.Warnings)
+		_, err = os.Stdout.WriteString(policyText(report.Zones))
+	}
+	if err == nil && report.missing > 0 {
+		return &silentError{exitFailed}
+	}
+	return err
+}
+
+// findPolicies gathers the places by provider and zone.
+func findPolicies(solver *dns01.Solver, places []dns01.Place) policyReport {
+	report := policyReport{Zones: []policy{}}
+	var guessed, missing []unplaced
+	for _, place := range places {
+		switch {
+		case place.Provider == "":
+			missing = append(missing, unplaced{place.Chain[0], place.Err})
+			continue
+		case place.Err != nil:
+			guessed = append(guessed, unplaced{place.Chain[0], fmt.Errorf("taken as it is, since nobody says whether it is an alias: %w", place.Err)})
+		}
+		at := slices.IndexFunc(report.Zones, func(z policy) bool { return z.Provider == place.Provider && z.Zone == place.Zone })
+		if at < 0 {
+			at = len(report.Zones)
+			report.Zones = append(report.Zones, policy{Provider: place.Provider, Zone: place.Zone})
+		}
+		report.Zones[at].Names = append(report.Zones[at].Names, place.Name())
+	}
+	for i := range report.Zones {
+		z := &report.Zones[i]
+		slices.Sort(z.Names)
+		z.Names = slices.Compact(z.Names) // aliases may share a target
+		p, _, _ := solver.ProviderFor(z.Names[0])
+		z.allow(p)
+	}
+	slices.SortFunc(report.Zones, func(a, b policy) int {
+		return slices.Compare([]string{a.Provider, a.Zone}, []string{b.Provider, b.Zone})
+	})
+	report.Warnings = append(unplacedTexts(guessed), unplacedTexts(missing)...)
+	report.missing = len(missing)
+	return report
+}
+
+// allow fills in what the zone must allow the provider.
+func (z *policy) allow(p dns01.Provider) {
+	if len(p.Servers) == 0 {
+		return
+	}
+	signer := unknownPrincipal
+	if p.Key != nil {
+		z.Key, signer = p.Key.Name, p.Key.Name
+	}
+	var b strings.Builder
+	b.WriteString("update-policy {\n")
+	for _, name := range z.Names {
+		fmt.Fprintf(&b, "\tgrant %s name %s. TXT;\n", signer, name)
+	}
+	b.WriteString("};\n")
+	z.Policy = b.String()
+}
+
+// policyText writes the policies for named.conf, each with a comment that says where it belongs.
+func policyText(zones []policy) string {
+	seen := map[string]bool{}
+	var blocks []string
+	for _, z := range zones {
+		var b strings.Builder
+		switch {
+		case z.Policy == "":
+			fmt.Fprintf(&b, "# %s, provider %s: nothing is needed, since it sends no dynamic updates of its own\n", z.where(), z.Provider)
+		case seen[z.Zone]:
+			fmt.Fprintf(&b, "# %s, provider %s: a zone has one update-policy, so put these lines into the one above\n", z.where(), z.Provider)
+		default:
+			fmt.Fprintf(&b, "# %s, provider %s\n", z.where(), z.Provider)
+		}
+		if z.Policy != "" && z.Key == "" {
+			fmt.Fprintf(&b, "# The provider has no key of its own: write the Kerberos principal that it uses in place of %s\n", unknownPrincipal)
+		}
+		seen[z.Zone] = z.Policy != "" && z.Zone != ""
+		blocks = append(blocks, b.String()+z.Policy)
+	}
+	return strings.Join(blocks, "\n")
+}
+
+func (z *policy) where() string {
+	if z.Zone == "" {
+		return "the zones that hold these names"
+	}
+	return "zone " + z.Zone
+}

@@ -1,0 +1,152 @@
+package deploy
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// leastRoom is less space than a few certificates take, with those from before.
+const leastRoom = 1 << 20
+
+// CheckFiles looks whether the files of the named certificate could be written as they have to be: it makes an empty file
+// with their owner in the output's directory, or where that would be made, and removes it. The error is an [*Error].
+func (o Output) CheckFiles(name string) error {
+	dir := o.dir(name)
+	err := o.checkDir(dir)
+	if err == nil {
+		return nil
+	}
+	return &Error{Output: o.ID(name), Step: StepFiles, Subject: dir, Hint: o.fileCure(err), Err: err}
+}
+
+// fileCure is the hint, with lines to paste where they are clear.
+func (o Output) fileCure(err error) string {
+	cure := hint(StepFiles, o.fixedDir(), err)
+	path, _ := errors.AsType[*fs.PathError](err)
+	_, noGroup := errors.AsType[user.UnknownGroupError](err)
+	switch chown := path != nil && path.Op == "chown"; {
+	case chown && o.Owner == "" && errors.Is(err, fs.ErrPermission):
+		return fmt.Sprintf("%s\nusermod -aG %s %s && systemctl restart autocertd", cure, o.Group, whoami())
+	case !chown && errors.Is(err, fs.ErrPermission):
+		return fmt.Sprintf("%s\ninstall -d -o %s -m 0755 %s", cure, whoami(), o.fixedDir())
+	case noGroup && os.Geteuid() == 0:
+		return fmt.Sprintf("%s\ngroupadd --system %s", cure, o.Group)
+	case noGroup:
+		return fmt.Sprintf("%s\ngroupadd --system %s && usermod -aG %[2]s %s && systemctl restart autocertd", cure, o.Group, whoami())
+	case cure == "":
+		return "choose another dir in the [[output]]"
+	}
+	return cure
+}
+
+func (o Output) checkDir(dir string) error {
+	own, err := lookupOwner(o.Owner, o.Group)
+	if err != nil {
+		return err
+	}
+	if dir, err = nearest(dir); err != nil {
+		return err
+	}
+	if err := try(dir, own); err != nil {
+		return err
+	}
+	var room unix.Statfs_t
+	if err := unix.Statfs(dir, &room); err != nil {
+		return &fs.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	if room.Bavail*uint64(room.Bsize) < leastRoom || room.Files > 0 && room.Ffree == 0 {
+		return &fs.PathError{Op: "statfs", Path: dir, Err: syscall.ENOSPC}
+	}
+	return nil
+}
+
+// nearest returns the directory, or the nearest above it that exists.
+func nearest(dir string) (string, error) {
+	for {
+		fi, err := os.Stat(dir)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir):
+			dir = filepath.Dir(dir)
+		case err != nil:
+			return "", err
+		case !fi.IsDir():
+			return "", &fs.PathError{Op: "mkdir", Path: dir, Err: syscall.ENOTDIR}
+		default:
+			return dir, nil
+		}
+	}
+}
+
+// try makes a file with the owner, and removes it.
+func try(dir string, o owner) (err error) {
+	w, err := os.CreateTemp(dir, ours+"check-*.tmp")
+	if err != nil {
+		return about("make a file in", dir, err)
+	}
+	defer func() { err = errors.Join(err, w.Close(), os.Remove(w.Name())) }()
+	if o.uid == keep && o.gid == keep {
+		return nil
+	}
+	return about("chown", dir, w.Chown(o.uid, o.gid))
+}
+
+// about says what failed where; the file that was tried has a random name, and is gone.
+func about(op, dir string, err error) error {
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
+		return &fs.PathError{Op: op, Path: dir, Err: path.Err}
+	}
+	return err
+}
+
+// CheckProgram looks whether a command of an output could be run as far as its program goes. The error is an [*Error].
+func (o Output) CheckProgram(name string, args []string) error {
+	path, err := o.Program(name, args), errNoProgram
+	if path != "" {
+		_, err = exec.LookPath(path)
+	}
+	if err == nil {
+		return nil
+	}
+	if e, ok := errors.AsType[*exec.Error](err); ok {
+		err = e.Err // the subject is named already
+	}
+	return &Error{Output: o.ID(name), Step: StepRun, Subject: path, Hint: hint(StepRun, "", err), Err: err}
+}
+
+// ErrNoSystemd says that no systemd can be asked for units.
+var ErrNoSystemd = errors.New("systemd can't be asked about units here")
+
+// CheckUnit asks systemd whether it knows a unit that it could reload. The error wraps [ErrNoSystemd] when nobody answers;
+// any other says what systemd says of the unit.
+func (d *Deployer) CheckUnit(ctx context.Context, unit string) error {
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	args := []string{"systemctl", "show", "--property=LoadState", "--value", "--", unit}
+	out, err := d.runner.Run(ctx, args, append(baseEnv(), "LC_ALL=C"))
+	if err != nil {
+		first, _, _ := strings.Cut(printable(out), "\n")
+		return fmt.Errorf("%w: %s", ErrNoSystemd, cmp.Or(first, err.Error()))
+	}
+	switch state := printable(out); state {
+	case "loaded":
+		return nil
+	case "not-found":
+		return fmt.Errorf("systemd knows no unit %s", unit)
+	default:
+		return fmt.Errorf("unit %s is %s", unit, state)
+	}
+}
+
+// Program is the program of one of the output's commands, for the named certificate.
+func (o Output) Program(name string, args []string) string { return expand(program(args), name) }

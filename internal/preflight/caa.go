@@ -1,0 +1,189 @@
+package preflight
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"autocertd/internal/dns01"
+)
+
+// lookups is how many names are looked up at a time.
+const lookups = 16
+
+// addResolvers is what to configure where our own servers don't see what a CA sees.
+const addResolvers = "name resolvers that see what the CA sees:\n[resolvers]\npublic = [\"9.9.9.9\", \"1.1.1.1\"]"
+
+// checkCAA looks whether CAA records let the CAs issue that certificates are wanted from. It is given the CAs that answer.
+func (cfg Config) checkCAA(ctx context.Context, cas []authority) (list []Finding) {
+	sets := cfg.lookUpCAA(ctx)
+	for _, c := range cfg.Certificates {
+		for _, hostname := range c.Hostnames {
+			var judged []Finding
+			for _, ca := range cas {
+				if slices.Contains(c.CAs, ca.name) {
+					judged = append(judged, sets[base(hostname)].judge(hostname, ca))
+				}
+			}
+			for _, f := range anotherCA(judged) {
+				if !slices.Contains(list, f) { // certificates share hostnames, and hostnames zones
+					list = append(list, f)
+				}
+			}
+		}
+	}
+	return list
+}
+
+// base is a hostname without the star of a wildcard, which has the same CAA records and the same challenge name.
+func base(hostname string) string { return strings.TrimPrefix(hostname, "*.") }
+
+// relevant is what looking for CAA records found.
+type relevant struct {
+	set dns01.CAASet
+	err error
+}
+
+func (cfg Config) lookUpCAA(ctx context.Context) map[string]relevant {
+	sets := map[string]relevant{}
+	var mu sync.Mutex
+	var all errgroup.Group
+	all.SetLimit(lookups)
+	for _, name := range cfg.challenges() {
+		all.Go(func() error {
+			cfg.Progress(name.subject, "CAA")
+			defer cfg.Progress(name.subject, "")
+			set, err := cfg.Solver.CAA(ctx, name.base)
+			mu.Lock()
+			defer mu.Unlock()
+			sets[name.base] = relevant{set, err}
+			return nil
+		})
+	}
+	_ = all.Wait() // each error is kept beside its name
+	return sets
+}
+
+// anotherCA turns the failures of one hostname into warnings when a CA is left that may issue.
+func anotherCA(judged []Finding) []Finding {
+	if !slices.ContainsFunc(judged, func(f Finding) bool { return f.Status != Failure }) {
+		return judged
+	}
+	for i := range judged {
+		if judged[i].Status == Failure {
+			judged[i].Status = Warning
+			judged[i].Why += "; the certificate has another CA that is tried next"
+		}
+	}
+	return judged
+}
+
+func (r relevant) judge(hostname string, ca authority) Finding {
+	if r.err == nil {
+		return judgeCAA(hostname, r.set, ca)
+	}
+	return Finding{Subject: hostname, Check: "CAA", Status: Failure, Text: r.err.Error(),
+		Why:  "a CA that can't look for CAA records doesn't issue (RFC 8659, section 3)",
+		Cure: "see what is wrong with the answer:\ndig CAA " + base(hostname)}
+}
+
+// judgeCAA says whether the relevant CAA records of a hostname let a CA issue (RFC 8659, section 4) for our account and by
+// dns-01 (RFC 8657).
+func judgeCAA(hostname string, set dns01.CAASet, ca authority) Finding {
+	f := Finding{Subject: hostname, Check: "CAA", Status: OK}
+	if set.Domain == "" {
+		return withoutCAA(f, set)
+	}
+	at := "CAA at " + set.Owner
+	if set.Owner != set.Domain {
+		at += fmt.Sprintf(" (%s is an alias of it)", set.Domain)
+	}
+	if r, critical := unknownCritical(set.Records); critical {
+		f.Status, f.Text = Failure, fmt.Sprintf("%s has the critical property %q, which CA %s needn't know", at, r.Tag, ca.name)
+		f.Why = "a CA must not issue when it doesn't know a critical property (RFC 8659, section 4.1)"
+		f.Cure = fmt.Sprintf("change its flag to 0:\n%s. 300 IN CAA 0 %s %q", set.Owner, r.Tag, r.Value)
+		return f
+	}
+	tag := "issue"
+	if hostname != base(hostname) && len(withTag(set.Records, "issuewild")) > 0 {
+		tag = "issuewild"
+	}
+	grants := withTag(set.Records, tag)
+	switch {
+	case len(grants) == 0:
+		f.Text = at + " forbids nothing here"
+	case len(ca.identities) == 0:
+		f.Status, f.Text = Warning, fmt.Sprintf("%s restricts who may issue, and CA %s doesn't say by which name it goes there", at, ca.name)
+		f.Why = "if the CA looks for CAA records, it may find that it is forbidden to issue"
+		f.Cure = fmt.Sprintf("the CA's documentation has the name; add:\n%s. 300 IN CAA 0 %s \"NAME\"", set.Owner, tag)
+	default:
+		reason := reject(grants, ca)
+		if reason == "" {
+			f.Text = fmt.Sprintf("%s allows %s", at, strings.Join(ca.identities, " or "))
+			return f
+		}
+		f.Status, f.Text = Failure, at+" "+reason
+		if tag == "issuewild" {
+			f.Text += " for wildcards"
+		}
+		f.Why = fmt.Sprintf("CA %s would refuse to issue", ca.name)
+		f.Cure = allow(set, tag, ca)
+	}
+	return f
+}
+
+// withoutCAA is the finding when no record was found.
+func withoutCAA(f Finding, set dns01.CAASet) Finding {
+	if set.Unseen == "" {
+		f.Text = "no CAA records, so every CA may issue"
+		return f
+	}
+	if set.Zone != "" {
+		f.Subject = set.Zone // one finding for all of its hostnames
+	}
+	f.Status, f.Text = Warning, fmt.Sprintf("no CAA records below %s; whether it has some isn't known, since no resolver is configured", set.Unseen)
+	f.Why = "a CAA record there may forbid the CA to issue"
+	f.Cure = addResolvers
+	return f
+}
+
+// unknownCritical finds a record that a CA must understand (RFC 8659, section 4.1) and probably doesn't. Many people write
+// 1 for the critical flag, and CAs take that for 128.
+func unknownCritical(records []dns01.CAARecord) (dns01.CAARecord, bool) {
+	known := []string{"issue", "issuewild", "issuemail", "iodef"}
+	i := slices.IndexFunc(records, func(r dns01.CAARecord) bool {
+		return r.Flag&(128|1) != 0 && !slices.Contains(known, strings.ToLower(r.Tag))
+	})
+	if i < 0 {
+		return dns01.CAARecord{}, false
+	}
+	return records[i], true
+}
+
+func withTag(records []dns01.CAARecord, tag string) (list []dns01.CAARecord) {
+	for _, r := range records {
+		if strings.EqualFold(r.Tag, tag) {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+// allow is the record that lets the CA issue, for our account alone once there is one. It grants beside what is granted
+// already. Where the records stand above our zone, and perhaps in other hands, there is a second place for it.
+func allow(set dns01.CAASet, tag string, ca authority) string {
+	value := ca.identities[0]
+	if ca.account != "" {
+		value += "; accounturi=" + ca.account
+	}
+	value += "; validationmethods=dns-01"
+	cure := fmt.Sprintf("add beside it:\n%s. 300 IN CAA 0 %s %q", set.Owner, tag, value)
+	if set.Zone != set.Domain && strings.HasSuffix(set.Zone, "."+set.Domain) {
+		cure += fmt.Sprintf("\nor, where it counts for zone %s instead of that one:\n%s. 300 IN CAA 0 %s %q", set.Zone, set.Zone, tag, value)
+	}
+	return cure
+}

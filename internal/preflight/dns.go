@@ -1,0 +1,109 @@
+package preflight
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// rehearsals is how many records are rehearsed at a time. Together they leave as one update of their zone.
+const rehearsals = 100
+
+// challenge is one name that CAs look at. An apex and its wildcard share it.
+type challenge struct {
+	subject string // the first hostname that needs it, as the configuration has it
+	base    string // the hostname without a star
+}
+
+func (c challenge) name() string { return "_acme-challenge." + c.base }
+
+// challenges are the names of all certificates, each once.
+func (cfg Config) challenges() (list []challenge) {
+	known := map[string]bool{}
+	for _, c := range cfg.Certificates {
+		for _, hostname := range c.Hostnames {
+			if b := base(hostname); !known[b] {
+				known[b] = true
+				list = append(list, challenge{hostname, b})
+			}
+		}
+	}
+	return list
+}
+
+// theZones is the subject of progress when zones are looked at.
+const theZones = "zones"
+
+// dnsTasks is how often checkDNS and checkCAA tell the end of something.
+func (cfg Config) dnsTasks() int { return 2*len(cfg.challenges()) + 1 }
+
+// place is a zone as a provider writes to it.
+type place struct{ provider, zone string }
+
+// checkDNS publishes a record for every challenge, looks who gets it, and compares how the zones look from inside and from
+// outside.
+func (cfg Config) checkDNS(ctx context.Context) (list []Finding) {
+	all := cfg.rehearse(ctx)
+	zones := map[place][]rehearsal{}
+	var places []place
+	for _, r := range all {
+		list = append(list, r.findings()...)
+		if at := r.place(); at.zone != "" {
+			if zones[at] == nil {
+				places = append(places, at)
+			}
+			zones[at] = append(zones[at], r)
+		}
+	}
+	found := make([][]Finding, len(places))
+	cfg.Progress(theZones, "views, DNSSEC")
+	defer cfg.Progress(theZones, "")
+	var lookAt errgroup.Group
+	lookAt.SetLimit(lookups)
+	for i, at := range places {
+		lookAt.Go(func() error {
+			found[i] = slices.Concat(judgeAliases(at, zones[at]), judgeServers(at, zones[at]),
+				judgeViews(at, cfg.Solver.Views(ctx, at.provider, at.zone)))
+			return nil
+		})
+	}
+	_ = lookAt.Wait() // what fails is a finding
+	return slices.Concat(list, slices.Concat(found...), cfg.checkDNSSEC(ctx, all))
+}
+
+// rehearse rehearses all challenges. Once servers of a zone are late, records that haven't been published yet would only wait
+// for the same servers as long again.
+func (cfg Config) rehearse(ctx context.Context) []rehearsal {
+	names := cfg.challenges()
+	all := make([]rehearsal, len(names))
+	var late sync.Map // of places
+	var anyLate atomic.Bool
+	var running errgroup.Group
+	running.SetLimit(rehearsals)
+	for i, c := range names {
+		running.Go(func() error {
+			defer cfg.Progress(c.subject, "")
+			r := rehearsal{challenge: c}
+			if anyLate.Load() {
+				var err error
+				r.Trace, err = cfg.Solver.Locate(ctx, c.name())
+				_, isLate := late.Load(r.place())
+				r.skipped = err == nil && isLate
+			}
+			if !r.skipped {
+				r.Rehearsal = cfg.Solver.Rehearse(ctx, c.name(), func(step string) { cfg.Progress(c.subject, step) })
+			}
+			if r.Step == "wait" {
+				late.Store(r.place(), true)
+				anyLate.Store(true)
+			}
+			all[i] = r
+			return nil
+		})
+	}
+	_ = running.Wait() // each error is kept in its rehearsal
+	return all
+}

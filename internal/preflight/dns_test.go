@@ -1,0 +1,264 @@
+//go:build linux
+
+package preflight
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/BurntSushi/toml"
+
+	"autocertd/internal/dns01"
+	"autocertd/internal/secret"
+	"autocertd/internal/storage"
+	"autocertd/internal/testbed"
+	"autocertd/providers"
+)
+
+// onBIND is a provider that writes to a server with a key.
+func onBIND(t *testing.T, addr string, k testbed.TSIGKey, zones ...string) dns01.Provider {
+	t.Helper()
+	text := fmt.Sprintf("server = %q\nkey_name = %q\nkey_alg = %q\nkey = %q", addr, k.Name, k.Algorithm, k.Secret)
+	p, err := providers.New("rfc2136", providers.Options{Decode: func(dst any) error { return toml.Unmarshal([]byte(text), dst) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dns01.Provider{Name: "bind", Client: p.Client, Servers: p.Servers, Zones: zones, PropagationTimeout: time.Second,
+		Key: &dns01.Key{Name: k.Name, Algorithm: k.Algorithm, Secret: secret.New(k.Secret)}}
+}
+
+// lookingFor is a check of the hostnames, each in a certificate of its own.
+func lookingFor(t *testing.T, resolvers, hostnames []string, list ...dns01.Provider) Config {
+	t.Helper()
+	files, err := storage.OpenFiles(t.TempDir(), "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := dns01.New(dns01.Config{Storage: files, Resolvers: resolvers})
+	s.Configure(list)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := s.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	cfg := Config{Solver: s, Progress: func(string, string) {}}
+	for _, h := range hostnames {
+		cfg.Certificates = append(cfg.Certificates, Certificate{Name: h, Hostnames: []string{h}, CAs: []string{"le"}})
+	}
+	return cfg
+}
+
+func startBIND(t *testing.T, cfg testbed.BINDConfig) *testbed.BIND {
+	t.Helper()
+	cfg.Dir = t.TempDir()
+	b, err := testbed.StartBIND(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
+// about returns the findings about a subject, one line each.
+func about(list []Finding, subject, check string) (lines []string) {
+	for _, f := range list {
+		if f.Subject == subject && f.Check == check {
+			lines = append(lines, fmt.Sprintf("%s: %s | %s", f.Status, f.Text, strings.ReplaceAll(f.Cure, "\n", " | ")))
+		}
+	}
+	return lines
+}
+
+// expected is a finding of which the words are known, in their order.
+type expected struct {
+	subject, check string
+	words          []string // of its one line; nil: there is no such finding
+}
+
+func (e expected) in(t *testing.T, list []Finding) {
+	t.Helper()
+	lines := about(list, e.subject, e.check)
+	if e.words == nil && len(lines) == 0 {
+		return
+	}
+	if len(lines) != 1 || e.words == nil {
+		t.Errorf("%s, %s: %q", e.subject, e.check, lines)
+		return
+	}
+	rest := lines[0]
+	for _, w := range e.words {
+		var ok bool
+		if _, rest, ok = strings.Cut(rest, w); !ok {
+			t.Errorf("%s, %s:\n%s\ndoesn't say %q", e.subject, e.check, lines[0], w)
+			return
+		}
+	}
+}
+
+// resolverConf is a resolver that asks our server for everything, and knows that one of its zones must be signed.
+const resolverConf = `
+options {
+	directory "{{.Dir}}"; pid-file none; lock-file none; session-keyfile "session.key"; managed-keys-directory ".";
+	listen-on port {{.Port}} { 127.0.0.1; }; listen-on-v6 { none; }; reuseport no;
+	recursion yes; empty-zones-enable no; servfail-ttl 0; dnssec-validation yes;
+	forward only; forwarders { 127.0.0.1 port {{.Data}}; };
+};
+controls { };
+trust-anchors { "broken.test" static-ds 4711 13 2 "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"; };
+`
+
+// startSite starts a server whose zones have all that may go well or wrong, and the resolver.
+func startSite(t *testing.T) (b *testbed.BIND, resolver string) {
+	t.Helper()
+	b = startBIND(t, testbed.BINDConfig{
+		Zones: []testbed.BINDZone{
+			{Name: "test", Records: []string{`@ IN CAA 0 issue "top.invalid"`}},
+			{Name: "acme.test"},
+			{Name: "broken.test"},
+			{Name: "example.test", Policy: []string{
+				"grant acme-key name _acme-challenge.www.example.test. TXT", "grant acme-key name _acme-challenge.example.test. TXT",
+				"grant acme-key name _acme-challenge.a.wild.example.test. TXT"},
+				Records: []string{
+					"_acme-challenge.moved IN CNAME moved.acme.test.",
+					"_acme-challenge.lost  IN CNAME lost.elsewhere.test.",
+					"_acme-challenge.ring  IN CNAME _acme-challenge.ring",
+					"*.wild IN CNAME www",
+					"part IN NS ns.elsewhere.test.",
+					`@      IN CAA 0 issue "ca.invalid; accounturi=https://ca.invalid/acct/1; validationmethods=dns-01"`,
+					`@      IN CAA 0 issuewild ";"`,
+					`moved  IN CAA 0 issue "ca.invalid; accounturi=https://ca.invalid/acct/2"`,
+					`ftp    IN CAA 0 issue "ca.invalid; validationmethods=http-01"`,
+				}},
+		},
+		Secondaries: make([]testbed.Secondary, 1),
+	})
+	_, port, _ := net.SplitHostPort(b.Addr())
+	n, err := testbed.StartNamed(t.Context(), testbed.NamedConfig{Dir: t.TempDir(), Conf: resolverConf, Data: port})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return b, n.Addr()
+}
+
+func TestOnBIND(t *testing.T) {
+	b, resolver := startSite(t)
+	p := onBIND(t, b.Addr(), b.Key("acme-key"), "example.test", "acme.test", "broken.test")
+	p.Nameservers, p.PropagationTimeout = b.Servers(), time.Minute
+	hosts := []string{"*.example.test", "example.test", "www.example.test", "a.wild.example.test", "moved.example.test",
+		"ftp.example.test", "lost.example.test", "ring.example.test", "host.part.example.test", "host.broken.test"}
+	cfg := lookingFor(t, []string{resolver}, hosts, p)
+
+	t.Run("challenges and zones", func(t *testing.T) {
+		list := cfg.checkDNS(t.Context())
+		for _, e := range []expected{
+			{"*.example.test", "update", []string{"ok: provider bind writes into zone example.test | "}},
+			{"example.test", "update", nil}, // the wildcard has the same challenge
+			{"www.example.test", "update", []string{"ok: provider bind writes into zone example.test"}},
+			{"a.wild.example.test", "alias", []string{"ok: a wildcard CNAME to www.example.test answers for the challenge name; it isn't followed"}},
+			{"a.wild.example.test", "update", []string{"ok: provider bind writes into zone example.test"}},
+			{"moved.example.test", "alias", []string{"ok: _acme-challenge.moved.example.test -> moved.acme.test | "}},
+			{"moved.example.test", "update", []string{"ok: provider bind writes into zone acme.test"}},
+			{"ftp.example.test", "update", []string{"failure: ", `forbids TSIG key "acme-key" to write TXT at _acme-challenge.ftp.example.test (REFUSED) | `,
+				"grant acme-key name _acme-challenge.ftp.example.test. TXT;"}},
+			{"lost.example.test", "zone", []string{"failure: no provider serves _acme-challenge.lost.example.test -> lost.elsewhere.test, which is in zone test | ",
+				`zones = ["test"]`}},
+			{"ring.example.test", "zone", []string{"failure: ", "the CNAMEs go round in a circle", "dig CNAME _acme-challenge.ring.example.test"}},
+			{"host.part.example.test", "zone", []string{"failure: no provider serves _acme-challenge.host.part.example.test, which is in zone part.example.test, delegated to other servers | ",
+				`zones = ["part.example.test"]`}},
+			{"host.broken.test", "update", []string{"ok: provider bind writes into zone broken.test"}},
+			{"example.test", "servers", []string{"ok: the record is at " + b.Servers()[0] + " within ", b.Servers()[1] + " within "}},
+			{"acme.test", "servers", []string{"ok: the record is at " + b.Servers()[0] + " within ", b.Servers()[1] + " within "}},
+			{"example.test", "views", []string{"ok: everybody sees it on ns1.example.test, ns2.example.test | "}},
+			{"acme.test", "views", []string{"ok: everybody sees it on ns1.acme.test, ns2.acme.test"}},
+			{"broken.test", "views", []string{"warning: ", "with the key acme-key and " + b.Addr() + " without a key: on ns1.broken.test, ns2.broken.test; resolver " + resolver + ": ", "SERVFAIL"}},
+			{"example.test", "DNSSEC", []string{"ok: not signed; " + resolver + " doesn't validate"}},
+			{"broken.test", "DNSSEC", []string{"failure: resolver " + resolver + " finds the signatures of broken.test bogus: the zone isn't signed, and the zone above says that it is | ",
+				"dnssec-policy default; inline-signing yes;"}},
+		} {
+			e.in(t, list)
+		}
+		for _, f := range list {
+			if (f.Status == OK) != (f.Why == "") || (f.Status == OK) != (f.Cure == "") {
+				t.Errorf("%+v", f)
+			}
+		}
+		first := slices.IndexFunc(list, func(f Finding) bool { return f.Subject == "www.example.test" })
+		if last := slices.IndexFunc(list, func(f Finding) bool { return f.Subject == "ftp.example.test" }); first > last {
+			t.Error("the findings are not in the order of the configuration")
+		}
+	})
+
+	t.Run("CAA", func(t *testing.T) {
+		ours := authority{name: "le", identities: []string{"ca.invalid"}, account: "https://ca.invalid/acct/1"}
+		list := cfg.checkCAA(t.Context(), []authority{{name: "not asked", identities: []string{"x"}}, ours})
+		const value = ` "ca.invalid; accounturi=https://ca.invalid/acct/1; validationmethods=dns-01"`
+		for _, e := range []expected{
+			{"example.test", "CAA", []string{"ok: CAA at example.test allows ca.invalid"}},
+			{"www.example.test", "CAA", []string{"ok: CAA at example.test allows ca.invalid"}},
+			{"*.example.test", "CAA", []string{"failure: CAA at example.test forbids every CA to issue for wildcards", "example.test. 300 IN CAA 0 issuewild" + value}},
+			{"moved.example.test", "CAA", []string{"failure: ", "only for account https://ca.invalid/acct/2, not for ours, which is https://ca.invalid/acct/1",
+				"moved.example.test. 300 IN CAA 0 issue" + value}},
+			{"ftp.example.test", "CAA", []string{"failure: ", "only by http-01, not by dns-01", "ftp.example.test. 300 IN CAA 0 issue" + value}},
+			{"host.broken.test", "CAA", []string{"failure: the CAA records of host.broken.test can't be looked up: " + resolver + " answers SERVFAIL"}},
+		} {
+			e.in(t, list)
+		}
+	})
+
+	t.Run("CAA at the top, without a resolver", func(t *testing.T) {
+		p := onBIND(t, b.Addr(), b.Key("acme-key"))
+		ours := authority{name: "le", identities: []string{"ca.invalid"}}
+		list := lookingFor(t, nil, []string{"a.acme.test", "b.acme.test"}, p).checkCAA(t.Context(), []authority{ours})
+		expected{"a.acme.test", "CAA", []string{"failure: CAA at test allows top.invalid, not ca.invalid | ", `test. 300 IN CAA 0 issue "ca.invalid; validationmethods=dns-01"`,
+			`or, where it counts for zone acme.test instead of that one: | acme.test. 300 IN CAA 0 issue "ca.invalid; validationmethods=dns-01"`}}.in(t, list)
+		p.Zones = []string{"acme.test"}
+		list = lookingFor(t, nil, []string{"a.acme.test", "b.acme.test"}, p).checkCAA(t.Context(), []authority{ours})
+		expected{"acme.test", "CAA", []string{"warning: no CAA records below test; ", "[resolvers] | public = "}}.in(t, list)
+	})
+}
+
+// TestLateServer has a server that isn't there: it is named, and nobody waits for it again and again.
+func TestLateServer(t *testing.T) {
+	const dead = "127.0.0.1:1"
+	b := startBIND(t, testbed.BINDConfig{})
+	hosts := make([]string, rehearsals+20)
+	for i := range hosts {
+		hosts[i] = fmt.Sprintf("h%d.example.test", i)
+	}
+	p := onBIND(t, b.Addr(), b.Key("acme-key"), "example.test")
+	p.Nameservers = []string{b.Addr(), dead}
+	list := lookingFor(t, nil, hosts, p).checkDNS(t.Context())
+	expected{"h0.example.test", "update", []string{"ok: provider bind writes"}}.in(t, list)
+	expected{"h0.example.test", "record", []string{"failure: 1 of 2 servers lack the record: " + dead + " doesn't listen (connection refused) | ",
+		"rndc retransfer example.test | ", "in [provider.bind]: | " + fmt.Sprintf("nameservers = [%q]", b.Addr())}}.in(t, list)
+	last := hosts[len(hosts)-1]
+	expected{last, "record", nil}.in(t, list)
+	expected{last, "update", []string{"warning: not tried, since servers of zone example.test are late already"}}.in(t, list)
+	expected{"example.test", "servers", nil}.in(t, list)
+
+	p.MinNameservers = 1
+	list = lookingFor(t, nil, hosts[:1], p).checkDNS(t.Context())
+	lines := about(list, "example.test", "servers")
+	if len(lines) != 2 || !strings.HasPrefix(lines[0], "warning: "+dead+" doesn't listen") || !strings.HasPrefix(lines[1], "ok: the record is at "+b.Addr()) {
+		t.Errorf("with min_nameservers: %q", lines)
+	}
+	p.Check = dns01.CheckNone
+	list = lookingFor(t, nil, hosts[:1], p).checkDNS(t.Context())
+	expected{"example.test", "servers", []string{`ok: no server is asked for the record (check = "none")`}}.in(t, list)
+}

@@ -1,0 +1,130 @@
+package preflight
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"autocertd/internal/dns01"
+)
+
+// probe is a question about signatures.
+type probe struct {
+	subject string
+	name    string // asked for; an alias stands for all zones on its way
+	zone    bool   // name is the apex of a zone
+}
+
+// checkDNSSEC asks the configured resolvers about every zone that is written to, and about the zones that aliases begin in.
+func (cfg Config) checkDNSSEC(ctx context.Context, all []rehearsal) []Finding {
+	probes := probesFor(all)
+	found := make([][]Finding, len(probes))
+	var running errgroup.Group
+	running.SetLimit(lookups)
+	for i, p := range probes {
+		running.Go(func() error {
+			found[i] = judgeDNSSEC(p, cfg.Solver.Validation(ctx, p.name))
+			return nil
+		})
+	}
+	_ = running.Wait() // what fails is a finding
+	return slices.Concat(found...)
+}
+
+// probesFor are the questions that cover all names. Hosts beside each other are in one zone as a rule, so one alias is asked
+// for among those of hosts with the same parent.
+func probesFor(all []rehearsal) (probes []probe) {
+	known := map[string]bool{}
+	for _, r := range all {
+		zone := r.Trace.Zone
+		if zone == "" {
+			continue // it has no place to be looked for
+		}
+		if !known[zone] {
+			known[zone] = true
+			probes = append(probes, probe{zone, zone, true})
+		}
+		_, parent, _ := strings.Cut(r.base, ".")
+		if key := parent + " -> " + zone; len(r.Trace.Chain) > 1 && !known[key] {
+			known[key] = true
+			probes = append(probes, probe{r.subject, r.name(), false})
+		}
+	}
+	return probes
+}
+
+// judgeDNSSEC says what the resolvers' verdicts mean for issuing.
+func judgeDNSSEC(p probe, verdicts []dns01.Verdict) (list []Finding) {
+	by := map[dns01.Validity][]string{}
+	for _, v := range verdicts {
+		f := Finding{Subject: p.subject, Check: "DNSSEC"}
+		reasons := strings.Join(v.Reasons, "; ")
+		switch {
+		case v.Validity == dns01.Bogus:
+			f.Status, f.Text = Failure, fmt.Sprintf("resolver %s finds the signatures of %s bogus", v.Resolver, v.Zone)
+			if reasons != "" {
+				f.Text += ": " + reasons
+			}
+			f.Why, f.Cure = "every CA validates DNSSEC, and gets no answer from a bogus zone", cureBogus(v)
+			list = append(list, f)
+		case v.Validity == dns01.Unanswered:
+			f.Status, f.Text = Warning, fmt.Sprintf("resolver %s has no answer: %s", v.Resolver, reasons)
+			f.Why, f.Cure = "a CA may get none either", "see for yourself:\ndig "+at(v.Resolver)+" SOA "+p.name
+			list = append(list, f)
+		case v.Validity == dns01.NotValidating && v.Signed:
+			f.Status, f.Text = Warning, fmt.Sprintf("signed, but resolver %s doesn't look at signatures", v.Resolver)
+			f.Why = "every CA validates DNSSEC, so wrong signatures would be found by the first order"
+			f.Cure = addResolvers
+			list = append(list, f)
+		case p.zone && v.Zone != p.subject: // the zone isn't there, which the views tell
+		default:
+			by[v.Validity] = append(by[v.Validity], v.Resolver)
+		}
+	}
+	for _, validity := range []dns01.Validity{dns01.Secure, dns01.Insecure, dns01.NotValidating} {
+		if who := strings.Join(by[validity], ", "); who != "" {
+			list = append(list, Finding{Subject: p.subject, Check: "DNSSEC", Status: OK, Text: fmt.Sprintf(wellText(validity), who)})
+		}
+	}
+	return list
+}
+
+func wellText(validity dns01.Validity) string {
+	switch validity {
+	case dns01.Secure:
+		return "signed, and validated by %s"
+	case dns01.Insecure:
+		return "not signed, says %s"
+	}
+	return "not signed; %s doesn't validate"
+}
+
+// cureBogus is what to do about a bogus zone.
+func cureBogus(v dns01.Verdict) string {
+	switch v.Fault {
+	case dns01.Expired, dns01.NotYetValid:
+		return fmt.Sprintf("on the primary, look at its clock and keys, and sign again:\ntimedatectl\nrndc dnssec -status %s\nrndc sign %s", v.Zone, v.Zone)
+	case dns01.WrongKey:
+		return fmt.Sprintf("let the zone above have the DS records that the second command prints:\ndig +cd +short DS %s\n"+
+			"dig +cd DNSKEY %s | dnssec-dsfromkey -f - %s", v.Zone, v.Zone, v.Zone)
+	case dns01.Unsigned:
+		return fmt.Sprintf("remove the DS records of %s from the zone above, or sign the zone; in its zone statement in named.conf:\n"+
+			"dnssec-policy default; inline-signing yes;\nthen hand its DS record to the zone above:\n"+
+			"rndc reconfig\ndig +cd DNSKEY %s | dnssec-dsfromkey -f - %s", v.Zone, v.Zone, v.Zone)
+	}
+	return "see which signature is wrong:\ndelv " + at(v.Resolver) + " +rtrace +vtrace SOA " + v.Zone
+}
+
+// at names a resolver as dig and delv want it.
+func at(resolver string) string {
+	host, port, err := net.SplitHostPort(resolver)
+	if err != nil || port == "53" {
+		return "@" + cmp.Or(host, resolver)
+	}
+	return "@" + host + " -p " + port
+}

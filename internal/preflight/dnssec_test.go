@@ -1,0 +1,101 @@
+//go:build linux
+
+package preflight
+
+import (
+	"testing"
+
+	"autocertd/internal/dns01"
+)
+
+func TestJudgeDNSSEC(t *testing.T) {
+	says := func(validity dns01.Validity, fault dns01.Fault, reasons ...string) dns01.Verdict {
+		return dns01.Verdict{Resolver: "192.0.2.1:53", Zone: "corp.test", Validity: validity, Fault: fault, Reasons: reasons}
+	}
+	second, signed, elsewhere := says(dns01.Secure, ""), says(dns01.NotValidating, ""), says(dns01.Secure, "")
+	second.Resolver, signed.Signed, elsewhere.Zone = "192.0.2.2:53", true, "test"
+	tests := []struct {
+		name     string
+		verdicts []dns01.Verdict
+		want     []string // nil: no finding
+	}{
+		{"no resolvers", nil, nil},
+		{"signed", []dns01.Verdict{says(dns01.Secure, "")}, []string{"ok: signed, and validated by 192.0.2.1:53 | "}},
+		{"signed, say two", []dns01.Verdict{says(dns01.Secure, ""), second}, []string{"ok: signed, and validated by 192.0.2.1:53, 192.0.2.2:53 | "}},
+		{"not signed", []dns01.Verdict{says(dns01.Insecure, "")}, []string{"ok: not signed, says 192.0.2.1:53 | "}},
+		{"not signed, and not looked at", []dns01.Verdict{says(dns01.NotValidating, "")}, []string{"ok: not signed; 192.0.2.1:53 doesn't validate | "}},
+		{"signed, and not looked at", []dns01.Verdict{signed}, []string{"warning: signed, but resolver 192.0.2.1:53 doesn't look at signatures | ", " | public = "}},
+		{"the zone isn't there, which the views tell", []dns01.Verdict{elsewhere}, nil},
+		{"expired", []dns01.Verdict{says(dns01.Bogus, dns01.Expired, "they are old", "Signature Expired")},
+			[]string{"failure: resolver 192.0.2.1:53 finds the signatures of corp.test bogus: they are old; Signature Expired | ", " | rndc dnssec -status corp.test | rndc sign corp.test"}},
+		{"of tomorrow", []dns01.Verdict{says(dns01.Bogus, dns01.NotYetValid)}, []string{"failure: ", " bogus | ", " | timedatectl | "}},
+		{"another key", []dns01.Verdict{says(dns01.Bogus, dns01.WrongKey)}, []string{"failure: ", " | dig +cd +short DS corp.test | dig +cd DNSKEY corp.test | dnssec-dsfromkey -f - corp.test"}},
+		{"not signed any more", []dns01.Verdict{says(dns01.Bogus, dns01.Unsigned)}, []string{"failure: ", "remove the DS records of corp.test", "dnssec-policy default; inline-signing yes;"}},
+		{"bogus in another way", []dns01.Verdict{says(dns01.Bogus, "")}, []string{"failure: ", " | delv @192.0.2.1 +rtrace +vtrace SOA corp.test"}},
+		{"no answer", []dns01.Verdict{says(dns01.Unanswered, "", "it answers REFUSED")}, []string{"warning: resolver 192.0.2.1:53 has no answer: it answers REFUSED | ", " | dig @192.0.2.1 SOA corp.test"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			expected{"corp.test", "DNSSEC", tt.want}.in(t, judgeDNSSEC(probe{"corp.test", "corp.test", true}, tt.verdicts))
+		})
+	}
+	if list := judgeDNSSEC(probe{"corp.test", "corp.test", true}, []dns01.Verdict{second, says(dns01.Bogus, "")}); len(list) != 2 || list[0].Status != Failure {
+		t.Errorf("bogus for one of two: %+v", list)
+	}
+}
+
+// One alias is asked for among hosts beside each other, and each zone once.
+func TestProbes(t *testing.T) {
+	host := func(name, zone string, chain ...string) rehearsal {
+		r := rehearsal{challenge: challenge{name, name}}
+		r.Trace = dns01.Trace{Chain: append([]string{"_acme-challenge." + name}, chain...), Zone: zone}
+		return r
+	}
+	got := probesFor([]rehearsal{
+		host("a.corp.test", "corp.test"), host("b.corp.test", "corp.test"),
+		host("c.corp.test", "acme.test", "c.acme.test"), host("d.corp.test", "acme.test", "d.acme.test"), host("e.lab.test", "acme.test", "e.acme.test"),
+		host("f.lost.test", ""),
+	})
+	want := []probe{{"corp.test", "corp.test", true}, {"acme.test", "acme.test", true},
+		{"c.corp.test", "_acme-challenge.c.corp.test", false}, {"e.lab.test", "_acme-challenge.e.lab.test", false}}
+	if len(got) != len(want) {
+		t.Fatalf("%+v", got)
+	}
+	for i := range want {
+		if got[i] != want[i] {
+			t.Errorf("%+v, want %+v", got[i], want[i])
+		}
+	}
+}
+
+// Many aliases are shown by one.
+func TestManyAliases(t *testing.T) {
+	names := make([]rehearsal, aliasesShown+1)
+	for i := range names {
+		names[i].Trace = dns01.Trace{Chain: []string{"a", "b"}, Zone: "acme.test"}
+	}
+	if list := judgeAliases(place{"bind", "acme.test"}, names[1:]); len(list) != aliasesShown {
+		t.Errorf("%d of %d are shown", len(list), aliasesShown)
+	}
+	expected{"acme.test", "alias", []string{"ok: 21 names lead here, such as a -> b"}}.in(t, judgeAliases(place{"bind", "acme.test"}, names))
+}
+
+func TestResolverForDig(t *testing.T) {
+	for resolver, want := range map[string]string{"192.0.2.1:53": "@192.0.2.1", "192.0.2.1:5353": "@192.0.2.1 -p 5353", "[2001:db8::1]:53": "@2001:db8::1"} {
+		if got := at(resolver); got != want {
+			t.Errorf("%s: %s, want %s", resolver, got, want)
+		}
+	}
+}
+
+func TestCut(t *testing.T) {
+	for _, row := range []struct{ message, text, cure string }{
+		{"wrong secret; copy the key; then reload", "wrong secret", "copy the key; then reload"},
+		{"no cure is known", "no cure is known", ""},
+		{"a failed; next, b failed; wait", "a failed; next, b failed", "wait"},
+	} {
+		if text, cure := cut(row.message); text != row.text || cure != row.cure {
+			t.Errorf("%q: %q and %q", row.message, text, cure)
+		}
+	}
+}

@@ -1,0 +1,21 @@
+package preflight
+
+// Status is how bad a finding is.
+type Status string
+
+// A failure means that issuing would fail, a warning that it may fail one day or not do what was meant.
+const (
+	OK      Status = "ok"
+	Warning Status = "warning"
+	Failure Status = "failure"
+)
+
+// Finding is one thing that was looked at.
+type Finding struct {
+	Subject string `json:"subject"` // a certificate, hostname, zone, CA or output, as the configuration names it
+	Check   string `json:"check"`   // what was looked at, one or two words: "update", "servers", "CAA"
+	Status  Status `json:"status"`
+	Text    string `json:"text"`           // what was found, one sentence without a full stop
+	Why     string `json:"why,omitempty"`  // why it matters; empty when all is well
+	Cure    string `json:"cure,omitempty"` // what to paste and where; empty when all is well
+}

@@ -1,0 +1,171 @@
+package preflight
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"autocertd/internal/dns01"
+)
+
+// aliasesShown is how many names of one zone that are aliases are shown, each with its chain.
+const aliasesShown = 20
+
+// rehearsal is what became of one challenge.
+type rehearsal struct {
+	challenge
+	dns01.Rehearsal
+	skipped bool // servers of its zone are late already: it wasn't published
+}
+
+func (r rehearsal) place() place { return place{r.Trace.Provider, r.Trace.Zone} }
+
+// findings are those of the name itself; what its servers did well is told once for the zone.
+func (r rehearsal) findings() (list []Finding) {
+	if r.Trace.Wildcard != "" {
+		list = append(list, Finding{Subject: r.subject, Check: "alias", Status: OK,
+			Text: fmt.Sprintf("a wildcard CNAME to %s answers for the challenge name; it isn't followed, and a record of the name takes its place", r.Trace.Wildcard)})
+	}
+	f := Finding{Subject: r.subject, Check: "update", Status: OK,
+		Text: fmt.Sprintf("provider %s writes into zone %s", r.Trace.Provider, r.Trace.Zone)}
+	switch {
+	case r.skipped:
+		f.Status, f.Text = Warning, fmt.Sprintf("not tried, since servers of zone %s are late already", r.Trace.Zone)
+		f.Why, f.Cure = "an update that is refused would be seen only later", "cure the servers first, and check again"
+	case r.Step == "locate":
+		f.Check = "zone"
+		f.Status, f.Why = Failure, "the record has no place to be written to"
+		f.Text, f.Cure = unlocated(r)
+	case r.Step == "wait":
+		list = append(list, f, judgeLate(r))
+		return list
+	case r.Step != "":
+		f.Status, f.Why = Failure, "without the record the CA doesn't issue"
+		f.Text, f.Cure = cut(strings.TrimPrefix(r.Err.Error(), "publishing "+r.Trace.Name()+": "))
+	}
+	return append(list, f)
+}
+
+// unlocated says why no zone was found, and what may help.
+func unlocated(r rehearsal) (text, cure string) {
+	look := "see what DNS says:"
+	for _, name := range slices.Compact(slices.Sorted(slices.Values(r.Trace.Chain))) {
+		look += "\ndig CNAME " + name
+	}
+	none, ok := errors.AsType[*dns01.NoProviderError](r.Err)
+	if !ok {
+		return r.Err.Error(), look + "\ndig SOA " + r.Trace.Name()
+	}
+	text = "no provider serves " + none.Name
+	if none.Zone != "" {
+		text += ", which is in zone " + none.Zone
+	}
+	zones := fmt.Sprintf("zones = [%q]", cmp.Or(none.Zone, "ZONE"))
+	switch {
+	case none.Delegated:
+		return text + ", delegated to other servers", "add a provider for those servers:\n[provider.NAME]\n" + zones
+	case none.Zone == "" && len(r.Trace.Chain) > 1:
+		return text, "correct the alias, if it leads nowhere; " + look
+	}
+	return text, "add the zone to those of the [provider.…] that can write there:\n" + zones
+}
+
+// cut splits a message into the problem and the cure, where it names one.
+func cut(message string) (text, cure string) {
+	const others = "; next, " // of the other servers that were tried
+	kept := strings.ReplaceAll(message, others, "\x00")
+	text, cure, _ = strings.Cut(kept, "; ")
+	return strings.ReplaceAll(text, "\x00", others), strings.ReplaceAll(cure, "\x00", others)
+}
+
+// judgeAliases shows where aliases lead: each, or one of many.
+func judgeAliases(at place, names []rehearsal) (list []Finding) {
+	for _, r := range names {
+		if len(r.Trace.Chain) > 1 {
+			list = append(list, Finding{Subject: r.subject, Check: "alias", Status: OK, Text: r.Trace.String()})
+		}
+	}
+	if n := len(list); n > aliasesShown {
+		return []Finding{{Subject: at.zone, Check: "alias", Status: OK, Text: fmt.Sprintf("%d names lead here, such as %s", n, list[0].Text)}}
+	}
+	return list
+}
+
+// judgeLate says which servers don't have the record of a name.
+func judgeLate(r rehearsal) Finding {
+	f := Finding{Subject: r.subject, Check: "record", Status: Failure,
+		Why: "the CA asks from several places, so every server must have the record"}
+	f.Text, f.Cure = cut(r.Err.Error())
+	if len(r.Sightings) == 0 {
+		return f // the servers themselves weren't found
+	}
+	var late, have []string
+	for _, s := range r.Sightings {
+		if s.Answer == "" {
+			have = append(have, fmt.Sprintf("%q", address(s.Server)))
+		} else {
+			late = append(late, s.Server+" "+s.Answer)
+		}
+	}
+	f.Text = fmt.Sprintf("%d of %d servers lack the record: %s", len(late), len(r.Sightings), strings.Join(late, "; "))
+	f.Cure = "see whether it runs, is told of changes (NOTIFY) and may transfer the zone; there:\n" + retransfer(r.Trace.Zone)
+	if len(have) > 0 {
+		f.Cure += fmt.Sprintf("\nor, when the CA never asks it, in [provider.%s]:\nnameservers = [%s]", r.Trace.Provider, strings.Join(have, ", "))
+	}
+	return f
+}
+
+// retransfer is what to do on a secondary that lags behind.
+func retransfer(zone string) string { return "systemctl status named\nrndc retransfer " + zone }
+
+// address is that of a server, as the configuration wants it.
+func address(server string) string {
+	if i := strings.LastIndex(server, " ("); i >= 0 {
+		server = strings.TrimSuffix(server[i+2:], ")")
+	}
+	return strings.TrimSuffix(server, ":53")
+}
+
+// judgeServers tells how long each server took at most, over all names of a zone. Those that may be late and were are
+// warned of.
+func judgeServers(at place, names []rehearsal) (list []Finding) {
+	var order []string
+	after, tolerated := map[string]time.Duration{}, map[string]string{}
+	well := false
+	for _, r := range names {
+		if r.Step != "" || r.skipped {
+			continue
+		}
+		well = true
+		for _, s := range r.Sightings {
+			if _, known := after[s.Server]; !known {
+				order = append(order, s.Server)
+			}
+			after[s.Server] = max(after[s.Server], s.After)
+			if s.Answer != "" {
+				tolerated[s.Server] = s.Answer
+			}
+		}
+	}
+	var have []string
+	for _, server := range order {
+		if answer, late := tolerated[server]; late {
+			list = append(list, Finding{Subject: at.zone, Check: "servers", Status: Warning,
+				Text: fmt.Sprintf("%s %s (asked for %s); min_nameservers does without it", server, answer, round(after[server])),
+				Why:  "a CA that asks this server doesn't find the record", Cure: "on that server:\n" + retransfer(at.zone)})
+			continue
+		}
+		have = append(have, fmt.Sprintf("%s within %s", server, max(round(after[server]), time.Millisecond)))
+	}
+	f := Finding{Subject: at.zone, Check: "servers", Status: OK, Text: "the record is at " + strings.Join(have, ", ")}
+	if len(order) == 0 {
+		f.Text = `no server is asked for the record (check = "none")`
+	}
+	if well && (len(have) > 0 || len(order) == 0) {
+		list = append(list, f)
+	}
+	return list
+}

@@ -1,0 +1,112 @@
+//go:build linux
+
+package preflight
+
+import (
+	"net"
+	"strconv"
+	"testing"
+
+	"autocertd/internal/dns01"
+	"autocertd/internal/testbed"
+)
+
+func TestJudgeViews(t *testing.T) {
+	key := dns01.View{Who: "ns1 with the key k", Zone: "corp.test", Nameservers: []string{"a.test", "b.test"}, Serial: 1}
+	bare, resolver, second := key, key, key
+	bare.Who = "ns1 without a key"
+	resolver.Who, resolver.Outside, resolver.Serial = "resolver r1", true, 2
+	second.Who, second.Outside = "resolver r2", true
+	with := func(v dns01.View, change func(*dns01.View)) dns01.View {
+		change(&v)
+		return v
+	}
+	others := func(v *dns01.View) { v.Nameservers = []string{"x.test", "y.test"} }
+	parent := func(v *dns01.View) { v.Zone, v.Nameservers = "test", nil }
+	nothing := func(v *dns01.View) { v.Zone, v.Nameservers = "", nil }
+	broken := func(v *dns01.View) { v.Zone, v.Nameservers, v.Err = "", nil, "it doesn't answer" }
+	tests := []struct {
+		name  string
+		views []dns01.View
+		want  []string // nil: no finding
+	}{
+		{"nobody to ask", nil, nil},
+		{"one view", []dns01.View{bare}, []string{"ok: everybody sees it on a.test, b.test | "}},
+		{"all alike, though a change is on its way", []dns01.View{key, bare, resolver}, []string{"ok: everybody sees it on a.test, b.test | "}},
+		{"the key opens what the outside sees", []dns01.View{key, with(bare, others), resolver, second},
+			[]string{"ok: ns1 with the key k and resolver r1 and resolver r2: on a.test, b.test; ns1 without a key: on x.test, y.test | "}},
+		{"the outside has other servers", []dns01.View{key, bare, with(resolver, others)},
+			[]string{"warning: ns1 with the key k and ns1 without a key: on a.test, b.test; resolver r1: on x.test, y.test | ", "in [provider.bind]:",
+				` | nameservers = ["x.test", "y.test"] | `, ` | check = "primary"`}},
+		{"one resolver of two sees other servers", []dns01.View{key, resolver, with(second, others)}, []string{"warning: ", ` | nameservers = ["x.test", "y.test"]`}},
+		{"the outside doesn't know the zone", []dns01.View{key, bare, with(resolver, parent)},
+			[]string{"warning: ", "resolver r1: no such zone, only test | ", " | autocertd check --delegation ZONE | ", " | corp.test. 300 IN NS a.test."}},
+		{"the outside knows nothing", []dns01.View{key, with(resolver, nothing)}, []string{"warning: ", "resolver r1: no such zone | ", " | autocertd check --delegation ZONE | "}},
+		{"the outside doesn't answer", []dns01.View{key, with(resolver, broken)}, []string{"warning: ", "resolver r1: it doesn't answer | ", "dig SOA corp.test"}},
+		{"nobody answers", []dns01.View{with(key, broken)}, []string{"warning: ns1 with the key k: it doesn't answer | ", "public = "}},
+		{"two views inside, and nobody outside to ask", []dns01.View{key, with(bare, others)},
+			[]string{"warning: ns1 with the key k: on a.test, b.test; ns1 without a key: on x.test, y.test | ", "[resolvers] | public = "}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			expected{"corp.test", "views", tt.want}.in(t, judgeViews(place{"bind", "corp.test"}, tt.views))
+		})
+	}
+}
+
+// splitConf is a server with two views of one zone: who comes to 127.0.0.1 sees the inner one, to ::1 the outer one.
+// The key opens the view that Data names.
+const splitConf = `
+options {
+	directory "{{.Dir}}"; pid-file none; lock-file none; session-keyfile "session.key"; managed-keys-directory ".";
+	listen-on port {{.Port}} { 127.0.0.1; }; listen-on-v6 port {{.Port}} { ::1; }; reuseport no;
+	recursion no; dnssec-validation no; notify no; empty-zones-enable no;
+};
+controls { };
+key "acme-key" { algorithm hmac-sha256; secret "{{.Data.Secret}}"; };
+view "update" {
+	match-clients { key "acme-key"; };
+	zone "example.test" { type primary; file "{{.Data.View}}.zone"; update-policy { grant acme-key subdomain example.test. TXT; }; };
+};
+view "outer" {
+	match-destinations { ::1; };
+	zone "example.test" { {{if eq .Data.View "outer"}}in-view "update";{{else}}type primary; file "outer.zone";{{end}} };
+};
+view "inner" {
+	zone "example.test" { {{if eq .Data.View "inner"}}in-view "update";{{else}}type primary; file "inner.zone";{{end}} };
+};
+`
+
+func TestSplitHorizon(t *testing.T) {
+	const soa = "$TTL 60\n@ IN SOA ns hostmaster 1 300 60 86400 5\n"
+	key := testbed.TSIGKey{Name: "acme-key", Algorithm: "hmac-sha256", Secret: "c2VjcmV0IG9mIHRoZSB0ZXN0IGZvciB0aGUgdmlld3M="}
+	tests := []struct {
+		view string // that the key opens
+		want []string
+	}{
+		{"outer", []string{"ok: ", " with the key acme-key and resolver ", ": on outer.example.test; ", " without a key: on inner.example.test | "}},
+		{"inner", []string{"warning: ", " with the key acme-key and ", " without a key: on inner.example.test; resolver ", ": on outer.example.test | ",
+			`nameservers = ["outer.example.test"]`, `check = "primary"`}},
+	}
+	for _, tt := range tests {
+		t.Run("the key opens the "+tt.view+" view", func(t *testing.T) {
+			n, err := testbed.StartNamed(t.Context(), testbed.NamedConfig{Dir: t.TempDir(), Conf: splitConf, Zones: []string{"example.test"},
+				Data: map[string]string{"Secret": key.Secret, "View": tt.view}, Files: map[string]string{
+					"inner.zone": soa + "@ NS inner\ninner A 127.0.0.1\n", "outer.zone": soa + "@ NS outer\nouter AAAA ::1\n"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := n.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+			outside := net.JoinHostPort("::1", strconv.Itoa(n.Port()))
+			p := onBIND(t, n.Addr(), key)
+			p.Check = dns01.CheckPrimary
+			list := lookingFor(t, []string{outside}, []string{"www.example.test"}, p).checkDNS(t.Context())
+			expected{"www.example.test", "update", []string{"ok: "}}.in(t, list)
+			expected{"example.test", "views", tt.want}.in(t, list)
+		})
+	}
+}
