@@ -125,6 +125,7 @@ func (a *app) use(s *settings) error {
 	if err != nil {
 		return err
 	}
+	a.solver.UseResolvers(s.Resolvers)
 	a.solver.Configure(served)
 	snapshot := lifecycle.NewSnapshot(s.Config, issuers, s.window)
 	if a.settings != nil {

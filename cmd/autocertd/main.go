@@ -4,7 +4,9 @@
 //	autocertd run              the daemon
 //	autocertd renew [NAME…]    one pass now; safe beside the daemon
 //	autocertd status [NAME…]   every certificate: expiry, next renewal, last error
-//	autocertd check            is the configuration right?
+//	autocertd check            is the configuration right?  --live: would issuing work?
+//	                           --policy, --delegation ZONE: lines for the DNS server
+//	autocertd records          TXT records that we published: list, clean
 //	autocertd version          which version is this?
 //
 // It reads /etc/autocertd/config.toml and conf.d/*.toml beside it, and keeps accounts, keys and certificates in

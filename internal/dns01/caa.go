@@ -84,7 +84,7 @@ func (s *Solver) caaAt(ctx context.Context, domain string) (at CAASet, err error
 
 // askCAA asks for the CAA records of a name.
 func (s *Solver) askCAA(ctx context.Context, name string) (*dns.Msg, error) {
-	servers, recurse := unsigned(s.cfg.Resolvers), true
+	servers, recurse := unsigned(s.recursive()), true
 	if len(servers) == 0 {
 		p, served := s.providerFor(name)
 		servers, recurse = p.servers(), false

@@ -118,6 +118,7 @@ type Solver struct {
 	// mu guards what follows. It is never held while a server or storage is waited for.
 	mu        sync.Mutex
 	providers []Provider
+	resolving []string          // configured resolvers, host:port
 	answering map[string]string // by provider, the one of its servers that answered last
 	queues    map[zoneKey]*queue
 	records   map[recordKey]*record
@@ -131,7 +132,7 @@ func New(cfg Config) *Solver {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Solver{cfg: cfg, system: systemResolvers, slots: map[string]func(){}, answering: map[string]string{},
+	s := &Solver{cfg: cfg, system: systemResolvers, slots: map[string]func(){}, answering: map[string]string{}, resolving: cfg.Resolvers,
 		queues: map[zoneKey]*queue{}, records: map[recordKey]*record{}}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.watchers.solver = s
@@ -158,6 +159,20 @@ func (s *Solver) Configure(providers []Provider) {
 	defer s.mu.Unlock()
 	s.providers = providers
 	s.watchers.forget()
+}
+
+// UseResolvers replaces the resolvers of Config. It goes before Configure.
+func (s *Solver) UseResolvers(list []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.resolving = list
+}
+
+// recursive returns the configured resolvers.
+func (s *Solver) recursive() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.resolving
 }
 
 func (s *Solver) provider(name string) (Provider, bool) {

@@ -33,9 +33,10 @@ type Verdict struct {
 // Validation asks each of the configured resolvers, which stand for the validating resolvers of a CA, what the signatures of
 // a name are worth: best a zone's apex. It asks nobody when no resolver is configured.
 func (s *Solver) Validation(ctx context.Context, name string) []Verdict {
-	verdicts := make([]Verdict, len(s.cfg.Resolvers))
+	resolvers := s.recursive()
+	verdicts := make([]Verdict, len(resolvers))
 	var all sync.WaitGroup
-	for i, resolver := range s.cfg.Resolvers {
+	for i, resolver := range resolvers {
 		all.Go(func() { verdicts[i] = validator{ctx, resolver}.judge(hostOf(name)) })
 	}
 	all.Wait()

@@ -152,7 +152,7 @@ func (s *Solver) inspect(ctx context.Context, p Provider, name string) (finding,
 			return findingIn(answer, name), nil
 		}
 		var refused *refusedQuery
-		if !errors.As(err, &refused) || len(s.cfg.Resolvers) == 0 {
+		if !errors.As(err, &refused) || len(s.recursive()) == 0 {
 			return finding{}, err // never this machine's resolvers behind the back of who named servers
 		}
 	}
@@ -249,8 +249,8 @@ func climb(ctx context.Context, servers []server, name string, recurse bool) (zo
 // resolvers returns the configured resolvers, else this machine's, unless only configured ones are wanted.
 func (s *Solver) resolvers(configuredOnly bool) ([]string, error) {
 	switch {
-	case len(s.cfg.Resolvers) > 0:
-		return s.cfg.Resolvers, nil
+	case len(s.recursive()) > 0:
+		return s.recursive(), nil
 	case configuredOnly:
 		return nil, errors.New("no resolvers are configured")
 	}

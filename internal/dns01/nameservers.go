@@ -154,8 +154,8 @@ func (s *Solver) addresses(ctx context.Context, servers []server, q *dns.Msg) (l
 	if list = addressRecords(ctx, servers, q); len(list) > 0 {
 		return list, nil
 	}
-	if len(s.cfg.Resolvers) > 0 {
-		list = addressRecords(ctx, unsigned(s.cfg.Resolvers), question(host, dns.TypeA, true))
+	if len(s.recursive()) > 0 {
+		list = addressRecords(ctx, unsigned(s.recursive()), question(host, dns.TypeA, true))
 	} else {
 		list, err = net.DefaultResolver.LookupHost(ctx, host)
 	}

@@ -112,7 +112,7 @@ func askFirst(ctx context.Context, servers []server, q *dns.Msg) (*dns.Msg, erro
 		case err != nil:
 			failures = append(failures, err)
 		case reply.Rcode != dns.RcodeSuccess && reply.Rcode != dns.RcodeNameError:
-			failures = append(failures, &refusedQuery{server: s.addr, name: hostOf(q.Question[0].Name), rcode: reply.Rcode})
+			failures = append(failures, &refusedQuery{server: s.addr, name: hostOf(q.Question[0].Name), rcode: reply.Rcode, recurse: q.RecursionDesired})
 		default:
 			return reply, nil
 		}
@@ -124,6 +124,7 @@ func askFirst(ctx context.Context, servers []server, q *dns.Msg) (*dns.Msg, erro
 type refusedQuery struct {
 	server, name string
 	rcode        int
+	recurse      bool // a resolver was asked
 }
 
 func (e *refusedQuery) Error() string {
@@ -132,6 +133,10 @@ func (e *refusedQuery) Error() string {
 	case dns.RcodeRefused, dns.RcodeNotAuth:
 		text += ": it serves no zone that holds the name, or not to this machine (zones of the provider; allow-query on the server)"
 	case dns.RcodeServerFailure:
+		if e.recurse {
+			text += ": it finds no server of the zone that answers, or signatures that hold; see delv"
+			break
+		}
 		text += ": it can't load the zone, or the zone has expired there; on the server: journalctl -u named -n 50"
 	}
 	return text

@@ -158,7 +158,7 @@ func TestPlaces(t *testing.T) {
 	s := newSolver(openFiles(t, t.TempDir()),
 		Provider{Name: "bind", Zones: []string{"example.test"}, Servers: []string{d.Addr()}},
 		Provider{Name: "silent", Zones: []string{"silent.test", "deep.silent.test"}, Servers: []string{"127.0.0.1:1"}})
-	s.cfg.Resolvers = []string{d.Addr()}
+	s.UseResolvers([]string{d.Addr()})
 	defer closeSolver(t, s)
 	tests := []struct {
 		name, at                string

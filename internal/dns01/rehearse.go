@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -28,13 +30,8 @@ type Sighting struct {
 	Answer string        // what it said last; "" when it has the record
 }
 
-// The paces of a rehearsal.
-const (
-	rehearsalPause = 50 * time.Millisecond
-	// silence is how long a server that hasn't answered at all is asked. One that answers, without the record, is asked
-	// until the propagation timeout.
-	silence = 10 * time.Second
-)
+// silence is how long a rehearsal asks servers that don't answer at all.
+const silence = 10 * time.Second
 
 // Rehearse does for one record what an order does, with a random value: it finds its place, publishes it through the same
 // queue and journal, looks whether all servers get it, and removes it. The removal is done when the solver is closed, which
@@ -69,69 +66,75 @@ func canary() string {
 	return base64.RawURLEncoding.EncodeToString(random)
 }
 
-// watchCanary asks every server that must have the record until each has it.
+// watchCanary waits as an order does, and notes when each server was seen to have the record.
 func (s *Solver) watchCanary(ctx context.Context, key recordKey) ([]Sighting, error) {
-	p, ok := s.provider(key.provider)
-	if !ok {
-		return nil, errNoProvider
-	}
-	endpoints, err := s.watchers.endpoints(ctx, p, key.zone)
+	w := &s.watchers
+	servers, err := w.quorums(ctx, []recordKey{key})
 	if err != nil {
 		return nil, err
 	}
-	sightings := make([]Sighting, len(endpoints))
-	var all sync.WaitGroup
-	for i, e := range endpoints {
-		all.Go(func() { sightings[i] = watchOne(ctx, p.PropagationTimeout, e, key) })
+	resolvers, err := w.resolvers(servers)
+	if err != nil {
+		return nil, err
 	}
-	all.Wait()
-	have := 0
-	var missing []string
-	for _, one := range sightings {
-		if one.Answer == "" {
-			have++
-		} else {
-			missing = append(missing, one.Server+" "+one.Answer)
+	everybody := membersOf(slices.Concat(servers, resolvers))
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var end sync.WaitGroup
+	defer end.Wait()
+	defer cancel(nil)
+	end.Go(func() { giveUpOnTheDead(ctx, cancel, membersOf(servers), key) })
+
+	begin, after := time.Now(), map[*member]time.Duration{}
+	note := func() {
+		for _, m := range everybody {
+			if _, known := after[m]; !known && m.complete() {
+				after[m] = time.Since(begin)
+			}
 		}
 	}
-	if enough := min(p.MinNameservers, len(endpoints)); len(missing) == 0 || enough > 0 && have >= enough {
-		return sightings, ctx.Err()
+	for _, stage := range [][]*quorum{servers, resolvers} {
+		if err == nil {
+			err = w.gather(ctx, stage, note)
+		}
 	}
-	return sightings, fmt.Errorf("%d of %d servers have the record: %s", have, len(endpoints), strings.Join(missing, "; "))
+	sightings := make([]Sighting, len(everybody))
+	for i, m := range everybody {
+		_, last := m.missing()
+		sightings[i] = Sighting{Server: m.String(), After: after[m], Answer: last}
+	}
+	if dead, ok := errors.AsType[*silentError](context.Cause(ctx)); ok {
+		return sightings, dead
+	}
+	return sightings, err
 }
 
-// watchOne asks one server until it has the record.
-func watchOne(ctx context.Context, timeout time.Duration, e endpoint, key recordKey) Sighting {
-	begin := time.Now()
-	seen := Sighting{Server: e.String()}
-	q := question(key.name, dns.TypeTXT, false)
-	for answered := false; ; {
-		reply, err := ask(ctx, server{e.addr, e.key}, q)
-		seen.After = time.Since(begin)
-		switch {
-		case err != nil:
-			seen.Answer = unreachable(err)
-		case holds(reply, key.value):
-			seen.Answer = ""
-			return seen
-		default:
-			answered, seen.Answer = true, lacks(reply)
-		}
-		if ctx.Err() != nil || seen.After > timeout || !answered && seen.After > silence {
-			return seen
-		}
-		select {
-		case <-time.After(min(max(rehearsalPause, seen.After/watchShare), watchLatest)):
-		case <-ctx.Done():
-		}
-	}
+// silentError says which servers gave no answer at all.
+type silentError struct{ servers []string }
+
+func (e *silentError) Error() string {
+	return fmt.Sprintf("no answer within %s from %s", silence, strings.Join(e.servers, ", "))
 }
 
-// lacks says in words what a server answered that doesn't have the record. On its way there a name server may be asked that
-// isn't one for this zone.
-func lacks(reply *dns.Msg) string {
-	if !reply.Authoritative && reply.Rcode != dns.RcodeNameError {
-		return answered(reply) + " and doesn't answer for the zone with authority"
+// giveUpOnTheDead ends a rehearsal whose missing servers are all silent. An order asks them until the propagation timeout;
+// who looks on learns no more by waiting.
+func giveUpOnTheDead(ctx context.Context, giveUp context.CancelCauseFunc, members []*member, key recordKey) {
+	select {
+	case <-time.After(silence):
+	case <-ctx.Done():
+		return
 	}
-	return answered(reply)
+	dead := &silentError{}
+	for _, m := range members {
+		if m.complete() {
+			continue
+		}
+		if _, err := ask(ctx, server{m.addr, m.key}, question(key.name, dns.TypeTXT, false)); err == nil {
+			return // it lives, and may get the record yet
+		}
+		dead.servers = append(dead.servers, m.String())
+	}
+	if len(dead.servers) > 0 {
+		giveUp(dead)
+	}
 }

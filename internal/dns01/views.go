@@ -32,7 +32,7 @@ func (s *Solver) Views(ctx context.Context, provider, zone string) (views []View
 		}
 		views = append(views, viewOf(ctx, server{addr: at.addr}, zone, View{Who: at.addr + " without a key"}))
 	}
-	for _, resolver := range s.cfg.Resolvers {
+	for _, resolver := range s.recursive() {
 		views = append(views, viewOf(ctx, server{addr: resolver}, zone, View{Who: "resolver " + resolver, Outside: true}))
 	}
 	return views

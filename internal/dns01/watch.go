@@ -126,11 +126,11 @@ func (w *watchers) resolvers(servers []*quorum) (list []*quorum, err error) {
 		if q.provider.Check != CheckResolvers {
 			continue
 		}
-		if len(w.solver.cfg.Resolvers) == 0 {
+		if len(w.solver.recursive()) == 0 {
 			return nil, fmt.Errorf("provider %q wants resolvers to be asked, and none is configured: [resolvers] public = [\"ADDRESS\"]", q.provider.Name)
 		}
 		r := &quorum{provider: q.provider, records: q.records}
-		for _, addr := range w.solver.cfg.Resolvers {
+		for _, addr := range w.solver.recursive() {
 			e := endpoint{addr: addr}
 			r.members = append(r.members, &member{endpoint: e, server: w.server(e), recurse: true})
 		}

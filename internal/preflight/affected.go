@@ -10,7 +10,7 @@ func Affected(certs []Certificate, findings []Finding) (names []string) {
 	hit := map[string]bool{}
 	for _, f := range findings {
 		if f.Status == Failure {
-			for _, name := range dependents(certs, f.Subject) {
+			for _, name := range dependents(certs, f) {
 				hit[name] = true
 			}
 		}
@@ -23,14 +23,18 @@ func Affected(certs []Certificate, findings []Finding) (names []string) {
 	return names
 }
 
-// dependents returns the certificates that need the subject of a finding: those that name it, else those with a hostname in
-// it, else all.
-func dependents(certs []Certificate, subject string) []string {
-	subject = strings.TrimPrefix(subject, "_acme-challenge.")
-	for _, needs := range []func(Certificate, string) bool{Certificate.names, Certificate.within} {
+// zoneChecks are those whose subject is a zone, with all that is in it.
+var zoneChecks = []string{"DNSSEC", "servers", "views"}
+
+// dependents returns the certificates that need what a finding is about: those that name its subject, and where that is a
+// zone those with a hostname in it; all, where nobody does.
+func dependents(certs []Certificate, f Finding) []string {
+	subject := strings.TrimPrefix(f.Subject, "_acme-challenge.")
+	zone := slices.Contains(zoneChecks, f.Check)
+	for _, within := range []bool{zone, true} {
 		var list []string
 		for _, c := range certs {
-			if needs(c, subject) {
+			if c.names(subject) || within && c.within(subject) {
 				list = append(list, c.Name)
 			}
 		}

@@ -95,6 +95,10 @@ func (r relevant) judge(hostname string, ca authority) Finding {
 // dns-01 (RFC 8657).
 func judgeCAA(hostname string, set dns01.CAASet, ca authority) Finding {
 	f := Finding{Subject: hostname, Check: "CAA", Status: OK}
+	if set.Domain == "" && len(ca.identities) == 0 {
+		f.Text = fmt.Sprintf("CA %s names no CAA identity: it doesn't look at CAA records", ca.name)
+		return f
+	}
 	if set.Domain == "" {
 		return withoutCAA(f, set)
 	}
