@@ -80,13 +80,13 @@ func TestWrongSetUps(t *testing.T) {
 			name:     "CNAME in the way",
 			hostname: "alias.example.test",
 			provider: bind + key,
-			message:  `finding the zone of _acme-challenge.alias.example.test -> host.elsewhere.test: PRIMARY answers REFUSED for host.elsewhere.test`,
-			cure:     `it serves no zone that holds the name, or not to this machine (zones of the provider; allow-query on the server)`,
+			message:  `no provider serves _acme-challenge.alias.example.test -> host.elsewhere.test: the servers refuse it`,
+			cure:     `add a provider for the zone of the target, or remove the CNAME at _acme-challenge.alias.example.test`,
 		}, {
 			name:     "dead primary",
 			provider: `server = "DEAD"; ` + key,
-			message:  `finding the zone of _acme-challenge.www.example.test: DEAD doesn't answer: read udp HOST:ANY->DEAD: read: connection refused`,
-			cure:     `dial tcp DEAD: connect: connection refused`,
+			message:  `finding the zone of _acme-challenge.www.example.test: nothing listens at DEAD (connection refused)`,
+			cure:     `on the server: systemctl status named; ss -lntu sport = :PORT`,
 		}, {
 			name:     "firewall that drops TCP, which updates need",
 			provider: `server = "NOTCP"; ` + key,
@@ -95,13 +95,13 @@ func TestWrongSetUps(t *testing.T) {
 		}, {
 			name:     "firewall that drops everything",
 			provider: `server = "SILENT"; ` + key,
-			message:  `finding the zone of _acme-challenge.www.example.test: SILENT doesn't answer: read udp HOST:ANY->SILENT: i/o timeout`,
-			cure:     `dial tcp SILENT: i/o timeout`,
+			message:  `finding the zone of _acme-challenge.www.example.test: SILENT doesn't answer, neither by UDP nor by TCP`,
+			cure:     `perhaps a firewall is in between; try: dig @HOST -p PORT SOA .`,
 		}, {
 			name:     "lame delegation",
 			hostname: "www.lame.test",
 			provider: `servers = ["PRIMARY", "LAME"]; propagation_timeout = "3s"; ` + key,
-			message:  `after 3s, 1 of 2 servers have the records: ns9.lame.test (LAME) answers REFUSED when asked for _acme-challenge.www.lame.test`,
+			message:  `after 3s, 1 of 2 servers have the records: ns9.lame.test (LAME) doesn't serve the zone (REFUSED; a lame delegation: let it serve the zone, or remove its NS record) when asked for _acme-challenge.www.lame.test`,
 			cure: `look at NOTIFY and zone transfers to them and at their port 53, or set nameservers to those that the CA can ask, ` +
 				`or raise propagation_timeout, or go on without them: min_nameservers = 1`,
 		}, {
@@ -156,6 +156,7 @@ func (w *wrongWorld) meet(t *testing.T, row wrongSetUp) string {
 			t.Errorf("a secret is shown:\n%s%s", r.stdout, r.stderr)
 		}
 	}
+	_, zone, _ := strings.Cut(s.hostnames[0], ".")
 	if values, err := w.bind.TXT(t.Context(), zone); err != nil || len(values) > 0 {
 		t.Errorf("records are left: %v (%v)", values, err)
 	}
@@ -201,7 +202,6 @@ func (s *site) unprivileged(t *testing.T, args ...string) result {
 
 var (
 	timeSaid = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`)
-	ownPort  = regexp.MustCompile(`:\d+->`)
 	anHour   = regexp.MustCompile(`not 3[56]\d\d s`) // between the two looks at the clock some time may pass
 )
 
@@ -209,7 +209,6 @@ var (
 func (w *wrongWorld) inWords(t *testing.T, s *site, text string) string {
 	t.Helper()
 	text = timeSaid.ReplaceAllString(text, "TIME")
-	text = ownPort.ReplaceAllString(text, ":ANY->")
 	text = anHour.ReplaceAllString(text, "not about 3600 s")
 	return strings.NewReplacer(w.pairs(s, false)...).Replace(text)
 }

@@ -35,6 +35,13 @@ func TestDeliver(t *testing.T) {
 		{name: "one alone isn't split", records: 1, culprits: []int{0}, failed: []int{0}, maxCalls: 1},
 		{name: "what isn't one record's fault isn't split", records: 4, culprits: []int{2}, maxCalls: 1,
 			err: func(int) error { return broken{refused} }, failed: []int{0, 1, 2, 3}},
+		{name: "a search ends at what isn't one record's fault", records: 4, culprits: []int{0}, maxCalls: 2,
+			err: func(call int) error {
+				if call == 1 {
+					return refused
+				}
+				return broken{refused}
+			}, failed: []int{0, 1, 2, 3}},
 		{name: "what heals is sent again as it was", records: 4, culprits: []int{2}, maxCalls: 2, took: 200 * time.Millisecond,
 			err: func(call int) error {
 				if call == 1 {

@@ -153,7 +153,7 @@ func TestValidation(t *testing.T) {
 			reasons: "the zone isn't signed, and the zone above says that it is"},
 		{name: "who doesn't validate says so of a signed zone", zone: "signed.test", resolver: w.believing, validity: NotValidating},
 		{name: "who doesn't validate sees nothing wrong", zone: "expired.test", resolver: w.believing, validity: NotValidating},
-		{name: "who isn't there", zone: "signed.test", resolver: "127.0.0.1:1", validity: Unanswered, reasons: "127.0.0.1:1 doesn't answer: "},
+		{name: "who isn't there", zone: "signed.test", resolver: "127.0.0.1:1", validity: Unanswered, reasons: "nothing listens at 127.0.0.1:1 (connection refused)"},
 		{name: "who refuses", zone: "signed.test", resolver: refusing(t), validity: Unanswered, reasons: "it answers REFUSED"},
 	}
 	for _, tt := range tests {

@@ -38,6 +38,9 @@ func (s *Solver) Locate(ctx context.Context, name string) (Trace, error) {
 		if err == nil && f.alias != "" {
 			f, t.Wildcard, err = s.distrust(ctx, p, t.Name(), f)
 		}
+		if refused, ok := errors.AsType[*refusedQuery](err); ok && len(t.Chain) > 1 && refused.rcode == dns.RcodeRefused {
+			return t, &NoProviderError{Name: t.String(), Alias: t.Chain[len(t.Chain)-2], Zones: s.zones()}
+		}
 		switch {
 		case err != nil && (served || ctx.Err() != nil):
 			return t, fmt.Errorf("finding the zone of %s: %w", t, err)
@@ -64,6 +67,7 @@ func (s *Solver) Locate(ctx context.Context, name string) (Trace, error) {
 type NoProviderError struct {
 	Name      string   // with the aliases that lead to it
 	Zone      string   // as DNS has it, "" when not known
+	Alias     string   // whose CNAME leads to a name that the servers of its provider refuse
 	Delegated bool     // a provider serves the zone above, whose servers delegate this one
 	Zones     []string // those that are served
 }
@@ -72,6 +76,9 @@ func (e *NoProviderError) Error() string {
 	text := fmt.Sprintf("no provider serves %s", e.Name)
 	if e.Zone != "" {
 		text += fmt.Sprintf(", which is in zone %s", e.Zone)
+	}
+	if e.Alias != "" {
+		return text + ": the servers refuse it; add a provider for the zone of the target, or remove the CNAME at " + e.Alias
 	}
 	if e.Delegated {
 		return text + ", delegated to other servers: add a provider for those, with that zone in its zones"

@@ -149,7 +149,7 @@ func TestLocateAsksTheRightServers(t *testing.T) {
 		{place: place{name: "without resolvers the servers' refusal is the error", host: "www.example.test",
 			err: []string{others.Addr() + " answers REFUSED", "allow-query"}}, servers: []string{others.Addr()}},
 		{place: place{name: "a resolver doesn't stand in for servers that are down", host: "www.example.test",
-			err: []string{"127.0.0.1:1 doesn't answer"}}, servers: []string{"127.0.0.1:1"}, resolvers: []string{ours.Addr()}},
+			err: []string{"nothing listens at 127.0.0.1:1 (connection refused)"}}, servers: []string{"127.0.0.1:1"}, resolvers: []string{ours.Addr()}},
 		{place: place{name: "a foreign zone without resolvers", host: "www.foreign.test",
 			err: []string{"no provider serves _acme-challenge.www.foreign.test; the providers serve other.test"}},
 			servers: []string{others.Addr()}, zones: []string{"other.test"}},

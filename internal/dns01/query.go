@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/miekg/dns"
@@ -96,7 +99,36 @@ func ask(ctx context.Context, s server, q *dns.Msg) (*dns.Msg, error) {
 			break
 		}
 	}
-	return nil, fmt.Errorf("%s doesn't answer: %w", s.addr, joinEqual(failures))
+	return nil, &unansweredError{s.addr, failures}
+}
+
+// unansweredError says that a server gave no answer, by UDP nor by TCP.
+type unansweredError struct {
+	server   string
+	failures []error
+}
+
+func (e *unansweredError) Unwrap() []error { return e.failures }
+
+func (e *unansweredError) Error() string {
+	host, port, _ := net.SplitHostPort(e.server)
+	all := func(is func(error) bool) bool {
+		return !slices.ContainsFunc(e.failures, func(err error) bool { return !is(err) })
+	}
+	switch name, unknown := errors.AsType[*net.DNSError](e.failures[0]); {
+	case unknown:
+		return fmt.Sprintf("the address of server %s can't be looked up (%s); see what this machine finds: getent hosts %s", host, name.Err, host)
+	case all(func(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }):
+		return fmt.Sprintf("nothing listens at %s (connection refused); on the server: systemctl status named; ss -lntu sport = :%s", e.server, port)
+	case all(isTimeout):
+		return fmt.Sprintf("%s doesn't answer, neither by UDP nor by TCP; perhaps a firewall is in between; try: dig @%s -p %s SOA .", e.server, host, port)
+	}
+	return fmt.Sprintf("%s doesn't answer: %v", e.server, joinEqual(e.failures))
+}
+
+func isTimeout(err error) bool {
+	timeout, ok := errors.AsType[net.Error](err)
+	return ok && timeout.Timeout() || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 // askFirst asks the servers in turn and returns the first answer that is one: servers that fail, or that refuse the

@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"net"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -218,8 +216,12 @@ func holds(reply *dns.Msg, value string) bool {
 // answered says in words what a server answered that doesn't have the value.
 func answered(reply *dns.Msg) string {
 	switch {
+	case slices.ContainsFunc(reply.Answer, func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeCNAME }):
+		return "has a CNAME in the way, beside which no TXT record can be (BIND takes the update and ignores it: remove the CNAME, or let it lead to a zone of a provider)"
 	case reply.Rcode == dns.RcodeNameError:
 		return "has no such name (NXDOMAIN)"
+	case reply.Rcode == dns.RcodeRefused:
+		return "doesn't serve the zone (REFUSED; a lame delegation: let it serve the zone, or remove its NS record)"
 	case reply.Rcode != dns.RcodeSuccess:
 		return "answers " + dns.RcodeToString[reply.Rcode]
 	case len(reply.Answer) == 0:
@@ -229,9 +231,8 @@ func answered(reply *dns.Msg) string {
 }
 
 func unreachable(err error) string {
-	var timeout net.Error
 	switch {
-	case errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, os.ErrDeadlineExceeded):
+	case isTimeout(err):
 		return "doesn't answer"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "doesn't listen (connection refused)"

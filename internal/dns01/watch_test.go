@@ -213,7 +213,7 @@ func testIgnored(t *testing.T, b *testbed.BIND) {
 	defer sol.Remove()
 	mustSubmit(t, sol, key("alias", "x"))
 	err := sol.Wait(t.Context(), func(int, int) {})
-	if err == nil || !strings.Contains(err.Error(), b.Addr()+" has no such name (NXDOMAIN) when asked for _acme-challenge.alias.example.test") {
+	if err == nil || !strings.Contains(err.Error(), b.Addr()+" has a CNAME in the way, beside which no TXT record can be (BIND takes the update and ignores it: remove the CNAME, or let it lead to a zone of a provider) when asked for _acme-challenge.alias.example.test") {
 		t.Errorf("Wait: %v", err)
 	}
 }
