@@ -38,8 +38,8 @@ func checkCommand(opts *options) *cobra.Command {
 			case delegation:
 				return checkDelegation(cmd.Context(), opts.config, zone, names, asJSON)
 			}
-			if err := noArguments(cmd, names); err != nil {
-				return err
+			if len(names) > 0 {
+				return wrongUsage(cmd, fmt.Sprintf("the whole configuration is checked, so check takes %q only with --live, --policy or --delegation", names[0]))
 			}
 			return check(opts.config, asJSON)
 		},
