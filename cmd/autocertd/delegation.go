@@ -12,7 +12,6 @@ import (
 
 	"autocertd/internal/config"
 	"autocertd/internal/dns01"
-	"autocertd/internal/storage"
 )
 
 const (
@@ -46,19 +45,11 @@ func checkDelegation(ctx context.Context, path, zone string, names []string, asJ
 	if err != nil {
 		return &usageError{fmt.Errorf("--delegation: %w", err)}
 	}
-	s, err := load(path)
+	solver, places, err := findPlaces(ctx, path, names)
 	if err != nil {
 		return err
 	}
-	certs, err := selected(s.Config, names)
-	if err != nil {
-		return err
-	}
-	solver, err := onlySolver(s, storage.ViewFiles(s.StateDir))
-	if err != nil {
-		return err
-	}
-	report := delegate(solver, zone, solver.Places(ctx, challengeNames(certs)))
+	report := delegate(solver, zone, places)
 	switch {
 	case ctx.Err() != nil:
 		return errors.New("interrupted")

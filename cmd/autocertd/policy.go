@@ -32,21 +32,30 @@ type policyReport struct {
 	missing int // names that are in no policy, since no provider serves them
 }
 
-// checkPolicy prints the update-policy that issuing needs, and no more than that.
-func checkPolicy(ctx context.Context, path string, names []string, asJSON bool) error {
+// findPlaces finds out where the records of the named certificates go, of all without names. It changes nothing.
+func findPlaces(ctx context.Context, path string, names []string) (*dns01.Solver, []dns01.Place, error) {
 	s, err := load(path)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	certs, err := selected(s.Config, names)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	solver, err := onlySolver(s, storage.ViewFiles(s.StateDir))
 	if err != nil {
+		return nil, nil, err
+	}
+	return solver, solver.Places(ctx, challengeNames(certs)), nil
+}
+
+// checkPolicy prints the update-policy that issuing needs, and no more than that.
+func checkPolicy(ctx context.Context, path string, names []string, asJSON bool) error {
+	solver, places, err := findPlaces(ctx, path, names)
+	if err != nil {
 		return err
 	}
-	report := findPolicies(solver, solver.Places(ctx, challengeNames(certs)))
+	report := findPolicies(solver, places)
 	switch {
 	case ctx.Err() != nil:
 		return errors.New("interrupted")
