@@ -39,8 +39,9 @@ demo: build ## try it on loopback with a CA and a DNS server; ONCE=1 ends by its
 	$(GOBUILD) -o bin/sandbox ./cmd/sandbox
 	bin/sandbox -daemon bin/autocertd -dir demo $(if $(filter 1,$(ONCE)),-once)
 
-test: ## run all tests; installs bind9 and systemd (for their programs) when missing
+test: ## run all tests; installs Debian packages (named, gcc, …) that are missing, builds step-ca
 	.ci/packages
+	cd internal/testbed/stepca && CGO_ENABLED=0 $(GO) tool -n step-ca
 	$(GO) test $(TESTFLAGS) ./...
 
 lint: ## gofmt, go vet, staticcheck, and who may import what
