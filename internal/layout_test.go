@@ -44,6 +44,7 @@ var homes = []home{
 	{pkg: "github.com/libdns/libdns", in: []string{"providers", "internal/dns01"}}, // the interface
 	{pkg: "github.com/miekg/dns", in: []string{"internal/dns01", "providers", "internal/testbed"}},
 	{pkg: "github.com/BurntSushi/toml", in: []string{"internal/config"}},
+	{pkg: "golang.org/x/net/publicsuffix", in: []string{"internal/budget"}},
 	{pkg: "golang.org/x/net/idna", in: []string{"internal/config"}},
 	{pkg: "github.com/robfig/cron", in: []string{"scheduler"}},
 	{pkg: "github.com/prometheus", in: []string{"internal/web"}},

@@ -1,6 +1,7 @@
 package issuer
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/sha256"
@@ -9,16 +10,18 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
+	"net/http"
+	"time"
 
 	"github.com/mholt/acmez/v3/acme"
 )
 
 // savedAccount is what is kept of an account beside its key.
 type savedAccount struct {
-	Directory string   `json:"directory"`
-	URL       string   `json:"url"`
-	Contact   []string `json:"contact,omitempty"`
+	Directory   string    `json:"directory"`
+	URL         string    `json:"url"`
+	Contact     []string  `json:"contact,omitempty"`    // as the CA was last told
+	Deactivated time.Time `json:"deactivated,omitzero"` // when we did that; nothing registers by itself from then on
 }
 
 // AccountKey names the account's objects in the storage: accounts/NAME-HASH, where the hash is of the directory URL, so
@@ -28,58 +31,144 @@ func AccountKey(name, directory string) string {
 	return "accounts/" + name + "-" + hex.EncodeToString(sum[:4])
 }
 
+func (i *Issuer) accountObject() string { return AccountKey(i.cfg.Name, i.cfg.Directory) }
+
+// The objects of an account, below its folder.
+const (
+	accountFile = "/account.json"
+	keyFile     = "/key.pem"
+	nextFile    = "/key-next.pem" // of a rollover that isn't finished
+)
+
+// accountFiles are the objects of an account as they are in the storage; nil stands for one that isn't there.
+type accountFiles struct{ account, key, next []byte }
+
+func (i *Issuer) readAccount(ctx context.Context, object string) (files accountFiles, err error) {
+	for name, into := range map[string]*[]byte{accountFile: &files.account, keyFile: &files.key, nextFile: &files.next} {
+		if *into, err = i.cfg.Storage.Load(ctx, object+name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return files, err
+		}
+	}
+	return files, nil
+}
+
 // acmeAccount returns the account, registering it when there is none yet.
 func (i *Issuer) acmeAccount(ctx context.Context) (acme.Account, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.account != nil {
+	if i.account != nil && i.unchanged(ctx) {
 		return *i.account, nil
 	}
-	object := AccountKey(i.cfg.Name, i.cfg.Directory)
-	unlock, err := i.cfg.Storage.Lock(ctx, strings.ReplaceAll(object, "/", "-")) // no two processes register at once
+	err := i.exclusively(ctx, func() error {
+		account, err := i.existing(ctx)
+		if errors.Is(err, errNoAccount) {
+			account, err = i.register(ctx, i.accountObject(), account.PrivateKey)
+		} else if err == nil {
+			i.tellContact(ctx, account)
+		}
+		if err != nil {
+			return err
+		}
+		i.account = &account
+		i.stored, err = i.readAccount(ctx, i.accountObject())
+		return err
+	})
 	if err != nil {
 		return acme.Account{}, err
+	}
+	return *i.account, nil
+}
+
+// unchanged reports whether the account in memory is what the storage has: another process may have given it a new key,
+// or deactivated it. While a rollover isn't finished nothing is sure. A storage that can't be read changes nothing.
+func (i *Issuer) unchanged(ctx context.Context) bool {
+	now, err := i.readAccount(ctx, i.accountObject())
+	return err != nil || now.next == nil && bytes.Equal(now.account, i.stored.account) && bytes.Equal(now.key, i.stored.key)
+}
+
+// exclusively runs f while no other process changes the account.
+func (i *Issuer) exclusively(ctx context.Context, f func() error) error {
+	unlock, err := i.cfg.Storage.Lock(ctx, accountLock(i.accountObject()))
+	if err != nil {
+		return err
 	}
 	defer unlock()
-	saved, key, err := i.loadAccount(ctx, object)
+	return f()
+}
+
+// errNoAccount says that no account is registered yet. A key may be there already.
+var errNoAccount = errors.New("no account is registered")
+
+// existing returns the account that is stored, with the key that the CA accepts. It never registers one.
+func (i *Issuer) existing(ctx context.Context) (acme.Account, error) {
+	account, err := i.recorded(ctx)
 	if err != nil {
-		return acme.Account{}, err
+		return account, err
 	}
-	account := acme.Account{Location: saved.URL, Contact: saved.Contact, PrivateKey: key}
-	if saved.URL == "" {
-		if account, err = i.register(ctx, object, key); err != nil {
-			return acme.Account{}, err
+	if err := i.settle(ctx, &account); err != nil {
+		if ctx.Err() != nil {
+			return account, ctx.Err()
 		}
+		i.cfg.Logger.Warn("a key rollover can't be finished now", "ca", i.cfg.Name, "account", account.Location, "err", err)
 	}
-	i.account = &account
 	return account, nil
+}
+
+// recorded is existing without asking anybody. With an error it returns what there is, too.
+func (i *Issuer) recorded(ctx context.Context) (acme.Account, error) {
+	saved, key, err := i.loadAccount(ctx, i.accountObject())
+	account := acme.Account{Location: saved.URL, Contact: saved.Contact, PrivateKey: key}
+	switch {
+	case err != nil:
+	case !saved.Deactivated.IsZero():
+		account.Status = acme.StatusDeactivated
+		err = i.unregistered(&deactivatedError{saved.URL, saved.Deactivated})
+	case saved.URL == "":
+		err = i.unregistered(errNoAccount)
+	}
+	return account, err
+}
+
+// unregistered says how to get an account.
+func (i *Issuer) unregistered(err error) error {
+	return &Error{CA: i.cfg.Name, Step: "account", Err: err, Hint: "to register a new one: autocertd account register " + i.cfg.Name}
 }
 
 // loadAccount reads the account and its key; both are zero when there is no account yet.
 func (i *Issuer) loadAccount(ctx context.Context, object string) (saved savedAccount, key crypto.Signer, err error) {
-	data, err := i.cfg.Storage.Load(ctx, object+"/account.json")
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	files, err := i.readAccount(ctx, object)
+	if err != nil {
 		return saved, nil, err
 	}
-	if err == nil {
-		if err := json.Unmarshal(data, &saved); err != nil {
-			return saved, nil, fmt.Errorf("%s/account.json: %w", object, err)
+	if files.account != nil {
+		if err := json.Unmarshal(files.account, &saved); err != nil {
+			return saved, nil, fmt.Errorf("%s%s: %w", object, accountFile, err)
 		}
 	}
-	text, err := i.cfg.Storage.Load(ctx, object+"/key.pem")
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && saved.URL == "":
+	case files.key == nil && saved.URL == "":
 		return saved, nil, nil
-	case errors.Is(err, fs.ErrNotExist):
+	case files.key == nil:
 		return saved, nil, &Error{CA: i.cfg.Name, Step: "account", Err: fmt.Errorf("the account %s is known, but its key %s/key.pem is missing", saved.URL, object),
 			Hint: fmt.Sprintf("restore the key from a backup, or remove the folder %s in the state directory to register a new account", object)}
-	case err != nil:
-		return saved, nil, err
 	}
-	if key, err = decodeKey(text); err != nil {
-		return saved, nil, fmt.Errorf("%s/key.pem: %w", object, err)
+	if key, err = decodeKey(files.key); err != nil {
+		return saved, nil, fmt.Errorf("%s%s: %w", object, keyFile, err)
 	}
 	return saved, key, nil
+}
+
+// makeKey makes a key for the account and keeps it durably under a name.
+func (i *Issuer) makeKey(ctx context.Context, file string) (crypto.Signer, error) {
+	key, err := newKey(ECDSAP256)
+	if err != nil {
+		return nil, err
+	}
+	text, err := encodeKey(key)
+	if err != nil {
+		return nil, err
+	}
+	return key, i.cfg.Storage.Save(ctx, i.accountObject()+file, text)
 }
 
 // register makes the account at the CA, or finds it there when the key already has one. The key is durable before the
@@ -91,21 +180,11 @@ func (i *Issuer) register(ctx context.Context, object string, key crypto.Signer)
 	}
 	if key == nil {
 		var err error
-		if key, err = newKey(ECDSAP256); err != nil {
-			return acme.Account{}, err
-		}
-		text, err := encodeKey(key)
-		if err != nil {
-			return acme.Account{}, err
-		}
-		if err := i.cfg.Storage.Save(ctx, object+"/key.pem", text); err != nil {
+		if key, err = i.makeKey(ctx, keyFile); err != nil {
 			return acme.Account{}, err
 		}
 	}
-	account := acme.Account{TermsOfServiceAgreed: true, PrivateKey: key}
-	if i.cfg.Email != "" {
-		account.Contact = []string{"mailto:" + i.cfg.Email}
-	}
+	account := acme.Account{TermsOfServiceAgreed: true, PrivateKey: key, Contact: i.contact()}
 	ctx, noted := observe(ctx)
 	if i.cfg.EAB != nil {
 		if err := account.SetExternalAccountBinding(ctx, i.client, acme.EAB{KeyID: i.cfg.EAB.KeyID, MACKey: i.cfg.EAB.HMACKey}); err != nil {
@@ -116,11 +195,13 @@ func (i *Issuer) register(ctx context.Context, object string, key crypto.Signer)
 	if err != nil {
 		return acme.Account{}, i.failed("account", noted, err)
 	}
-	data, err := json.Marshal(savedAccount{Directory: i.cfg.Directory, URL: account.Location, Contact: account.Contact})
-	if err != nil {
-		return acme.Account{}, err
+	// What the CA answers of the contact may be less than it was told; what it was told is what the next change is seen by.
+	// An account that was there already isn't changed by this request.
+	told := i.contact()
+	if noted.status == http.StatusOK {
+		told = account.Contact
 	}
-	if err := i.cfg.Storage.Save(ctx, object+"/account.json", data); err != nil {
+	if err := saveAccount(ctx, i.cfg.Storage, object, savedAccount{Directory: i.cfg.Directory, URL: account.Location, Contact: told}); err != nil {
 		return acme.Account{}, err
 	}
 	i.cfg.Logger.Info("account registered", "ca", i.cfg.Name, "account", account.Location)
@@ -135,7 +216,7 @@ func (i *Issuer) registerAgain(ctx context.Context, old acme.Account) (acme.Acco
 		return *i.account, nil
 	}
 	i.cfg.Logger.Warn("the CA doesn't know the account any more; registering its key again", "ca", i.cfg.Name, "account", old.Location)
-	account, err := i.register(ctx, AccountKey(i.cfg.Name, i.cfg.Directory), old.PrivateKey)
+	account, err := i.register(ctx, i.accountObject(), old.PrivateKey)
 	if err != nil {
 		return acme.Account{}, err
 	}

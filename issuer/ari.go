@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
@@ -39,10 +41,20 @@ func (i *Issuer) RenewalInfo(ctx context.Context, cert *x509.Certificate) (Sugge
 	if err != nil {
 		return Suggestion{RetryAfter: noted.retryAfter}, i.failed("renewal information", noted, err)
 	}
-	s := Suggestion{Start: info.SuggestedWindow.Start, End: info.SuggestedWindow.End, ExplanationURL: info.ExplanationURL, RetryAfter: noted.retryAfter}
+	s := Suggestion{Start: info.SuggestedWindow.Start, End: info.SuggestedWindow.End, ExplanationURL: webPage(info.ExplanationURL), RetryAfter: noted.retryAfter}
 	if s.Start.IsZero() || !s.End.After(s.Start) {
 		return Suggestion{RetryAfter: s.RetryAfter}, i.explain("renewal information",
 			fmt.Errorf("the CA suggests a window that makes no sense: %s to %s", s.Start.Format(time.RFC3339), s.End.Format(time.RFC3339)))
 	}
 	return s, nil
+}
+
+// webPage returns the address of a page for people, "" when it is none: it is shown on terminals.
+func webPage(text string) string {
+	u, err := url.Parse(text)
+	strange := strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' })
+	if err != nil || strange || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
+		return ""
+	}
+	return text
 }

@@ -27,38 +27,13 @@ func (o *order) download(ctx context.Context) (*Bundle, error) {
 	}
 	bundle, err := split(chain)
 	if err == nil {
-		err = matches(bundle.Cert, o.key, o.req.Hostnames)
+		err = matches(bundle.Cert, o.key.public, o.req.Hostnames)
 	}
 	if err != nil { // of no use, and the same order gives the same certificate again
 		return nil, o.orderFailed(ctx, "certificate", noted, acme.Order{Status: acme.StatusInvalid}, err)
 	}
-	bundle.Key, bundle.Account = o.keyPEM, o.account.Location
+	bundle.Key, bundle.Account, bundle.Order = o.key.pem, o.account.Location, o.state.Location
 	return bundle, nil
-}
-
-// choose returns the preferred chain, or the CA's default when there is none such.
-func (o *order) choose(chains []acme.Certificate) ([]byte, error) {
-	if len(chains) == 0 {
-		return nil, errors.New("the CA sent no certificate")
-	}
-	if o.cfg.PreferredChain == "" {
-		return chains[0].ChainPEM, nil
-	}
-	var names []string
-	for _, c := range chains {
-		certs, err := parseChain(c.ChainPEM)
-		if err != nil {
-			return nil, err
-		}
-		top := certs[len(certs)-1].Issuer.CommonName
-		if top == o.cfg.PreferredChain {
-			return c.ChainPEM, nil
-		}
-		names = append(names, top)
-	}
-	o.cfg.Logger.Warn("the CA offers no chain by the preferred issuer; taking its default", "ca", o.cfg.Name,
-		"preferred_chain", o.cfg.PreferredChain, "offered", strings.Join(names, ", "))
-	return chains[0].ChainPEM, nil
 }
 
 func parseChain(text []byte) ([]*x509.Certificate, error) {
@@ -97,9 +72,9 @@ func split(chain []byte) (*Bundle, error) {
 }
 
 // matches checks that a certificate is for the key and the hostnames, and valid for a while.
-func matches(cert *x509.Certificate, key crypto.Signer, hostnames []string) error {
+func matches(cert *x509.Certificate, key crypto.PublicKey, hostnames []string) error {
 	public, ok := cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
-	if !ok || !public.Equal(key.Public()) {
+	if !ok || !public.Equal(key) {
 		return errors.New("the CA sent a certificate for another key")
 	}
 	for _, h := range hostnames {

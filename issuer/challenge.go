@@ -16,6 +16,14 @@ const requestsPerOrder = 8
 
 // authorize fetches the order's authorizations and keeps those that aren't valid yet, each with its dns-01 challenge.
 func (o *order) authorize(ctx context.Context) error {
+	authorizations, err := o.authorizations(ctx)
+	if err != nil {
+		return err
+	}
+	return o.choosePending(ctx, authorizations)
+}
+
+func (o *order) authorizations(ctx context.Context) ([]acme.Authorization, error) {
 	authorizations := make([]acme.Authorization, len(o.state.Authorizations))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(requestsPerOrder)
@@ -28,9 +36,10 @@ func (o *order) authorize(ctx context.Context) error {
 			return nil
 		})
 	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
+	return authorizations, group.Wait()
+}
+
+func (o *order) choosePending(ctx context.Context, authorizations []acme.Authorization) error {
 	for _, a := range authorizations {
 		if a.Status == acme.StatusValid {
 			continue
@@ -79,7 +88,7 @@ func (o *order) validate(ctx context.Context) error {
 	}
 	if err := group.Wait(); err != nil {
 		var refused *refusedError
-		if errors.As(err, &refused) { // the order can only become invalid now
+		if errors.As(err, &refused) && !refused.open { // the order can only become invalid now
 			return errors.Join(err, o.drop(ctx))
 		}
 		return err
@@ -90,7 +99,10 @@ func (o *order) validate(ctx context.Context) error {
 }
 
 // refusedError is a failed validation: the CA looked and wasn't convinced.
-type refusedError struct{ err error }
+type refusedError struct {
+	err  error
+	open bool // the CA looks again when the challenge is accepted again; the order can still be finished
+}
 
 func (e *refusedError) Error() string { return fmt.Sprintf("validation failed: %v", e.err) }
 func (e *refusedError) Unwrap() error { return e.err }
@@ -104,8 +116,12 @@ func FailedValidation(err error) bool {
 func (o *order) validateOne(ctx context.Context, a acme.Authorization, c acme.Challenge) error {
 	noting, noted := observe(ctx)
 	if c.Status == acme.StatusPending { // a resumed order may have accepted it before
-		if _, err := o.client.InitiateChallenge(noting, o.account, c); err != nil {
+		answer, err := o.client.InitiateChallenge(noting, o.account, c)
+		if err != nil && !o.wasAccepted(ctx, a, c) {
 			return about(a.IdentifierValue(), o.failed("challenge", noted, err))
+		}
+		if err == nil && answer.Status == acme.StatusPending && answer.Error != nil { // as step-ca does
+			return about(a.IdentifierValue(), o.explain("challenge", &refusedError{err: &problemError{*answer.Error}, open: true}))
 		}
 	}
 	url := a.Location
@@ -120,7 +136,16 @@ func (o *order) validateOne(ctx context.Context, a acme.Authorization, c acme.Ch
 	if a.Status == acme.StatusValid {
 		return nil
 	}
-	return about(a.IdentifierValue(), o.explain("challenge", &refusedError{reason(a)}))
+	return about(a.IdentifierValue(), o.explain("challenge", &refusedError{err: reason(a)}))
+}
+
+// wasAccepted reports whether the CA has accepted a challenge although it refuses to: the reply to an earlier request was
+// lost, and the library's next one came too late.
+func (o *order) wasAccepted(ctx context.Context, a acme.Authorization, c acme.Challenge) bool {
+	now, err := o.client.GetAuthorization(ctx, o.account, a.Location)
+	return err == nil && slices.ContainsFunc(now.Challenges, func(other acme.Challenge) bool {
+		return other.URL == c.URL && other.Status != acme.StatusPending
+	})
 }
 
 // reason finds why an authorization isn't valid: the error of its challenge.

@@ -22,6 +22,7 @@ type Error struct {
 	Err        error
 	Hint       string    // the cure, where it is known
 	RetryAfter time.Time // when the CA wants to be asked again; zero when it didn't say
+	Silent     bool      // the CA didn't answer, or said that it can't (HTTP 5xx)
 }
 
 func (e *Error) Error() string {
@@ -53,6 +54,9 @@ func (i *Issuer) failed(step string, noted *reply, err error) error {
 	var e *Error
 	if errors.As(explained, &e) && (noted.status == http.StatusTooManyRequests || noted.status == http.StatusServiceUnavailable) {
 		e.RetryAfter = noted.retryAfter
+	}
+	if e != nil {
+		e.Silent = noted.lost || noted.status >= http.StatusInternalServerError
 	}
 	return explained
 }

@@ -6,7 +6,6 @@ package issuer
 import (
 	"context"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -63,7 +62,7 @@ type Config struct {
 	EAB            *EAB                // nil for most CAs
 	Roots          []*x509.Certificate // trusted for the CA's own HTTPS, instead of the system's
 	Profile        string              // for requests that name none; "" for the CA's default
-	PreferredChain string              // issuer name of the last certificate of the wanted chain; "" for the CA's default
+	PreferredChain string              // the wanted root: its common name or its SHA-256 fingerprint in hex; "" for the CA's default
 	Concurrency    int                 // orders that talk to the CA at a time; 0 means 16
 	UserAgent      string
 	Storage        Storage
@@ -78,17 +77,19 @@ type Issuer struct {
 	http   *http.Client
 	client *acme.Client
 	slots  chan struct{}
+	door   chan struct{} // see knock
+
+	answers answers
 
 	mu        sync.Mutex // guards what follows; held while the account is being made, so that it is made once
 	account   *acme.Account
+	stored    accountFiles // what account was made of
+	told      bool         // UpdateContact was here
 	directory *acme.Directory
 	fetched   time.Time
 }
 
-const (
-	defaultConcurrency = 16
-	directoryAge       = 12 * time.Hour
-)
+const defaultConcurrency = 16
 
 // New makes an issuer. It asks the CA nothing yet.
 func New(cfg Config) (*Issuer, error) {
@@ -102,7 +103,7 @@ func New(cfg Config) (*Issuer, error) {
 	if base == nil {
 		base = newTransport(cfg.Roots, cfg.Concurrency)
 	}
-	i := &Issuer{cfg: cfg, slots: make(chan struct{}, cfg.Concurrency)}
+	i := &Issuer{cfg: cfg, slots: make(chan struct{}, cfg.Concurrency), door: make(chan struct{}, 1)}
 	i.http = &http.Client{Transport: &observer{base: base, directory: cfg.Directory, agent: cfg.UserAgent}, Timeout: requestTimeout}
 	i.client = &acme.Client{
 		Directory:  cfg.Directory,
@@ -121,25 +122,6 @@ func (i *Issuer) Name() string { return i.cfg.Name }
 
 // DirectoryURL is the CA's directory URL.
 func (i *Issuer) DirectoryURL() string { return i.cfg.Directory }
-
-// Directory returns the CA's directory (RFC 8555 section 7.1.1), at most twelve hours old.
-func (i *Issuer) Directory(ctx context.Context) (acme.Directory, error) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if i.directory != nil && time.Since(i.fetched) < directoryAge {
-		return *i.directory, nil
-	}
-	var dir acme.Directory
-	// The observer shows the library a directory without renewalInfo; this request asks past it.
-	if _, err := i.getJSON(unfiltered(ctx), i.cfg.Directory, &dir); err != nil {
-		return dir, i.explain("directory", err)
-	}
-	if dir.NewOrder == "" || dir.NewNonce == "" || dir.NewAccount == "" {
-		return dir, i.explain("directory", errors.New("what answered isn't an ACME directory: newOrder, newNonce or newAccount is missing"))
-	}
-	i.directory, i.fetched = &dir, time.Now()
-	return dir, nil
-}
 
 // withSlot runs f as one of the orders that may talk to the CA at a time.
 func (i *Issuer) withSlot(ctx context.Context, f func() error) error {

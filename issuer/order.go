@@ -1,9 +1,9 @@
 package issuer
 
 import (
+	"bytes"
 	"cmp"
 	"context"
-	"crypto"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -18,8 +18,14 @@ type Request struct {
 	Hostnames []string // normalised: lower case, ASCII, no duplicates
 	KeyType   KeyType
 	Profile   string // "" for the issuer's
+	// Key is the key to use once more, PKCS #8 PEM; nil for a new one.
+	Key []byte
+	// CSR is a certificate signing request (PKCS #10, DER) for a key that stays elsewhere. The bundle has no key then.
+	CSR []byte
 	// Replaces is the certificate that this one renews, issued by this CA to this account; nil at the first time.
 	Replaces *x509.Certificate
+	// Spare says that another CA stands by: this one isn't asked while it doesn't answer others.
+	Spare bool
 	// Open is the order that an earlier attempt left, nil when there is none.
 	Open *OpenOrder
 	// Orders remembers the open order.
@@ -41,13 +47,19 @@ type OpenOrder struct {
 	Hostnames []string  `json:"hostnames"`
 	KeyType   KeyType   `json:"key_type"`
 	Profile   string    `json:"profile,omitempty"`
-	Key       string    `json:"key"` // PKCS #8 PEM
+	Key       string    `json:"key"` // PKCS #8 PEM; "" with a CSR
+	CSR       []byte    `json:"csr,omitempty"`
 	Created   time.Time `json:"created"`
+
+	// ByHand are the records that a person was asked to publish, and Expires is until when that makes sense.
+	ByHand  []Record  `json:"by_hand,omitempty"`
+	Expires time.Time `json:"expires,omitzero"`
 }
 
 // fits reports whether the order is for what is wanted now.
 func (o *OpenOrder) fits(req Request, account string) bool {
 	return o.Account == account && o.KeyType == req.KeyType && o.Profile == req.Profile &&
+		bytes.Equal(o.CSR, req.CSR) && (req.Key == nil || o.Key == string(req.Key)) &&
 		slices.Equal(slices.Sorted(slices.Values(o.Hostnames)), slices.Sorted(slices.Values(req.Hostnames)))
 }
 
@@ -73,10 +85,11 @@ const (
 
 // Bundle is what was issued: a key and its certificate with the chain.
 type Bundle struct {
-	Key     []byte // PKCS #8 PEM
+	Key     []byte // PKCS #8 PEM; nil for a CSR
 	Leaf    []byte // PEM
 	Chain   []byte // PEM, the certificates above the leaf
 	Account string // URL of the account that ordered it
+	Order   string // URL of the order
 	Cert    *x509.Certificate
 }
 
@@ -86,8 +99,8 @@ type order struct {
 	req      Request
 	account  acme.Account
 	state    acme.Order
-	key      crypto.Signer
-	keyPEM   []byte
+	key      orderKey
+	open     *OpenOrder           // as it was kept
 	pending  []acme.Authorization // those that still need their challenge
 	accepted []acme.Challenge     // beside each of pending, its dns-01 challenge
 }
@@ -98,16 +111,31 @@ type order struct {
 // On failure the open order is kept when it can be resumed later, and dropped when it can't. On success it is kept:
 // the caller drops it when the bundle is durable, since until then the order is where it can be had again.
 func (i *Issuer) Obtain(ctx context.Context, req Request) (*Bundle, error) {
+	bundle, err := i.obtain(ctx, req)
+	if err == nil {
+		i.answers.well()
+	}
+	i.answers.note(err, time.Now())
+	return bundle, err
+}
+
+func (i *Issuer) obtain(ctx context.Context, req Request) (*Bundle, error) {
 	solution := i.cfg.Solver.Begin()
 	defer solution.Remove()
 	req.Profile = cmp.Or(req.Profile, i.cfg.Profile)
 	o := &order{Issuer: i, req: req}
+	if err := o.look(ctx, solution); err != nil {
+		return nil, err
+	}
 	if err := o.begin(ctx); err != nil {
 		return nil, err
 	}
 	if records := o.records(); len(records) > 0 {
 		// The slot is free meanwhile: other orders prepare their records, and all go into one update.
 		if err := solution.Publish(ctx, records); err != nil {
+			if waiting, ok := errors.AsType[*ByHandError](err); ok {
+				err = errors.Join(err, o.awaitHand(ctx, waiting.Records))
+			}
 			return nil, err
 		}
 		o.progress(Step{Name: Published})
@@ -139,7 +167,7 @@ func (o *order) progress(s Step) {
 func (o *order) begin(ctx context.Context) error {
 	var resumed bool
 	err := o.withSlot(ctx, func() (err error) {
-		if o.account, err = o.acmeAccount(ctx); err != nil {
+		if o.account, err = o.knock(ctx); err != nil {
 			return err
 		}
 		if resumed, err = o.resume(ctx); err != nil || resumed {
@@ -171,7 +199,7 @@ func (o *order) resume(ctx context.Context) (bool, error) {
 	if !open.fits(o.req, o.account.Location) {
 		return false, o.drop(ctx)
 	}
-	key, err := decodeKey([]byte(open.Key))
+	key, err := o.keyOf([]byte(open.Key))
 	if err != nil {
 		o.cfg.Logger.Warn("open order has no usable key; ordering anew", "ca", o.cfg.Name, "order", open.URL)
 		return false, o.drop(ctx)
@@ -184,10 +212,12 @@ func (o *order) resume(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, o.failed("order", noted, err)
 	}
-	if expired := !state.Expires.IsZero() && time.Now().After(state.Expires); state.Status == acme.StatusInvalid || expired {
+	expired := !state.Expires.IsZero() && time.Now().After(state.Expires) ||
+		state.NotAfter != nil && time.Now().After(*state.NotAfter) // of the certificate, where the CA has fixed it
+	if expired || state.Status == acme.StatusInvalid {
 		return false, o.drop(ctx)
 	}
-	o.state, o.key, o.keyPEM = state, key, []byte(open.Key)
+	o.state, o.open, o.key = state, open, key
 	o.state.Location = open.URL
 	o.progress(Step{Name: Resumed})
 	return true, nil
@@ -196,10 +226,10 @@ func (o *order) resume(ctx context.Context) (bool, error) {
 // create makes a key and a new order. Dying between the CA's answer and the end of keep leaves an order at the CA that
 // nobody knows; it expires by itself.
 func (o *order) create(ctx context.Context) (err error) {
-	if o.key, err = newKey(o.req.KeyType); err != nil {
+	if err := o.checkProfile(ctx, o.req.Profile); err != nil {
 		return err
 	}
-	if o.keyPEM, err = encodeKey(o.key); err != nil {
+	if o.key, err = o.keyOf(o.req.Key); err != nil {
 		return err
 	}
 	want := acme.Order{Profile: o.req.Profile}
@@ -220,9 +250,9 @@ func (o *order) create(ctx context.Context) (err error) {
 
 // keep remembers the new order, with the key, before anything else happens to it.
 func (o *order) keep(ctx context.Context) error {
-	err := o.req.Orders.Keep(ctx, OpenOrder{URL: o.state.Location, Account: o.account.Location, Hostnames: o.req.Hostnames,
-		KeyType: o.req.KeyType, Profile: o.req.Profile, Key: string(o.keyPEM), Created: time.Now().UTC()})
-	if err != nil {
+	o.open = &OpenOrder{URL: o.state.Location, Account: o.account.Location, Hostnames: o.req.Hostnames,
+		KeyType: o.req.KeyType, Profile: o.req.Profile, Key: string(o.key.pem), CSR: o.req.CSR, Created: time.Now().UTC()}
+	if err := o.req.Orders.Keep(ctx, *o.open); err != nil {
 		return err
 	}
 	o.progress(Step{Name: Ordered})
@@ -258,13 +288,13 @@ func (o *order) drop(ctx context.Context) error {
 func (o *order) finish(ctx context.Context) (*Bundle, error) {
 	noting, noted := observe(ctx)
 	if o.state.Status == acme.StatusPending || o.state.Status == acme.StatusReady {
-		csr, err := certificateRequest(o.key, o.req.Hostnames)
+		csr, err := o.key.request(o.req.Hostnames)
 		if err != nil {
 			return nil, err
 		}
 		state, err := o.client.FinalizeOrder(noting, o.account, o.state, csr)
 		state.Location = o.state.Location
-		if err != nil && state.Status != acme.StatusProcessing {
+		if err != nil && state.Status != acme.StatusProcessing && !o.wasFinalized(ctx, &state) {
 			return nil, o.orderFailed(ctx, "finalize", noted, state, err)
 		}
 		o.state = state
@@ -293,6 +323,17 @@ func (o *order) finish(ctx context.Context) (*Bundle, error) {
 		o.progress(Step{Name: Issued})
 	}
 	return bundle, err
+}
+
+// wasFinalized reports whether the CA works on the order although it refuses to finalize it, and gives its state then: the
+// reply to an earlier request was lost, and the library's next one came too late.
+func (o *order) wasFinalized(ctx context.Context, state *acme.Order) bool {
+	now, err := o.client.GetOrder(ctx, o.account, acme.Order{Location: o.state.Location})
+	if err != nil || now.Status != acme.StatusProcessing && now.Status != acme.StatusValid {
+		return false
+	}
+	now.Location, *state = o.state.Location, now
+	return true
 }
 
 // orderFailed drops an order that came to nothing and explains why.

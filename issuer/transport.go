@@ -46,6 +46,7 @@ type observer struct {
 type reply struct {
 	status     int
 	retryAfter time.Time
+	lost       bool // there was none
 }
 
 type (
@@ -67,12 +68,15 @@ func unfiltered(ctx context.Context) context.Context {
 // RoundTrip implements http.RoundTripper.
 func (o *observer) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := o.base.RoundTrip(req)
+	r, noting := req.Context().Value(replyKey{}).(*reply)
 	if err != nil {
+		if noting {
+			*r = reply{lost: true}
+		}
 		return nil, err
 	}
-	if r, ok := req.Context().Value(replyKey{}).(*reply); ok {
-		r.status = resp.StatusCode
-		r.retryAfter = retryAfter(resp.Header, time.Now())
+	if noting {
+		*r = reply{status: resp.StatusCode, retryAfter: retryAfter(resp.Header, time.Now())}
 	}
 	resp.Body = struct {
 		io.Reader

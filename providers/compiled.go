@@ -18,6 +18,7 @@ func builders() map[string]builder {
 	return map[string]builder{
 		"cloudflare": newCloudflare,
 		"exec":       newExec,
+		"manual":     newManual,
 		"nsupdate":   newNSUpdate,
 		"rfc2136":    newRFC2136,
 

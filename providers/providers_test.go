@@ -21,7 +21,7 @@ func options(text, dir string) Options {
 }
 
 func TestNames(t *testing.T) {
-	if want := []string{"cloudflare", "desec", "exec", "nsupdate", "rfc2136"}; !slices.Equal(Names(), want) {
+	if want := []string{"cloudflare", "desec", "exec", "manual", "nsupdate", "rfc2136"}; !slices.Equal(Names(), want) {
 		t.Errorf("Names() = %q, want %q", Names(), want)
 	}
 }
@@ -37,7 +37,7 @@ func TestUnknownType(t *testing.T) {
 		"":           "",
 	} {
 		_, err := New(typ, options("", ""))
-		if want := fmt.Sprintf("unknown provider type %q; %sknown types: cloudflare, desec, exec, nsupdate, rfc2136", typ, guess); err == nil || err.Error() != want {
+		if want := fmt.Sprintf("unknown provider type %q; %sknown types: cloudflare, desec, exec, manual, nsupdate, rfc2136", typ, guess); err == nil || err.Error() != want {
 			t.Errorf("%v\nwant %s", err, want)
 		}
 	}

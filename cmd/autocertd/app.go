@@ -42,6 +42,8 @@ func load(path string) (*settings, error) {
 			_, err := newProvider(p, nil) // the one that works is built when it is known where to log
 			return err
 		},
+		Pace:     s.pace,
+		Lifetime: lifetimeOf,
 	})
 	if err != nil {
 		return nil, &usageError{err}
@@ -146,13 +148,19 @@ func (a *app) issuer(ca config.CA, concurrency int) (*issuer.Issuer, error) {
 			}
 		}
 	}
-	var eab *issuer.EAB
+	cfg := issuerConfig(ca)
+	cfg.Concurrency, cfg.Storage, cfg.Solver, cfg.Logger = concurrency, a.store, a.solver, a.logger
+	return issuer.New(cfg)
+}
+
+// issuerConfig is what a CA's table says to its issuer.
+func issuerConfig(ca config.CA) issuer.Config {
+	cfg := issuer.Config{Name: ca.Name, Directory: ca.Directory, Email: ca.Email, AcceptTerms: ca.AcceptTerms,
+		Roots: ca.Roots, Profile: ca.Profile, PreferredChain: ca.PreferredChain, UserAgent: userAgent()}
 	if ca.EAB != nil {
-		eab = &issuer.EAB{KeyID: ca.EAB.KeyID, HMACKey: ca.EAB.HMACKey.Reveal()}
+		cfg.EAB = &issuer.EAB{KeyID: ca.EAB.KeyID, HMACKey: ca.EAB.HMACKey.Reveal()}
 	}
-	return issuer.New(issuer.Config{Name: ca.Name, Directory: ca.Directory, Email: ca.Email, AcceptTerms: ca.AcceptTerms, EAB: eab,
-		Roots: ca.Roots, Profile: ca.Profile, PreferredChain: ca.PreferredChain, Concurrency: concurrency, UserAgent: userAgent(),
-		Storage: a.store, Solver: a.solver, Logger: a.logger})
+	return cfg
 }
 
 // workers is how many certificates are worked on at a time. It is a multiple of the orders that talk to a CA at a time,

@@ -4,9 +4,15 @@
 //	autocertd run              the daemon
 //	autocertd renew [NAME…]    one pass now; safe beside the daemon
 //	autocertd status [NAME…]   every certificate: expiry, next renewal, last error
+//	autocertd plan             what is due when, against the CA's limits
 //	autocertd check            is the configuration right?  --live: would issuing work?
 //	                           --policy, --delegation ZONE: lines for the DNS server
 //	autocertd records          TXT records that we published: list, clean
+//	autocertd order            one certificate, step by step, when a person edits the zone:
+//	                           new, records, check, validate, finish
+//	autocertd account          the account at a CA: register, show, rollover, deactivate
+//	autocertd revoke           revoke a certificate
+//	autocertd import           accounts and certificates of certbot, lego, acme.sh or dehydrated
 //	autocertd version          which version is this?
 //
 // It reads /etc/autocertd/config.toml and conf.d/*.toml beside it, and keeps accounts, keys and certificates in

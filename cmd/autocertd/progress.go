@@ -23,7 +23,9 @@ const (
 type progress struct {
 	screen screen
 	total  int
-	began  time.Time
+	// success is what is said of a certificate that was issued.
+	success string
+	began   time.Time
 
 	mu     sync.Mutex
 	work   []*work // oldest first
@@ -44,7 +46,7 @@ type work struct {
 }
 
 func newProgress(s screen, total int) *progress {
-	return &progress{screen: s, total: total, began: time.Now()}
+	return &progress{screen: s, total: total, success: "issued and deployed", began: time.Now()}
 }
 
 func (p *progress) begin(name string) {
@@ -82,7 +84,7 @@ func (p *progress) finish(name string, err error) {
 		text = p.screen.paint(red, "failed") + "\n    " + strings.ReplaceAll(err.Error(), "\n", "\n    ")
 	case issued:
 		p.issued++
-		text = p.screen.paint(green, "issued and deployed")
+		text = p.screen.paint(green, p.success)
 	case p.total > 20: // too many to say that nothing happened
 		p.draw("")
 		return

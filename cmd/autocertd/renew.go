@@ -21,26 +21,31 @@ import (
 )
 
 func renewCommand(opts *options) *cobra.Command {
-	var force bool
+	var how renewalMode
 	command := &cobra.Command{
 		Use:   "renew [NAME…]",
 		Short: "Get what is missing and renew what is due, now",
 		Long: "One pass over all certificates, or over those named: get what is missing, renew what is due, put the files right.\n" +
-			"It is safe beside the daemon: each certificate is worked on by one process at a time.",
+			"It is safe beside the daemon: each certificate is worked on by one process at a time.\n" +
+			"With --dry-run each certificate is ordered at the staging directory of its CAs, due or not, and nothing is kept.",
 		Args:              cobra.ArbitraryArgs,
 		ValidArgsFunction: completeNames(opts),
 		RunE: func(cmd *cobra.Command, names []string) error {
-			return renew(cmd.Context(), opts.config, names, force)
+			return renew(cmd.Context(), opts.config, names, how)
 		},
 	}
-	command.Flags().BoolVar(&force, "force", false, "renew although nothing is due")
+	command.Flags().BoolVar(&how.force, "force", false, "renew although nothing is due")
+	command.Flags().BoolVar(&how.dry, "dry-run", false, "rehearse at the CA's staging directory, and keep nothing")
 	return command
 }
+
+// renewalMode is what renew was asked for.
+type renewalMode struct{ force, dry bool }
 
 // sparing is how much more garbage a process that soon ends lets lie than one that stays: it saves a tenth of its time.
 const sparing = 300
 
-func renew(ctx context.Context, path string, names []string, force bool) error {
+func renew(ctx context.Context, path string, names []string, how renewalMode) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(sparing)
 	}
@@ -51,6 +56,11 @@ func renew(ctx context.Context, path string, names []string, force bool) error {
 	certs, err := selected(s.Config, names)
 	if err != nil {
 		return err
+	}
+	if how.dry {
+		if err := rehearsing(s, certs); err != nil {
+			return err
+		}
 	}
 	if err := becomeOwner(s.StateDir); err != nil {
 		return err
@@ -66,7 +76,13 @@ func renew(ctx context.Context, path string, names []string, force bool) error {
 	if err != nil {
 		return err
 	}
-	failed, err := a.renewAll(ctx, certs, force, show)
+	var failed int
+	if how.dry {
+		show.success = "rehearsed, and not kept"
+		failed, err = a.pass(ctx, certs, a.manager.Rehearse, show)
+	} else {
+		failed, err = a.renewAll(ctx, certs, how.force, show)
+	}
 	err = errors.Join(err, a.close())
 	show.end(failed)
 	switch {
@@ -82,6 +98,14 @@ func renew(ctx context.Context, path string, names []string, force bool) error {
 
 // renewAll makes one pass, the most urgent first.
 func (a *app) renewAll(ctx context.Context, certs []config.Certificate, force bool, show *progress) (failed int, err error) {
+	if force {
+		return a.pass(ctx, certs, a.manager.Renew, show)
+	}
+	return a.pass(ctx, certs, a.manager.Retry, show)
+}
+
+// pass works on each certificate once.
+func (a *app) pass(ctx context.Context, certs []config.Certificate, work func(context.Context, string) error, show *progress) (failed int, err error) {
 	if err := a.solver.Sweep(ctx); err != nil {
 		return 0, err
 	}
@@ -103,11 +127,7 @@ func (a *app) renewAll(ctx context.Context, certs []config.Certificate, force bo
 		}
 		group.Go(func() error {
 			show.begin(c.Name)
-			if force {
-				results[i] = a.manager.Renew(ctx, c.Name)
-			} else {
-				results[i] = a.manager.Retry(ctx, c.Name)
-			}
+			results[i] = work(ctx, c.Name)
 			show.finish(c.Name, results[i])
 			return nil
 		})

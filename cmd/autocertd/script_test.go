@@ -38,6 +38,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"world":      scriptWorld,
+			"bindworld":  scriptBINDWorld,
 			"expand":     scriptExpand,
 			"exits":      scriptExits,
 			"signal":     scriptSignal,
@@ -78,6 +79,7 @@ func scriptWorld(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Setenv("DNS", dns.Addr())
 	ts.Setenv("SECRET", key.Secret)
 	ts.SetCmd("txtcount", scriptTXTCount(dns))
+	ts.SetCmd("certstatus", scriptCertStatus(ca))
 	scriptExpand(ts, false, []string{"config.toml"})
 }
 

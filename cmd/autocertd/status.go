@@ -100,8 +100,11 @@ func findStatus(ctx context.Context, path string, names []string, now time.Time)
 	return report, nil
 }
 
-// renewal is when something is tried next: the renewal, or the next try after a failure.
+// renewal is when something is tried next: the renewal, the turn of one that is held, or the next try after a failure.
 func renewal(c lifecycle.Status) time.Time {
+	if c.Condition == lifecycle.OnHold {
+		return c.Held.Until
+	}
 	if c.Issue.Failures > 0 {
 		return c.Issue.RetryAt
 	}

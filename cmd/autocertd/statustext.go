@@ -86,6 +86,12 @@ func printDetails(list []lifecycle.Status, now time.Time) error {
 		if !c.RenewAt.IsZero() {
 			add("renews", moment(c.RenewAt, now)+": "+c.RenewWhy)
 		}
+		for _, line := range c.ByHand {
+			add("add to zone", line)
+		}
+		if !c.Held.Until.IsZero() {
+			add("held until", moment(c.Held.Until, now)+": "+c.Held.Reason)
+		}
 		addTrouble(add, "not issued", c.Issue, now)
 		addTrouble(add, "not deployed", c.Deploy, now)
 		for _, p := range c.Pending {

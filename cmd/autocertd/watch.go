@@ -43,11 +43,17 @@ func watchFiles(cfg *config.Config) (*fileWatch, error) {
 // since that changes the folder above.
 func (w *fileWatch) Follow(cfg *config.Config) {
 	folders := []string{filepath.Join(filepath.Dir(cfg.Path), "conf.d")}
-	var roots []string
+	var files []string
 	for _, ca := range cfg.CAs {
 		for _, file := range ca.RootFiles {
-			roots = append(roots, filepath.Clean(file))
+			files = append(files, filepath.Clean(file))
 			folders = append(folders, filepath.Dir(file))
+		}
+	}
+	for _, c := range cfg.Certificates {
+		if c.CSRFile != "" {
+			files = append(files, filepath.Clean(c.CSRFile))
+			folders = append(folders, filepath.Dir(c.CSRFile))
 		}
 	}
 	watched := w.watcher.WatchList()
@@ -60,7 +66,7 @@ func (w *fileWatch) Follow(cfg *config.Config) {
 	case <-w.extra: // nobody has taken the older list yet
 	default:
 	}
-	w.extra <- roots
+	w.extra <- files
 }
 
 // Close ends the watch.
@@ -71,7 +77,7 @@ func (w *fileWatch) Close() {
 
 func (w *fileWatch) run() {
 	defer close(w.done)
-	var roots []string
+	var files []string
 	var changed string
 	var send chan string
 	quiet := time.NewTimer(0)
@@ -81,7 +87,7 @@ func (w *fileWatch) run() {
 			if !ok {
 				return
 			}
-			if concerns(event, roots) {
+			if concerns(event, files) {
 				changed, send = event.Name, nil
 				quiet.Reset(settle)
 			}
@@ -91,7 +97,7 @@ func (w *fileWatch) run() {
 			}
 			changed = "configuration"
 			quiet.Reset(settle)
-		case roots = <-w.extra:
+		case files = <-w.extra:
 		case <-quiet.C:
 			if changed != "" {
 				send = w.Changed
@@ -102,12 +108,12 @@ func (w *fileWatch) run() {
 	}
 }
 
-// concerns reports whether an event is about the configuration: a TOML file, the drop-in folder, or a CA's roots.
-func concerns(event fsnotify.Event, roots []string) bool {
+// concerns reports whether an event is about the configuration: a TOML file, the drop-in folder, a CA's roots, or a CSR.
+func concerns(event fsnotify.Event, files []string) bool {
 	if event.Op == fsnotify.Chmod {
 		return false
 	}
 	base := filepath.Base(event.Name)
-	return base == "conf.d" || slices.Contains(roots, filepath.Clean(event.Name)) ||
+	return base == "conf.d" || slices.Contains(files, filepath.Clean(event.Name)) ||
 		strings.HasSuffix(base, ".toml") && !strings.HasPrefix(base, ".")
 }

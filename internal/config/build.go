@@ -86,6 +86,7 @@ func (l *loader) build(raw *rawConfig) {
 	l.buildProviders(raw.Providers)
 	l.buildCertificates(raw)
 	l.buildOutputs(raw.Outputs)
+	l.checkPace(raw)
 }
 
 // absolute returns a path in its shortest spelling.

@@ -1,14 +1,18 @@
 package config
 
 import (
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
 	"net/mail"
 	"net/url"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -35,18 +39,26 @@ func (l *loader) buildCA(name string, f field[rawCA]) CA {
 	ca := CA{
 		Name:           name,
 		Directory:      l.directory(raw.Directory),
+		Staging:        l.directory(raw.Staging),
 		Email:          raw.Email.Value,
 		AcceptTerms:    raw.AcceptTerms.Value,
 		EAB:            l.eab(raw.EAB),
 		Profile:        raw.Profile.Value,
 		PreferredChain: raw.PreferredChain.Value,
+		limits:         raw.Limits.Value.overrides(),
 	}
 	if !f.ok {
 		return ca
 	}
 	if !raw.Directory.set {
-		l.fail(f.at, "has no directory", `directory = "letsencrypt", "letsencrypt-staging" or the URL that the CA names`)
+		if ca.Directory = publicDirectories()[name]; ca.Directory == "" {
+			l.fail(f.at, "has no directory", "directory = "+directoryWords("URL that the CA names"))
+		}
 	}
+	if !raw.Staging.set && ca.Directory == publicDirectories()[letsEncrypt] {
+		ca.Staging = publicDirectories()[letsEncryptStaging]
+	}
+	l.checkPreferredChain(raw.PreferredChain)
 	if e := raw.Email; e.ok {
 		if parsed, err := mail.ParseAddress(e.Value); err != nil || parsed.Address != e.Value {
 			l.fail(e.at, fmt.Sprintf("%q isn't an email address", shorten(e.Value)), `write it plainly, as in "ssladmin@corp.example.com"`)
@@ -70,12 +82,35 @@ func (l *loader) buildCA(name string, f field[rawCA]) CA {
 	return ca
 }
 
+// Short names that have a meaning beside their URLs.
+const (
+	letsEncrypt        = "letsencrypt"
+	letsEncryptStaging = "letsencrypt-staging"
+)
+
+// publicDirectories holds the directories of public CAs by their short names. A table that is named so needs none.
+func publicDirectories() map[string]string {
+	return map[string]string{
+		letsEncrypt:        "https://acme-v02.api.letsencrypt.org/directory",
+		letsEncryptStaging: "https://acme-staging-v02.api.letsencrypt.org/directory",
+		"zerossl":          "https://acme.zerossl.com/v2/DV90",
+		"google":           "https://dv.acme-v02.api.pki.goog/directory",
+	}
+}
+
+// directoryWords lists what a directory may be: the short names, or else.
+func directoryWords(or string) string {
+	names := slices.Sorted(maps.Keys(publicDirectories()))
+	for i, name := range names {
+		names[i] = strconv.Quote(name)
+	}
+	return strings.Join(names, ", ") + " or the " + or
+}
+
+// directory returns the URL of a directory, "" when nothing is said.
 func (l *loader) directory(f field[string]) string {
-	switch f.Value {
-	case "letsencrypt":
-		return "https://acme-v02.api.letsencrypt.org/directory"
-	case "letsencrypt-staging":
-		return "https://acme-staging-v02.api.letsencrypt.org/directory"
+	if known := publicDirectories()[f.Value]; known != "" {
+		return known
 	}
 	if !f.ok {
 		return ""
@@ -83,7 +118,7 @@ func (l *loader) directory(f field[string]) string {
 	u, err := url.Parse(f.Value)
 	switch {
 	case err != nil || u.Scheme == "" || u.Host == "":
-		l.fail(f.at, "must be an https URL, letsencrypt or letsencrypt-staging", didYouMean(f.Value, []string{"letsencrypt", "letsencrypt-staging"}))
+		l.fail(f.at, "must be one of "+directoryWords("https URL of a CA"), didYouMean(f.Value, slices.Sorted(maps.Keys(publicDirectories()))))
 	case u.Scheme != "https":
 		l.fail(f.at, "must be an https URL: ACME requires TLS, and anyone on the way could issue certificates otherwise", "for a private CA set roots to its root certificate")
 	case u.User != nil:
@@ -92,6 +127,17 @@ func (l *loader) directory(f field[string]) string {
 		l.fail(f.at, "must not hold a fragment (#)", "")
 	}
 	return f.Value
+}
+
+// checkPreferredChain refuses what is meant as a fingerprint and can't be one: no chain would ever match.
+func (l *loader) checkPreferredChain(f field[string]) {
+	const shortest = 32 // of other hashes; no name of a root looks like this
+	digits := strings.ReplaceAll(f.Value, ":", "")
+	other := strings.ContainsFunc(digits, func(r rune) bool { return !strings.ContainsRune("0123456789abcdefABCDEF", r) })
+	if n := len(digits); f.ok && !other && n >= shortest && n != sha256.Size*2 {
+		l.fail(f.at, fmt.Sprintf("is a fingerprint of %d hex digits, and one by SHA-256 has %d", n, sha256.Size*2),
+			"openssl x509 -in root.pem -noout -fingerprint -sha256")
+	}
 }
 
 func (l *loader) eab(f field[rawEAB]) *EAB {

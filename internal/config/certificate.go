@@ -117,7 +117,7 @@ func (b *certificates) explicit(f field[rawCertificate]) {
 		b.fail(at, "has no name", `name = "web", for its files and in commands`)
 	}
 	cert.Hostnames = b.hostnames(raw.Hostnames)
-	if len(raw.Hostnames.Value) == 0 && (raw.Hostnames.ok || !raw.Hostnames.set) {
+	if len(raw.Hostnames.Value) == 0 && (raw.Hostnames.ok || !raw.Hostnames.set && !raw.CSR.set) {
 		b.fail(at, "has no hostnames", `hostnames = ["www.your.domain"]`)
 	}
 	if raw.CA.set {
@@ -130,6 +130,10 @@ func (b *certificates) explicit(f field[rawCertificate]) {
 	}
 	if raw.Profile.set {
 		cert.Profile = raw.Profile.Value
+	}
+	cert.ReuseKey = raw.ReuseKey.Value
+	if raw.CSR.ok {
+		b.csr(&cert, raw)
 	}
 	b.add(cert, at)
 }

@@ -58,13 +58,16 @@ type Log struct {
 type CA struct {
 	Name           string
 	Directory      string // the URL of the directory (RFC 8555, section 7.1.1)
+	Staging        string // the URL of the directory for rehearsals, or ""
 	Email          string // contact of the account, or ""
 	AcceptTerms    bool   // always true: Load refuses anything else
 	EAB            *EAB   // nil without external account binding
 	Roots          []*x509.Certificate
 	RootFiles      []string // the files that Roots were read from
 	Profile        string   // for certificates that name none
-	PreferredChain string   // the common name of the root to prefer
+	PreferredChain string   // the root to prefer: its common name, or its SHA-256 fingerprint in hex
+
+	limits overrides // see Limits
 }
 
 // EAB is an external account binding (RFC 8555, section 7.3.4).
@@ -107,8 +110,11 @@ type Certificate struct {
 	Name      string
 	Hostnames []string // normalised, without duplicates, in the order of the file
 	CAs       []string // names of CAs, tried in turn
-	KeyType   string
-	Profile   string // "" leaves the choice to the CA's Profile
+	KeyType   string   // "" with a CSR
+	Profile   string   // "" leaves the choice to the CA's Profile
+	ReuseKey  bool     // renewals are for the same key
+	CSRFile   string   // the file that CSR was read from, or ""
+	CSR       []byte   // PKCS #10 in DER, by a key that stays elsewhere; nil for a key of ours
 }
 
 // An Output is files made from certificates, and who is told when they change.
@@ -139,6 +145,10 @@ type Checks struct {
 	Schedule func(text string) error
 	Window   func(text string) error
 	Provider func(p *Provider) error // Problems are reported as they are, other errors at the provider's table
+	// Pace judges schedule and window, which were judged by themselves before, for certificates of a lifetime.
+	Pace func(lifetime, emergency time.Duration) (schedule, window error)
+	// Lifetime returns that of the certificate that there is, 0 when there is none.
+	Lifetime func(stateDir, name string) time.Duration
 }
 
 // Load reads the file at path and the drop-ins in conf.d beside it. An error is always of type Problems, and holds every

@@ -26,20 +26,26 @@ func readExample(t *testing.T) string {
 // loadExample loads a text with what the example speaks of around it.
 func loadExample(t *testing.T, text string) *Config {
 	t.Helper()
-	private, err := txtar.ParseFile("testdata/private-names.txtar")
-	if err != nil {
-		t.Fatal(err)
-	}
-	root := private.Files[slices.IndexFunc(private.Files, func(f txtar.File) bool { return f.Name == "ca.pem" })]
-	root.Name = "private-ca.pem"
+	root, csr := fileOf(t, "private-names", "ca.pem"), fileOf(t, "csr", "good.csr")
+	root.Name, csr.Name = "private-ca.pem", "appliance.csr"
 	dir := t.TempDir()
-	write(t, dir, []txtar.File{{Name: "config.toml", Data: []byte(text)}, root, {Name: "eab-hmac-key", Data: []byte("c2VjcmV0\n")}})
+	write(t, dir, []txtar.File{{Name: "config.toml", Data: []byte(text)}, root, csr, {Name: "eab-hmac-key", Data: []byte("c2VjcmV0\n")}})
 	t.Setenv("CREDENTIALS_DIRECTORY", dir)
 	config, err := Load(filepath.Join(dir, "config.toml"), Checks{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return config
+}
+
+// fileOf is one file of an archive in testdata.
+func fileOf(t *testing.T, archive, name string) txtar.File {
+	t.Helper()
+	files, err := txtar.ParseFile("testdata/" + archive + ".txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files.Files[slices.IndexFunc(files.Files, func(f txtar.File) bool { return f.Name == name })]
 }
 
 func TestExample(t *testing.T) {
@@ -59,7 +65,7 @@ func uncommented(text string) string {
 
 func TestExampleUncommented(t *testing.T) {
 	config := loadExample(t, uncommented(readExample(t)))
-	if len(config.Certificates) != 3 || len(config.CAs) != 2 || len(config.Providers) != 5 || len(config.Outputs) != 2 {
+	if len(config.Certificates) != 4 || len(config.CAs) != 2 || len(config.Providers) != 5 || len(config.Outputs) != 2 {
 		t.Errorf("got %+v", config)
 	}
 	if ca := config.CAs[1]; len(ca.Roots) != 1 || ca.EAB.HMACKey.Reveal() != "c2VjcmV0" {

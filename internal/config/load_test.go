@@ -35,7 +35,7 @@ key_type = "ecdsa-p384"
 profile = "classic"
 
 [ca.le]
-directory = "letsencrypt-staging"
+directory = "letsencrypt"
 email = "ssladmin@corp.example.com"
 accept_terms = true
 eab = { kid = "kid-1", hmac_key = "aHVudGVyMg==" }
@@ -73,6 +73,7 @@ hostnames = ["a.corp.example.com", "A.corp.example.com.", "b.corp.example.com"]
 ca = ["a", "le"]
 key_type = "rsa-2048"
 profile = ""
+reuse_key = true
 
 [[output]]
 match = ["Web_1"]
@@ -114,7 +115,7 @@ func TestLoad(t *testing.T) {
 		Resolvers:   []string{"192.0.2.53:53", "[::1]:5353"},
 		Log:         Log{Level: slog.LevelDebug, Format: "json"},
 		CAs: []CA{
-			{Name: "le", Directory: "https://acme-staging-v02.api.letsencrypt.org/directory", Email: "ssladmin@corp.example.com",
+			{Name: "le", Directory: "https://acme-v02.api.letsencrypt.org/directory", Staging: "https://acme-staging-v02.api.letsencrypt.org/directory", Email: "ssladmin@corp.example.com",
 				AcceptTerms: true, EAB: &EAB{KeyID: "kid-1", HMACKey: got.CAs[0].EAB.HMACKey}, PreferredChain: "ISRG Root X1"},
 			{Name: "a", Directory: "https://ca.corp.example.com/directory", AcceptTerms: true, Profile: "short"},
 		},
@@ -126,11 +127,11 @@ func TestLoad(t *testing.T) {
 				PropagationTimeout: 2 * time.Minute, TTL: time.Minute, options: got.Providers[1].options},
 		},
 		Certificates: []Certificate{
-			{"www.corp.example.com", []string{"www.corp.example.com"}, []string{"le"}, "ecdsa-p384", "classic"},
-			{"_.corp.example.com", []string{"*.corp.example.com"}, []string{"le"}, "ecdsa-p384", "classic"},
-			{"xn--bcher-kva.corp.example.com", []string{"xn--bcher-kva.corp.example.com"}, []string{"le"}, "ecdsa-p384", "classic"},
-			{"last.corp.example.com", []string{"last.corp.example.com"}, []string{"le"}, "ecdsa-p384", "classic"},
-			{"Web_1", []string{"a.corp.example.com", "b.corp.example.com"}, []string{"a", "le"}, "rsa-2048", ""},
+			{Name: "www.corp.example.com", Hostnames: []string{"www.corp.example.com"}, CAs: []string{"le"}, KeyType: "ecdsa-p384", Profile: "classic"},
+			{Name: "_.corp.example.com", Hostnames: []string{"*.corp.example.com"}, CAs: []string{"le"}, KeyType: "ecdsa-p384", Profile: "classic"},
+			{Name: "xn--bcher-kva.corp.example.com", Hostnames: []string{"xn--bcher-kva.corp.example.com"}, CAs: []string{"le"}, KeyType: "ecdsa-p384", Profile: "classic"},
+			{Name: "last.corp.example.com", Hostnames: []string{"last.corp.example.com"}, CAs: []string{"le"}, KeyType: "ecdsa-p384", Profile: "classic"},
+			{Name: "Web_1", Hostnames: []string{"a.corp.example.com", "b.corp.example.com"}, CAs: []string{"a", "le"}, KeyType: "rsa-2048", ReuseKey: true},
 		},
 		Outputs: []Output{
 			{Match: []string{"*"}, Dir: "/etc/haproxy", File: "{name}.pem", Format: "combined", Mode: 0o600},
@@ -166,6 +167,25 @@ func TestSnapshotShowsNoSecret(t *testing.T) {
 	}
 }
 
+// TestPublicCAs: a table that is named like a public CA needs no directory, and any may name one by its short name.
+func TestPublicCAs(t *testing.T) {
+	for name, want := range map[string]string{
+		"letsencrypt": "https://acme-v02.api.letsencrypt.org/directory", "letsencrypt-staging": "https://acme-staging-v02.api.letsencrypt.org/directory",
+		"zerossl": "https://acme.zerossl.com/v2/DV90", "google": "https://dv.acme-v02.api.pki.goog/directory"} {
+		text := "[defaults]\nca = [\"other\"]\n[ca." + name + "]\naccept_terms = true\n[ca.other]\ndirectory = \"" + name + "\"\nstaging = \"https://staging.test/\"\naccept_terms = true\n"
+		unpack(t, &txtar.Archive{Files: []txtar.File{{Name: "config.toml", Data: []byte("hostnames = [\"www.corp.example.com\"]\n" + text +
+			"[provider.bind]\ntype = \"rfc2136\"\nserver = \"ns1.corp.example.com\"\n")}}})
+		got, err := Load("config.toml", Checks{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rehearses := map[string]string{"letsencrypt": "https://acme-staging-v02.api.letsencrypt.org/directory"}[name]
+		if a, b := got.CAs[0], got.CAs[1]; a.Directory != want || a.Staging != rehearses || b.Directory != want || b.Staging != "https://staging.test/" {
+			t.Errorf("%s: got %+v and %+v", name, a, b)
+		}
+	}
+}
+
 func TestDefaults(t *testing.T) {
 	unpack(t, &txtar.Archive{Files: []txtar.File{{Name: "config.toml", Data: []byte(minimal + `hostnames = ["www.corp.example.com"]`)}}})
 	got, err := Load("config.toml", Checks{})
@@ -176,7 +196,7 @@ func TestDefaults(t *testing.T) {
 		got.Renewal != (Renewal{}) || got.Log != (Log{Level: slog.LevelInfo, Format: "auto"}) || got.Resolvers != nil {
 		t.Errorf("got %+v", got)
 	}
-	want := []Certificate{{"www.corp.example.com", []string{"www.corp.example.com"}, []string{"le"}, "ecdsa-p256", ""}}
+	want := []Certificate{{Name: "www.corp.example.com", Hostnames: []string{"www.corp.example.com"}, CAs: []string{"le"}, KeyType: "ecdsa-p256", Profile: ""}}
 	if !reflect.DeepEqual(got.Certificates, want) {
 		t.Errorf("got %+v, want %+v", got.Certificates, want)
 	}

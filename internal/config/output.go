@@ -49,6 +49,12 @@ func (l *loader) buildOutput(f field[rawOutput]) Output {
 	if raw.Dir.ok && !literal && !strings.Contains(o.Dir+o.File, "{name}") {
 		l.fail(raw.Dir.at, "several certificates would be written to the same files", "put {name} into it, or one name into match")
 	}
+	for _, c := range l.config.Certificates {
+		if o.Format == "combined" && c.CSR != nil && o.Matches(c.Name) {
+			l.fail(raw.Format.at, fmt.Sprintf("the files hold the key, and that of certificate %q is elsewhere", c.Name),
+				`write other names into match, or format = "pem"`)
+		}
+	}
 	return o
 }
 

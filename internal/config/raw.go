@@ -45,13 +45,15 @@ type rawLog struct {
 }
 
 type rawCA struct {
-	Directory      field[string] `toml:"directory"`
-	Email          field[string] `toml:"email"`
-	AcceptTerms    field[bool]   `toml:"accept_terms"`
-	EAB            field[rawEAB] `toml:"eab"`
-	Roots          list          `toml:"roots"`
-	Profile        field[string] `toml:"profile"`
-	PreferredChain field[string] `toml:"preferred_chain"`
+	Directory      field[string]    `toml:"directory"`
+	Staging        field[string]    `toml:"staging"`
+	Email          field[string]    `toml:"email"`
+	AcceptTerms    field[bool]      `toml:"accept_terms"`
+	EAB            field[rawEAB]    `toml:"eab"`
+	Roots          list             `toml:"roots"`
+	Profile        field[string]    `toml:"profile"`
+	PreferredChain field[string]    `toml:"preferred_chain"`
+	Limits         field[rawLimits] `toml:"limits"`
 }
 
 type rawEAB struct {
@@ -77,6 +79,8 @@ type rawCertificate struct {
 	CA        list          `toml:"ca"`
 	KeyType   field[string] `toml:"key_type"`
 	Profile   field[string] `toml:"profile"`
+	ReuseKey  field[bool]   `toml:"reuse_key"`
+	CSR       field[string] `toml:"csr"`
 }
 
 type rawOutput struct {

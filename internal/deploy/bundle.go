@@ -14,6 +14,7 @@ type Bundle struct {
 	Hostnames []string // in the leaf
 
 	Key, Leaf, Chain []byte // PEM; Chain without the leaf, perhaps empty
+	KeyElsewhere     bool   // there is no Key, and that is as it should be
 
 	NotBefore, NotAfter time.Time
 	Serial              string // hex
@@ -35,6 +36,9 @@ func (b Bundle) check() error {
 
 // pair refuses a key and a chain that don't belong together. It is asked before each write, not at each look.
 func (b Bundle) pair() error {
+	if b.KeyElsewhere {
+		return nil
+	}
 	if _, err := tls.X509KeyPair(b.fullchain(), b.Key); err != nil {
 		return fmt.Errorf("the bundle of %s is unusable: %w", b.Name, err)
 	}

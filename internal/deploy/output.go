@@ -96,13 +96,19 @@ func (o Output) place(d *disk, b Bundle) (place, error) {
 	}
 	switch o.Format {
 	case "", FormatPEM:
-		return &versioned{location: at, fingerprint: strings.ToLower(b.Fingerprint), files: []file{
+		files := []file{
 			{"cert.pem", joinPEM(b.Leaf), publicMode},
 			{"chain.pem", joinPEM(b.Chain), publicMode},
 			{"fullchain.pem", b.fullchain(), publicMode},
-			{"privkey.pem", joinPEM(b.Key), secret},
-		}}, nil
+		}
+		if !b.KeyElsewhere {
+			files = append(files, file{"privkey.pem", joinPEM(b.Key), secret})
+		}
+		return &versioned{location: at, fingerprint: strings.ToLower(b.Fingerprint), files: files}, nil
 	case FormatCombined:
+		if b.KeyElsewhere {
+			return nil, fmt.Errorf("the format %s needs the key, which is elsewhere; use %s", FormatCombined, FormatPEM)
+		}
 		name := o.file(b.Name)
 		if name != filepath.Base(name) || name == "." || name == ".." {
 			return nil, fmt.Errorf("%q is not the name of a file in %s", name, dir)

@@ -24,6 +24,8 @@ var versionName = regexp.MustCompile(`^\.autocertd-[0-9a-f]{12}(-[0-9]{1,9})?$`)
 //	.current                                      a link to the version
 //	cert.pem chain.pem fullchain.pem privkey.pem  links to .current/…
 //
+// There is no privkey.pem when the key is elsewhere.
+//
 // Whatever differs, a whole new version is written and switched to: there is one way to change, and it can't be seen half
 // done. A reader that opens .current once has a pair for as long as it reads.
 type versioned struct {
@@ -45,12 +47,13 @@ func (v *versioned) paths() []string {
 }
 
 func (v *versioned) env() []string {
-	return []string{
-		"AUTOCERTD_CERT=" + v.path("cert.pem"),
-		"AUTOCERTD_CHAIN=" + v.path("chain.pem"),
-		"AUTOCERTD_FULLCHAIN=" + v.path("fullchain.pem"),
-		"AUTOCERTD_KEY=" + v.path("privkey.pem"),
+	variables := map[string]string{"cert.pem": "AUTOCERTD_CERT", "chain.pem": "AUTOCERTD_CHAIN",
+		"fullchain.pem": "AUTOCERTD_FULLCHAIN", "privkey.pem": "AUTOCERTD_KEY"}
+	var env []string
+	for _, f := range v.files {
+		env = append(env, variables[f.name]+"="+v.path(f.name))
 	}
+	return env
 }
 
 func (v *versioned) right() (bool, error) {

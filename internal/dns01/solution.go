@@ -39,6 +39,10 @@ func (sol *solution) Publish(ctx context.Context, records []issuer.Record) error
 	if err := joinEqual(failures); err != nil {
 		return err
 	}
+	keys, err := sol.solver.withoutByHand(ctx, keys)
+	if err != nil {
+		return err
+	}
 	return sol.submit(ctx, keys)
 }
 

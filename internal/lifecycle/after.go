@@ -19,7 +19,7 @@ func (j *job) deploy(ctx context.Context) error {
 	leaf := j.state.Leaf
 	result, err := j.cfg.Deployer.Apply(ctx, deploy.Bundle{Name: j.cert.Name, Hostnames: leaf.Hostnames,
 		Key: []byte(j.bundle.Key), Leaf: []byte(j.bundle.Leaf), Chain: []byte(j.bundle.Chain),
-		NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, Serial: leaf.Serial, Fingerprint: leaf.Fingerprint,
+		KeyElsewhere: j.bundle.CSR != nil, NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, Serial: leaf.Serial, Fingerprint: leaf.Fingerprint,
 		Issuer: leaf.Issuer, Directory: j.bundle.Directory}, j.snapshot.outputs(j.cert.Name), j.state.Outputs)
 	j.state.Outputs, j.state.Pending = result.State, result.Pending
 	if len(result.Changed) > 0 || len(result.Reloaded) > 0 {
@@ -44,11 +44,13 @@ func (j *job) deploy(ctx context.Context) error {
 	return err
 }
 
-// How often a CA is asked for renewal information: what it says, within bounds; RFC 9773 section 4.3.
+// How often a CA is asked for renewal information: what it says, within bounds; RFC 9773 section 4.3. The jitter comes on
+// top, and even so it is twice a day at least.
 const (
 	askDefault = 6 * time.Hour
-	askAtMost  = 12 * time.Hour
+	askAtMost  = 10 * time.Hour
 	askAtLeast = time.Minute
+	askTimeout = 10 * time.Second // a CA that doesn't answer holds nobody up
 )
 
 // askRenewalInfo asks the CA for its renewal window when the time has come. Failures cost nothing: the rule by lifetime
@@ -62,7 +64,9 @@ func (j *job) askRenewalInfo(ctx context.Context) {
 	if iss == nil || iss.DirectoryURL() != j.bundle.Directory {
 		return
 	}
-	s, err := iss.RenewalInfo(ctx, j.leaf)
+	asking, cancel := context.WithTimeout(ctx, askTimeout)
+	s, err := iss.RenewalInfo(asking, j.leaf)
+	cancel()
 	if ctx.Err() != nil {
 		return // nobody answered
 	}
@@ -85,9 +89,35 @@ func (j *job) askRenewalInfo(ctx context.Context) {
 	}
 	moment := s.Start.Add(rand.N(s.End.Sub(s.Start)))
 	j.state.ARI = Suggestion{Start: s.Start.UTC(), End: s.End.UTC(), Moment: moment.UTC(), ChosenAt: now.UTC(),
-		Explanation: brief(s.ExplanationURL), AskAgain: j.state.ARI.AskAgain}
+		Explanation: brief(s.ExplanationURL), AskAgain: j.state.ARI.AskAgain, Hurries: j.state.ARI.Hurries}
+	if j.state.ARI.hurry() {
+		j.cfg.Logger.Warn("the CA asks for a renewal now", "certificate", j.cert.Name, "ca", j.bundle.CA,
+			"window_end", s.End.UTC().Format(time.RFC3339), "explanation", j.state.ARI.Explanation)
+		return
+	}
 	j.cfg.Logger.Debug("renewal suggested by the CA", "certificate", j.cert.Name, "moment", moment.UTC(), "explanation", j.state.ARI.Explanation)
 }
+
+// hurry reports whether the CA asks for the renewal at once: the moment was past already when it was chosen, as after a
+// mass revocation.
+func (s Suggestion) hurry() bool { return !s.Moment.IsZero() && !s.Moment.After(s.ChosenAt) }
+
+// because is why, with the page on which the CA explains itself.
+func (s Suggestion) because(why string) string {
+	if s.hurry() && s.Explanation != "" {
+		return why + ": " + s.Explanation
+	}
+	return why
+}
+
+// settling is how long a new certificate is kept whatever its CA says. It doubles each time that the CA wants the next
+// one renewed at once as well, so that a CA that always says so is followed ever more slowly.
+func (s Suggestion) settling() time.Duration {
+	return settled << min(s.Hurries, maxHurries)
+}
+
+// maxHurries bounds the doubling: 16 days, more than a third of most lifetimes.
+const maxHurries = 6
 
 // sayable reports whether a moment can be written down: in UTC a year of four digits. What can't would make the whole
 // state unsaveable.

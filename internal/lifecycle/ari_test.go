@@ -2,9 +2,12 @@ package lifecycle
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
+
+	"autocertd/internal/testbed"
 )
 
 // window is renewal information (RFC 9773 section 4.2), from now.
@@ -103,9 +106,18 @@ func TestWindowInThePastRenewsOnce(t *testing.T) {
 	if next := p.look(); next.After(time.Now()) {
 		t.Errorf("the next look is in %v, want at once", time.Until(next))
 	}
+	if s := p.status(); s.Condition != Due || s.RenewWhy != "the CA asks for it now: https://ca.test/why" {
+		t.Errorf("the status is %s: %s", s.Condition, s.RenewWhy)
+	}
+	if tells := `level=WARN msg="the CA asks for a renewal now" certificate=web ca=one`; !strings.Contains(p.logged.String(), tells) {
+		t.Errorf("the log doesn't tell %s\n%s", tells, p.logged)
+	}
+	if urgency := p.Urgency(name, time.Now()); urgency >= 0 {
+		t.Errorf("its urgency is %v, no more than that of one that has expired", urgency)
+	}
 	p.look()
 	_, renewed := p.bundle()
-	if renewed.Equal(old) || !strings.Contains(p.logged.String(), `why="the CA asks for it now"`) {
+	if renewed.Equal(old) || !strings.Contains(p.logged.String(), `why="the CA asks for it now: https://ca.test/why"`) {
 		t.Fatalf("it wasn't renewed\n%s", p.logged)
 	}
 
@@ -118,8 +130,87 @@ func TestWindowInThePastRenewsOnce(t *testing.T) {
 	if orders := w.cas[0].NewOrders(); orders != 2 {
 		t.Errorf("%d orders, want 2", orders)
 	}
-	if s := p.status(); s.Condition != Valid || time.Until(s.RenewAt) < settled-time.Minute {
+	if s := p.status(); s.Condition != Valid || time.Until(s.RenewAt) < 2*settled-time.Minute {
 		t.Errorf("the status is %+v", s)
+	}
+}
+
+// TestSettling says how long a certificate is kept when its CA wants every one renewed at once.
+func TestSettling(t *testing.T) {
+	for _, tt := range []struct {
+		what    string
+		hurries int
+		want    time.Duration
+	}{
+		{"the first time", 0, settled},
+		{"the one before was renewed at once, too", 1, 2 * settled},
+		{"three before it", 3, 8 * settled},
+		{"without end", 1000, 16 * 24 * time.Hour},
+	} {
+		if got := (Suggestion{Hurries: tt.hurries}).settling(); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.what, got, tt.want)
+		}
+	}
+}
+
+// TestHurriesEnd: a renewal in the ordinary course forgets those that the CA wanted at once.
+func TestHurriesEnd(t *testing.T) {
+	w := newWorld(t)
+	p := w.start()
+	p.look()
+	for want := range 3 {
+		if got := p.ari().Hurries; got != want {
+			t.Errorf("%d renewals at once count as %d", want, got)
+		}
+		p.suggest(-2*time.Hour, -time.Hour)
+		p.edit(func(s *State) { s.ARI.Hurries = want })
+		p.look()
+	}
+	if err := p.Renew(p.ctx, name); err != nil {
+		t.Fatal(err)
+	}
+	if got := p.ari().Hurries; got != 0 {
+		t.Errorf("after a renewal that the CA didn't ask for they still count: %d", got)
+	}
+}
+
+// TestSilentRenewalInfo: a CA that doesn't answer holds nobody up, and is asked again later.
+func TestSilentRenewalInfo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testbed.CAConfig{Wrap: func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			if strings.Contains(r.URL.Path, "renewalInfo") {
+				<-r.Context().Done()
+				return
+			}
+			next.ServeHTTP(rw, r)
+		})
+	}})
+	p := w.start()
+	p.look()
+	p.askNow()
+	begin := time.Now()
+	p.look()
+	if took := time.Since(begin); took >= 2*askTimeout {
+		t.Errorf("it took %v", took)
+	}
+	if again := p.ari().AskAgain; time.Until(again) < askDefault-time.Minute {
+		t.Errorf("the CA is asked again in %v", time.Until(again))
+	}
+}
+
+// TestExplanationIsAPage: what a CA sends is shown on terminals.
+func TestExplanationIsAPage(t *testing.T) {
+	w := newWorld(t)
+	p := w.start()
+	p.look()
+	for n, explanation := range []string{`\u001b[2Jhttps://ca.test/`, `https://ca.test/?\u009b2J`, `javascript:alert(1)`, `https:///nowhere`} {
+		p.answers(strings.Replace(window(time.Hour, time.Duration(n+2)*time.Hour), "https://ca.test/why", explanation, 1))
+		p.askNow()
+		p.look()
+		if s := p.ari(); s.Explanation != "" || s.Start.IsZero() {
+			t.Errorf("%s: the suggestion is %+v", explanation, s)
+		}
 	}
 }
 
@@ -137,9 +228,12 @@ func TestWindowsThatMakeNoSense(t *testing.T) {
 		{"nothing", `{}`},
 		{"an empty window", window(time.Hour, time.Hour)},
 		{"the end first", window(2*time.Hour, time.Hour)},
+		{"no start", `{"suggestedWindow": {"end": "2026-01-01T00:00:00Z"}}`},
 		{"no end", `{"suggestedWindow": {"start": "2026-01-01T00:00:00Z"}}`},
 		{"no times", `{"suggestedWindow": {"start": "soon", "end": "later"}}`},
 		{"a list", `[1, 2]`},
+		{"null", `null`},
+		{"numbers for times", `{"suggestedWindow": {"start": 1767225600, "end": 1767312000}}`},
 		{"the year 10000", `{"suggestedWindow": {"start": "9999-12-30T00:00:00Z", "end": "9999-12-31T23:59:59-23:59"}}`},
 		{"before the year 0", `{"suggestedWindow": {"start": "0000-01-01T00:00:00+23:59", "end": "2026-01-01T00:00:00Z"}}`},
 	} {

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -8,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"slices"
@@ -27,8 +29,10 @@ type Bundle struct {
 	CA        string    `json:"ca"`
 	Directory string    `json:"directory"`
 	Account   string    `json:"account"`
+	Order     string    `json:"order,omitempty"` // URL of the order that it came from
 	Issued    time.Time `json:"issued"`
-	Key       string    `json:"key"`
+	Key       string    `json:"key,omitempty"` // "" when it is elsewhere, and CSR is what it signed
+	CSR       []byte    `json:"csr,omitempty"`
 	Leaf      string    `json:"leaf"`
 	Chain     string    `json:"chain"`
 }
@@ -58,11 +62,32 @@ func (m *Manager) loadBundle(ctx context.Context, name string) (*Bundle, *x509.C
 	if err := json.Unmarshal(data, b); err != nil {
 		return nil, nil, &damagedError{data, err}
 	}
-	pair, err := tls.X509KeyPair([]byte(b.Leaf), []byte(b.Key))
+	leaf, err := b.parse()
 	if err != nil {
 		return nil, nil, &damagedError{data, err}
 	}
-	return b, pair.Leaf, nil
+	return b, leaf, nil
+}
+
+// parse returns the leaf, if it belongs to the key, or to the CSR whose key is elsewhere.
+func (b *Bundle) parse() (*x509.Certificate, error) {
+	if b.CSR == nil {
+		pair, err := tls.X509KeyPair([]byte(b.Leaf), []byte(b.Key))
+		return pair.Leaf, err
+	}
+	csr, err := x509.ParseCertificateRequest(b.CSR)
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode([]byte(b.Leaf))
+	if block == nil {
+		return nil, errors.New("it has no certificate")
+	}
+	leaf, err := x509.ParseCertificate(block.Bytes)
+	if err == nil && !bytes.Equal(leaf.RawSubjectPublicKeyInfo, csr.RawSubjectPublicKeyInfo) {
+		err = errors.New("the certificate is for another key than the CSR")
+	}
+	return leaf, err
 }
 
 // setAside keeps a damaged bundle for a person to look at, since the next one takes its place. The name is made of the
@@ -84,7 +109,9 @@ func (b *Bundle) fits(cert config.Certificate, s *Snapshot) (differs string) {
 	switch {
 	case !slices.Equal(have, want):
 		return "the hostnames changed"
-	case b.KeyType != cert.KeyType:
+	case !bytes.Equal(b.CSR, cert.CSR):
+		return "the CSR changed"
+	case cert.CSR == nil && b.KeyType != cert.KeyType:
 		return "the key type changed"
 	case !slices.Contains(cert.CAs, b.CA), ca == nil, ca.DirectoryURL() != b.Directory:
 		return "the CA changed"

@@ -2,9 +2,11 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 
+	"autocertd/issuer"
 	"autocertd/scheduler"
 )
 
@@ -32,15 +34,21 @@ func (j *job) due(now time.Time) (why string) {
 // when its CA dates it back, asks for its renewal, or this machine's clock is ahead: it is kept for a while, so that
 // orders don't follow one another in a loop.
 func (j *job) renewal(now time.Time) (at time.Time, why string) {
+	if j.state.compromised() {
+		return now, compromisedWhy
+	}
 	at, why = scheduler.RenewAt(scheduler.Facts{NotBefore: j.leaf.NotBefore, NotAfter: j.leaf.NotAfter,
 		Suggested: j.state.ARI.Moment, Chosen: j.state.ARI.ChosenAt,
 		Window: j.snapshot.Window, Emergency: j.snapshot.Emergency})
 	issued := j.bundle.Issued
-	earliest := issued.Add(min(settled, j.leaf.NotAfter.Sub(issued)/3))
+	earliest := issued.Add(min(j.state.ARI.settling(), j.leaf.NotAfter.Sub(issued)/3))
 	if at.Before(earliest) && !issued.After(now) { // issued by a clock that was ahead, it would never be due
-		return earliest, why + ", though not right after it was issued"
+		at = earliest
+		if now.Before(earliest) {
+			why += ", though not right after it was issued"
+		}
 	}
-	return at, why
+	return at, j.state.ARI.because(why)
 }
 
 // issueIfDue obtains a certificate when one is due and no earlier failure says to wait. A changed wish doesn't wait: the
@@ -48,10 +56,15 @@ func (j *job) renewal(now time.Time) (at time.Time, why string) {
 func (j *job) issueIfDue(ctx context.Context) error {
 	mark := j.snapshot.wish(j.cert)
 	changed := j.state.Wish != mark
+	j.noteCompromised(ctx)
 	now := time.Now()
 	why := j.due(now)
 	if why == "" {
-		j.state.Wish, j.state.Issue = mark, Trouble{}
+		if changed {
+			j.tellContacts(ctx)
+		}
+		j.state.Wish, j.state.Issue, j.state.Held = mark, Trouble{}, Held{}
+		j.handDone()
 		return nil
 	}
 	if changed || j.insist == forced {
@@ -64,9 +77,19 @@ func (j *job) issueIfDue(ctx context.Context) error {
 		return err // the wish isn't acted on yet
 	}
 	j.state.Wish = mark
+	if held := j.hold(err); held && j.insist == onSchedule {
+		return nil
+	} else if held {
+		return err // a person waits for the certificate
+	}
 	if err == nil {
 		j.state.Issue = Trouble{}
+		j.handDone()
 		return nil
+	}
+	if waiting, ok := errors.AsType[*issuer.ByHandError](err); ok {
+		j.awaitHand(waiting)
+		return waiting
 	}
 	now = time.Now()
 	retry := scheduler.RetryAt(now, j.state.Issue.Failures+1, rand.Float64(), j.askAfter(), j.state.Leaf.NotAfter.Sub(now))
@@ -95,10 +118,16 @@ func (j *job) schedule(now time.Time) time.Time {
 		s.RenewAt, s.RenewWhy = j.renewal(now)
 		sooner(s.ARI.AskAgain)
 	}
-	if s.Issue.Failures > 0 {
+	switch {
+	case s.held():
+		sooner(s.Held.Until)
+	case s.Issue.Failures > 0:
 		sooner(s.Issue.RetryAt)
-	} else {
+	default:
 		sooner(s.RenewAt)
+	}
+	if len(s.ByHand) > 0 && s.Issue.Failures == 0 {
+		sooner(now) // and so at every tick
 	}
 	if s.Deploy.Failures > 0 {
 		sooner(s.Deploy.RetryAt)

@@ -229,6 +229,8 @@ func TestSecondCA(t *testing.T) {
 	}
 
 	bad.Status.Store(0)
+	p.end()
+	p = w.start() // this one goes on leaving the first CA alone for a few seconds
 	p.suggest(-2*time.Hour, -time.Hour)
 	p.look()
 	w.live(w.cas[0])

@@ -95,6 +95,7 @@ const Deployed issuer.StepName = "deployed"
 type Manager struct {
 	cfg      Config
 	snapshot atomic.Pointer[Snapshot]
+	budgets  *budgets
 
 	probing sync.Mutex // guards probed, and is held during a probe
 	probed  time.Time  // when the storage was last seen to take something
@@ -104,24 +105,31 @@ type Manager struct {
 	failing  map[string]bool
 }
 
-type lifetime struct{ notBefore, notAfter time.Time }
+type lifetime struct {
+	notBefore, notAfter time.Time
+	hurry               bool
+}
 
 // New makes a manager; it needs a snapshot before the first Reconcile.
 func New(cfg Config) *Manager {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Manager{cfg: cfg, lifetime: map[string]lifetime{}, failing: map[string]bool{}}
+	return &Manager{cfg: cfg, budgets: newBudgets(cfg.Storage), lifetime: map[string]lifetime{}, failing: map[string]bool{}}
 }
 
 // Use makes a snapshot the one that counts. What runs keeps the one that it started with.
 func (m *Manager) Use(s *Snapshot) { m.snapshot.Store(s) }
 
-// Urgency orders due certificates: the fraction of the lifetime that is left.
+// Urgency orders due certificates: the fraction of the lifetime that is left, and before all those the ones whose CA
+// wants them renewed at once, since it is about to revoke them.
 func (m *Manager) Urgency(name string, now time.Time) float64 {
 	m.mu.RLock()
 	l := m.lifetime[name]
 	m.mu.RUnlock()
+	if l.hurry {
+		return -1
+	}
 	return scheduler.Left(now, l.notBefore, l.notAfter)
 }
 
@@ -139,7 +147,7 @@ func (m *Manager) remember(s *State) {
 	if _, ok := m.snapshot.Load().Certificates[s.Name]; !ok {
 		return // it left the configuration while it was worked on
 	}
-	m.lifetime[s.Name] = lifetime{s.Leaf.NotBefore, s.Leaf.NotAfter}
+	m.lifetime[s.Name] = lifetime{s.Leaf.NotBefore, s.Leaf.NotAfter, s.ARI.hurry()}
 	if s.Issue.Failures+s.Deploy.Failures > 0 {
 		m.failing[s.Name] = true
 	} else {
@@ -157,8 +165,8 @@ func (m *Manager) fail(name string) {
 }
 
 // Items returns when each certificate of the snapshot is to be looked at, from the saved states: at once when it is new,
-// when its configuration isn't what was last acted on, when it failed for a reason that a person may just have mended, or
-// when its state can't be read, which is told then.
+// when its configuration isn't what was last acted on, when it failed or is held for a reason that a person may just have
+// mended, or when its state can't be read, which is told then.
 func (m *Manager) Items(ctx context.Context) ([]scheduler.Item, error) {
 	snapshot, now := m.snapshot.Load(), time.Now()
 	items := make([]scheduler.Item, 0, len(snapshot.Certificates))
@@ -170,16 +178,21 @@ func (m *Manager) Items(ctx context.Context) ([]scheduler.Item, error) {
 			return nil, ctx.Err()
 		case err != nil: // it is this certificate's problem alone
 		case snapshot.mayHaveMended(state.Issue), snapshot.mayHaveMended(state.Deploy):
+		case state.held() && state.Held.Since.Before(snapshot.Reloaded): // the limits may be others now
 		case state.Wish == snapshot.wish(cert):
 			state.mend(now)
 			item.Due = state.NextLook
 		}
 		if err == nil {
 			m.remember(state)
+			if state.held() {
+				m.budgets.restore(name, state.Held, m.Urgency(name, now))
+			}
 		}
 		items = append(items, item)
 	}
 	m.forget(snapshot)
+	m.budgets.forget(snapshot)
 	return items, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,19 +19,23 @@ import (
 const longestWait = 7 * 24 * time.Hour
 
 // obtain gets a certificate from the first of the certificate's CAs that gives one, and saves it. A CA that said when to
-// ask again isn't asked before that.
+// ask again isn't asked before that, and one that doesn't answer only when no other is left.
 func (j *job) obtain(ctx context.Context, why string) error {
 	if err := j.probe(ctx); err != nil {
 		return err
 	}
+	if err := j.checkCSR(ctx); err != nil {
+		return err
+	}
 	begin := time.Now()
 	var failures []error
-	for _, ca := range j.cert.CAs {
+	for n, ca := range j.cert.CAs {
 		if until := j.state.AskAfter[ca]; begin.Before(until) {
 			failures = append(failures, fmt.Errorf("CA %s: not asked again before %s, as it wishes", ca, until.Format(time.RFC3339)))
 			continue
 		}
-		err := j.obtainFrom(ctx, ca)
+		spare := slices.ContainsFunc(j.cert.CAs[n+1:], func(other string) bool { return !begin.Before(j.state.AskAfter[other]) })
+		err := j.obtainFrom(ctx, ca, spare)
 		if err == nil {
 			j.state.AskAfter = nil
 			j.cfg.Logger.Info("certificate issued", "certificate", j.cert.Name, "why", why, "ca", ca,
@@ -38,12 +43,18 @@ func (j *job) obtain(ctx context.Context, why string) error {
 			return nil
 		}
 		failures = append(failures, err)
+		if isHeld(err) {
+			continue
+		}
 		j.noteWish(ca, issuer.RetryAfter(err))
 		if ctx.Err() != nil || !anotherMayHelp(err) {
 			break
 		}
+		if spare {
+			j.cfg.Logger.Warn("a CA failed; trying the next", "certificate", j.cert.Name, "ca", ca, "err", err)
+		}
 	}
-	return errors.Join(failures...)
+	return joinAttempts(failures)
 }
 
 // noteWish remembers when a CA wants to be asked again; the zero time when it didn't say.
@@ -96,15 +107,23 @@ func anotherMayHelp(err error) bool {
 	return errors.As(err, &ca) && !issuer.FailedValidation(err)
 }
 
-func (j *job) obtainFrom(ctx context.Context, ca string) error {
+func (j *job) obtainFrom(ctx context.Context, ca string, spare bool) error {
 	iss := j.snapshot.Issuers[ca]
 	if iss == nil {
 		return fmt.Errorf("CA %q isn't configured", ca)
 	}
 	keep := keeper{j.cfg.Storage, orderObject(ca, j.cert.Name)}
+	open := j.openOrder(ctx, keep)
+	spending, err := j.admit(ctx, iss, keep, open)
+	if err != nil {
+		return err
+	}
 	issued, err := iss.Obtain(ctx, issuer.Request{Hostnames: j.cert.Hostnames, KeyType: issuer.KeyType(j.cert.KeyType),
-		Profile: j.snapshot.profile(j.cert, ca), Replaces: j.replaces(iss), Open: j.openOrder(ctx, keep), Orders: keep,
+		Profile: j.snapshot.profile(j.cert, ca), Replaces: j.replaces(iss), Key: j.keyToReuse(), CSR: j.cert.CSR, Spare: spare, Open: open, Orders: spending,
 		Progress: j.progress})
+	if endErr := spending.end(ctx, err); endErr != nil {
+		j.cfg.Logger.Warn("what was ordered can't be counted", "certificate", j.cert.Name, "ca", ca, "err", endErr)
+	}
 	if err != nil {
 		return err
 	}
@@ -134,7 +153,7 @@ func (j *job) replaces(iss *issuer.Issuer) *x509.Certificate {
 func (j *job) save(ctx context.Context, iss *issuer.Issuer, issued *issuer.Bundle) error {
 	b := &Bundle{Name: j.cert.Name, Hostnames: j.cert.Hostnames, KeyType: j.cert.KeyType,
 		Profile: j.snapshot.profile(j.cert, iss.Name()), CA: iss.Name(), Directory: iss.DirectoryURL(),
-		Account: issued.Account, Issued: time.Now().UTC(),
+		Account: issued.Account, Order: issued.Order, Issued: time.Now().UTC(), CSR: j.cert.CSR,
 		Key: string(issued.Key), Leaf: string(issued.Leaf), Chain: string(issued.Chain)}
 	data, err := json.Marshal(b)
 	if err != nil {
@@ -151,8 +170,11 @@ func (j *job) save(ctx context.Context, iss *issuer.Issuer, issued *issuer.Bundl
 func (j *job) adopt(b *Bundle, leaf *x509.Certificate) {
 	j.bundle, j.leaf = b, leaf
 	now := describe(leaf, b)
-	if j.state.Leaf.Fingerprint != now.Fingerprint {
+	if old := j.state.ARI; j.state.Leaf.Fingerprint != now.Fingerprint {
 		j.state.ARI = Suggestion{AskAgain: firstAsk(b.Issued, leaf)}
+		if old.hurry() {
+			j.state.ARI.Hurries = old.Hurries + 1
+		}
 	}
 	j.state.Leaf = now
 }

@@ -2,8 +2,10 @@ package lifecycle
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 
 	"autocertd/internal/storage"
 	"autocertd/issuer"
@@ -53,11 +55,42 @@ func (j *job) openOrder(ctx context.Context, keep keeper) *issuer.OpenOrder {
 		j.cfg.Logger.Warn("open order can't be read; ordering anew", "certificate", j.cert.Name, "object", keep.object, "err", err)
 		return nil
 	}
-	// An order whose key is in use has served: an earlier process died before it could drop it.
-	if open != nil && j.bundle != nil && open.Key == j.bundle.Key {
-		return nil
+	if open != nil && j.bundle != nil && j.hasServed(open) {
+		return nil // an earlier process died before it could drop it
 	}
 	return open
+}
+
+// hasServed reports whether the bundle came from an order. One that doesn't say where it came from had a key of its own.
+func (j *job) hasServed(open *issuer.OpenOrder) bool {
+	if open.URL == j.bundle.Order {
+		return true
+	}
+	return !j.cert.ReuseKey && open.Key != "" && open.Key == j.bundle.Key
+}
+
+// keyToReuse returns the key that the next certificate is for, nil for a new one.
+func (j *job) keyToReuse() []byte {
+	b := j.bundle
+	if !j.cert.ReuseKey || b == nil || b.Key == "" || b.KeyType != j.cert.KeyType || j.state.compromised() {
+		return nil
+	}
+	return []byte(b.Key)
+}
+
+// checkCSR refuses a CSR by a key that others may have.
+func (j *job) checkCSR(ctx context.Context) error {
+	if j.cert.CSR == nil {
+		return nil
+	}
+	csr, err := x509.ParseCertificateRequest(j.cert.CSR)
+	if err != nil {
+		return fmt.Errorf("%s: %w", j.cert.CSRFile, err)
+	}
+	if j.isCompromised(ctx, csr.RawSubjectPublicKeyInfo) {
+		return fmt.Errorf("%s was signed by a key that is compromised; make a new key, and a new CSR with it", j.cert.CSRFile)
+	}
+	return nil
 }
 
 // dropOrders forgets the orders of a certificate that has been issued, those at other CAs too. What stays of them, after

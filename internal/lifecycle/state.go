@@ -28,9 +28,14 @@ type State struct {
 	Issue    Trouble    `json:"issue,omitzero"`
 	Deploy   Trouble    `json:"deploy,omitzero"`
 	Pending  []string   `json:"pending,omitempty"` // what is still to do for the outputs
+	ByHand   []string   `json:"by_hand,omitempty"` // the records that a person must add before the order can go on
 	ARI      Suggestion `json:"ari,omitzero"`
+	Held     Held       `json:"held,omitzero"`
 	// AskAfter holds the CAs that said when to ask again: the Retry-After of each.
 	AskAfter map[string]time.Time `json:"ask_after,omitempty"`
+
+	// Compromised is the fingerprint of a certificate that is to be replaced at once, since others may have its key.
+	Compromised string `json:"compromised,omitempty"`
 
 	Outputs deploy.State `json:"outputs,omitempty"`
 }
@@ -81,6 +86,8 @@ type Suggestion struct {
 	ChosenAt    time.Time `json:"chosen_at,omitzero"`
 	Explanation string    `json:"explanation_url,omitempty"`
 	AskAgain    time.Time `json:"ask_again,omitzero"`
+	// Hurries counts the renewals before this certificate that the CA asked for at once, in a row.
+	Hurries int `json:"hurries,omitempty"`
 }
 
 func stateObject(name string) string { return "states/" + name + ".json" }
@@ -130,8 +137,12 @@ func (s *State) mend(now time.Time) {
 		}
 		t.Failures = min(max(t.Failures, 0), maxFailures)
 	}
+	s.ARI.Hurries = max(s.ARI.Hurries, 0)
 	if s.ARI.ChosenAt.After(ahead) || s.ARI.AskAgain.After(now.Add(2*askAtMost)) {
 		s.ARI = Suggestion{}
+	}
+	if s.Held.Since.After(ahead) {
+		s.Held = Held{}
 	}
 	for ca, until := range s.AskAfter {
 		if until.After(ahead.Add(longestWait)) {

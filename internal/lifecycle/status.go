@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"autocertd/internal/config"
@@ -17,8 +18,10 @@ type Condition string
 const (
 	Valid       Condition = "valid"
 	Due         Condition = "renewal due"
+	OnHold      Condition = "held"    // due, and the CA would refuse the order
 	Failing     Condition = "failing" // the last try to issue failed
 	NotDeployed Condition = "not deployed"
+	ByHand      Condition = "waits for a record" // that a person must add
 	Missing     Condition = "not issued yet"
 	Expired     Condition = "expired"
 )
@@ -37,12 +40,17 @@ type Status struct {
 	Issue     Trouble   `json:"issue,omitzero"`
 	Deploy    Trouble   `json:"deploy,omitzero"`
 	Pending   []string  `json:"pending,omitempty"`
+	ByHand    []string  `json:"by_hand,omitempty"`
+	Held      Held      `json:"held,omitzero"`
 
 	ARI Suggestion `json:"renewal_info,omitzero"`
 }
 
-// LastError is the last error, of issuing before that of deploying, "" when there is none.
-func (s Status) LastError() string { return cmp.Or(s.Issue.Error, s.Deploy.Error) }
+// LastError is why it is held, else the last error, of issuing before that of deploying, else what a person must do; ""
+// when there is nothing of that.
+func (s Status) LastError() string {
+	return cmp.Or(s.Held.Reason, s.Issue.Error, s.Deploy.Error, strings.Join(s.ByHand, "; "))
+}
 
 // Statuses returns the status of each certificate, the most urgent first.
 func Statuses(ctx context.Context, store storage.Store, certs []config.Certificate, now time.Time) ([]Status, error) {
@@ -54,7 +62,7 @@ func Statuses(ctx context.Context, store storage.Store, certs []config.Certifica
 		}
 		list = append(list, Status{Name: c.Name, Hostnames: c.Hostnames, Condition: condition(state, now),
 			NotBefore: state.Leaf.NotBefore, NotAfter: state.Leaf.NotAfter, RenewAt: state.RenewAt, RenewWhy: state.RenewWhy,
-			NextLook: state.NextLook, Leaf: state.Leaf, Issue: state.Issue, Deploy: state.Deploy, Pending: state.Pending, ARI: state.ARI})
+			NextLook: state.NextLook, Leaf: state.Leaf, Issue: state.Issue, Deploy: state.Deploy, Pending: state.Pending, ByHand: state.ByHand, Held: state.Held, ARI: state.ARI})
 	}
 	slices.SortStableFunc(list, func(a, b Status) int {
 		return cmp.Or(cmp.Compare(concern(a.Condition), concern(b.Condition)), a.NotAfter.Compare(b.NotAfter), cmp.Compare(a.Name, b.Name))
@@ -66,8 +74,12 @@ func condition(s *State, now time.Time) Condition {
 	switch {
 	case !s.Leaf.NotAfter.IsZero() && !now.Before(s.Leaf.NotAfter):
 		return Expired
+	case s.held():
+		return OnHold
 	case s.Issue.Failures > 0:
 		return Failing
+	case len(s.ByHand) > 0:
+		return ByHand
 	case s.Leaf.NotAfter.IsZero():
 		return Missing
 	case s.Deploy.Failures > 0:
@@ -80,5 +92,5 @@ func condition(s *State, now time.Time) Condition {
 
 // concern orders conditions by how much a person should care.
 func concern(c Condition) int {
-	return slices.Index([]Condition{Expired, Failing, NotDeployed, Missing, Due, Valid}, c)
+	return slices.Index([]Condition{Expired, Failing, NotDeployed, ByHand, OnHold, Missing, Due, Valid}, c)
 }

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"autocertd/internal/config"
+	"autocertd/internal/storage"
+	"autocertd/issuer"
+)
+
+// caFlags say which CA, and where its account is kept, to commands that need nothing else. With directory no configuration
+// is read.
+type caFlags struct {
+	*options
+	directory   string
+	email       string
+	acceptTerms bool
+	roots       []string
+	stateDir    string
+}
+
+// add adds those that every such command has.
+func (f *caFlags) add(command *cobra.Command) {
+	flags := command.PersistentFlags()
+	flags.StringVar(&f.directory, "directory", "", "the CA, by the `URL` of its directory; no configuration is read then")
+	flags.StringArrayVar(&f.roots, "roots", nil, "with --directory: trust the certificates in this `FILE` instead of the system's")
+	flags.StringVar(&f.stateDir, "state-dir", "", "another state directory, a `DIR`")
+}
+
+// place is where such a command works.
+type place struct {
+	settings *settings // nil without a configuration
+	store    *storage.Files
+	cas      []config.CA
+}
+
+// open reads the configuration, or the flags in its place, and opens the state directory as its owner.
+func (f *caFlags) open(command string) (*place, error) {
+	p := &place{}
+	stateDir := cmp.Or(f.stateDir, config.DefaultStateDir)
+	if f.directory != "" {
+		ca, err := config.FlagCA{Directory: f.directory, Email: f.email, Roots: f.roots}.CA()
+		if err != nil {
+			return nil, &usageError{err}
+		}
+		ca.AcceptTerms = f.acceptTerms
+		p.cas = []config.CA{ca}
+	} else {
+		var err error
+		if p.settings, err = load(f.config); err != nil {
+			return nil, err
+		}
+		p.cas, stateDir = p.settings.CAs, cmp.Or(f.stateDir, p.settings.StateDir)
+	}
+	if err := becomeOwner(stateDir); err != nil {
+		return nil, err
+	}
+	var err error
+	if p.store, err = storage.OpenFiles(stateDir, "autocertd "+command); err != nil {
+		return nil, stateDirHint(stateDir, err)
+	}
+	return p, nil
+}
+
+// issuer builds the issuer of the CA of that name; "" stands for the only one.
+func (p *place) issuer(ctx context.Context, name string) (*issuer.Issuer, error) {
+	ca, err := p.choose(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	cfg := issuerConfig(ca)
+	cfg.Storage, cfg.Logger = p.store, newLogger(config.Log{Level: slog.LevelWarn})
+	return issuer.New(cfg)
+}
+
+func (p *place) choose(ctx context.Context, name string) (config.CA, error) {
+	if p.settings == nil {
+		ca := p.cas[0]
+		ca.Name = cmp.Or(name, p.knownAs(ctx, ca))
+		return ca, nil
+	}
+	n := slices.IndexFunc(p.cas, func(ca config.CA) bool { return ca.Name == name })
+	if name == "" && len(p.cas) == 1 {
+		n = 0
+	}
+	if n >= 0 {
+		return p.cas[n], nil
+	}
+	names := make([]string, len(p.cas))
+	for i, ca := range p.cas {
+		names[i] = ca.Name
+	}
+	all := strings.Join(names, ", ")
+	if name == "" {
+		return config.CA{}, &usageError{fmt.Errorf("there are several CAs; name one of %s", all)}
+	}
+	return config.CA{}, &usageError{fmt.Errorf("no CA is called %q in the configuration; there is %s", name, all)}
+}
+
+// knownAs is the name under which the state directory has an account at a CA that flags name. When there is none, or more
+// than one, it is the one that the flags lead to.
+func (p *place) knownAs(ctx context.Context, ca config.CA) string {
+	objects, err := p.store.List(ctx, "accounts")
+	if err != nil {
+		return ca.Name
+	}
+	hash := strings.TrimPrefix(issuer.AccountKey("", ca.Directory), "accounts/")
+	var names []string
+	for _, object := range objects {
+		folder, file, _ := strings.Cut(strings.TrimPrefix(object, "accounts/"), "/")
+		if name, ok := strings.CutSuffix(folder, hash); ok && name != "" && file == "account.json" {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 1 {
+		return names[0]
+	}
+	return ca.Name
+}
+
+// confirm asks a person before something that can't be undone. Who can't be asked must have said yes by a flag.
+func confirm(question string, yes bool) error {
+	if yes {
+		return nil
+	}
+	if !term.IsTerminal(int(os.Stdin.Fd())) {
+		return &usageError{fmt.Errorf("%s Nobody can be asked here; to go on, add --yes", question)}
+	}
+	fmt.Fprintf(os.Stderr, "%s Type yes to go on: ", question)
+	var answer string
+	_, _ = fmt.Scanln(&answer) // no answer is none
+	if !strings.EqualFold(answer, "yes") {
+		fmt.Fprintln(os.Stderr, "nothing was changed")
+		return &silentError{exitFailed}
+	}
+	return nil
+}

@@ -1,0 +1,202 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"slices"
+	"time"
+
+	"autocertd/internal/config"
+	"autocertd/internal/dns01"
+	"autocertd/internal/lifecycle"
+	"autocertd/internal/storage"
+	"autocertd/issuer"
+)
+
+// orderStep is a step at work. It holds the certificate's lock until end.
+type orderStep struct {
+	flags    *orderFlags
+	settings *settings // nil without a configuration
+	cert     config.Certificate
+	ca       config.CA
+	store    *storage.Files
+	issuer   *issuer.Issuer
+	hand     *lifecycle.Hand
+	open     *issuer.OpenOrder // nil when there is none
+	regain   func() error      // makes root of a process that acts as the state directory's owner
+}
+
+// begin finds out what the step is about, and takes the certificate's lock.
+func (f *orderFlags) begin(ctx context.Context, step, name string) (*orderStep, error) {
+	s := &orderStep{flags: f}
+	cas, stateDir, err := s.wish(step, name)
+	if err != nil {
+		return nil, err
+	}
+	if s.regain, err = actAsOwner(stateDir); err != nil {
+		return nil, err
+	}
+	if s.store, err = storage.OpenFiles(stateDir, "autocertd order "+step); err != nil {
+		return nil, stateDirHint(stateDir, err)
+	}
+	if s.settings == nil { // what a daemon has here is used, under its name
+		cas[0].Name = (&place{store: s.store}).knownAs(ctx, cas[0])
+	}
+	if err := s.take(ctx); err != nil {
+		return nil, stateDirHint(stateDir, err)
+	}
+	if err := s.choose(ctx, cas); err != nil {
+		s.hand.Release()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *orderStep) end() {
+	s.release()
+	s.issuer.Close()
+}
+
+// release gives the lock back; what follows only looks.
+func (s *orderStep) release() {
+	if s.hand != nil {
+		s.hand.Release()
+		s.hand = nil
+	}
+}
+
+// wish finds the certificate and the CAs that may have its order: what the configuration says, or the flags in its place.
+func (s *orderStep) wish(step, name string) (cas []config.CA, stateDir string, err error) {
+	f := s.flags
+	adhoc := config.FlagCertificate{Name: name, Hostnames: f.hostnames, KeyType: f.keyType, Profile: f.profile}
+	if len(adhoc.Hostnames) == 0 && step == "new" {
+		adhoc.Name, adhoc.Hostnames = "", []string{name}
+	}
+	if f.directory != "" {
+		ca, err := config.FlagCA{Directory: f.directory, Email: f.email, Roots: f.roots}.CA()
+		if err != nil {
+			return nil, "", err
+		}
+		ca.AcceptTerms = f.acceptTerms
+		s.cert, err = adhoc.Certificate()
+		return []config.CA{ca}, cmp.Or(f.stateDir, config.DefaultStateDir), err
+	}
+	if _, err := os.Stat(f.options.config); errors.Is(err, fs.ErrNotExist) {
+		return nil, "", &usageError{fmt.Errorf("there is no configuration %s; name the CA by --directory, or the file by --config", f.options.config)}
+	}
+	if s.settings, err = load(f.options.config); err != nil {
+		return nil, "", err
+	}
+	stateDir = cmp.Or(f.stateDir, s.settings.StateDir)
+	cas = s.settings.CAs
+	n := slices.IndexFunc(s.settings.Certificates, func(c config.Certificate) bool { return c.Name == name })
+	if n < 0 || len(f.hostnames) > 0 {
+		if s.cert, err = adhoc.Certificate(); err == nil && step == "new" && len(cas) > 1 && f.ca == "" {
+			err = &usageError{fmt.Errorf("nothing says which CA issues for %s, and there are several; name one by --ca", s.cert.Name)}
+		}
+	} else {
+		s.cert = s.settings.Certificates[n]
+		cas = nil
+		for _, ca := range s.cert.CAs {
+			cas = append(cas, s.configured(ca)...)
+		}
+	}
+	if f.ca != "" {
+		if cas = s.configured(f.ca); len(cas) == 0 {
+			return nil, "", &usageError{fmt.Errorf("no CA is called %q in the configuration", f.ca)}
+		}
+	}
+	return cas, stateDir, err
+}
+
+// configured is the CA of that name, if there is one.
+func (s *orderStep) configured(name string) []config.CA {
+	n := slices.IndexFunc(s.settings.CAs, func(ca config.CA) bool { return ca.Name == name })
+	if n < 0 {
+		return nil
+	}
+	return s.settings.CAs[n : n+1]
+}
+
+// takeSoon is how long a lock may be held before it is said who holds it.
+const takeSoon = time.Second
+
+// take takes the certificate's lock, and says for whom it waits.
+func (s *orderStep) take(ctx context.Context) (err error) {
+	hand := lifecycle.Config{Storage: s.store, Logger: s.logger()}
+	soon, cancel := context.WithTimeout(ctx, takeSoon)
+	defer cancel()
+	s.hand, err = lifecycle.TakeInHand(soon, hand, s.cert)
+	if held, ok := errors.AsType[*storage.HeldError](err); ok && ctx.Err() == nil {
+		fmt.Fprintf(os.Stderr, "waiting: %v\n", held)
+		s.hand, err = lifecycle.TakeInHand(ctx, hand, s.cert)
+	}
+	return err
+}
+
+func (s *orderStep) logger() *slog.Logger { return newLogger(config.Log{Level: slog.LevelWarn}) }
+
+// choose finds the CA that has the open order, else the first, and builds its issuer.
+func (s *orderStep) choose(ctx context.Context, cas []config.CA) error {
+	s.ca = cas[0]
+	for _, ca := range cas {
+		open, err := s.hand.Open(ctx, ca.Name)
+		if err != nil {
+			return err
+		}
+		if open != nil {
+			s.ca, s.open = ca, open
+			break
+		}
+	}
+	var trace io.Writer
+	if s.flags.verbose {
+		trace = os.Stderr
+	}
+	cfg := issuerConfig(s.ca)
+	cfg.Profile = "" // requests name theirs
+	cfg.Storage, cfg.Logger, cfg.Transport = s.store, s.logger(), issuer.NewTracer(s.ca.Roots, trace)
+	var err error
+	s.issuer, err = issuer.New(cfg)
+	return err
+}
+
+// request goes on with the open order.
+func (s *orderStep) request() issuer.Request { return s.hand.GoingOn(s.ca.Name, s.open) }
+
+// solver is the part that asks DNS. No provider is needed.
+func (s *orderStep) solver() (*dns01.Solver, error) {
+	if s.settings != nil && len(s.flags.nameservers) == 0 {
+		return onlySolver(s.settings, s.store)
+	}
+	servers, err := config.Addresses(s.flags.nameservers)
+	if err != nil {
+		return nil, err
+	}
+	cfg := dns01.Config{Storage: s.store}
+	if s.settings != nil {
+		cfg.Resolvers = s.settings.Resolvers
+	}
+	solver := dns01.New(cfg)
+	solver.Configure([]dns01.Provider{{Name: "by hand", Servers: servers, Nameservers: servers}})
+	return solver, nil
+}
+
+// noOrder says what to do when there is none.
+func (s *orderStep) noOrder() error {
+	return fmt.Errorf("no order is open for %s; to make one: %s", s.cert.Name, s.next("new"))
+}
+
+// known turns an order that the CA has given up into what to do.
+func (s *orderStep) known(view *issuer.OrderView, err error) (*issuer.OrderView, error) {
+	if errors.Is(err, issuer.ErrNoOrder) {
+		return nil, s.noOrder()
+	}
+	return view, err
+}

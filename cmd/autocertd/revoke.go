@@ -1,0 +1,259 @@
+package main
+
+import (
+	"context"
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"autocertd/internal/config"
+	"autocertd/internal/lifecycle"
+	"autocertd/issuer"
+)
+
+// revokeFlags are those of revoke.
+type revokeFlags struct {
+	caFlags
+	cert, key  string // files
+	ca, reason string
+	yes        bool
+}
+
+func revokeCommand(opts *options) *cobra.Command {
+	f := &revokeFlags{caFlags: caFlags{options: opts}}
+	command := &cobra.Command{
+		Use:   "revoke NAME | --cert FILE",
+		Short: "Revoke a certificate, by its name or by its file",
+		Long: "Have the CA revoke a certificate: the one that was issued last for NAME, or the one in a file, whoever got it. The request is\n" +
+			"signed with the account's key, or with the certificate's own by --key, for which no account is needed. After keyCompromise\n" +
+			"the key is never used again, and every certificate that has it is replaced at once.",
+		Example: `  autocertd revoke www.corp.example.com --reason superseded
+  autocertd revoke www.corp.example.com --reason keyCompromise
+  autocertd revoke --cert found.pem --key found.key --reason keyCompromise`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case len(args) > 1, len(args) == 1 == (f.cert != ""):
+				return wrongUsage(cmd, "revoke takes the name of one certificate, or --cert FILE")
+			case f.key != "" && f.cert == "":
+				return wrongUsage(cmd, "--key goes with --cert")
+			}
+			return nil
+		},
+		ValidArgsFunction: completeNames(opts),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return f.revoke(cmd.Context(), strings.Join(args, ""))
+		},
+	}
+	f.add(command)
+	flags := command.Flags()
+	flags.StringVar(&f.cert, "cert", "", "the certificate in this `FILE`, of a chain the first")
+	flags.StringVar(&f.key, "key", "", "with --cert: sign with the certificate's own key, in this `FILE`")
+	flags.StringVar(&f.ca, "ca", "", "with --cert: the CA, by its `NAME` in the configuration")
+	flags.StringVar(&f.reason, "reason", "unspecified", "why, by name or number: unspecified, keyCompromise, superseded, …")
+	flags.BoolVarP(&f.yes, "yes", "y", false, "don't ask")
+	return command
+}
+
+// revocation is a certificate to be revoked, and what for.
+type revocation struct {
+	*place
+	name   string // "" when it came from a file
+	cert   *x509.Certificate
+	key    crypto.Signer // its own; nil when that isn't there
+	issuer *issuer.Issuer
+	reason issuer.Reason
+}
+
+func (f *revokeFlags) revoke(ctx context.Context, name string) error {
+	r := &revocation{name: name}
+	var err error
+	if r.reason, err = issuer.ParseReason(f.reason); err != nil {
+		return &usageError{err}
+	}
+	if f.cert != "" { // while we may still read it
+		if r.cert, r.key, err = readPair(f.cert, f.key); err != nil {
+			return &usageError{err}
+		}
+	}
+	if r.place, err = f.open("revoke"); err != nil {
+		return err
+	}
+	ca := f.ca
+	if name != "" {
+		if ca, err = r.find(ctx); err != nil {
+			return err
+		}
+	}
+	if r.issuer, err = r.place.issuer(ctx, ca); err != nil {
+		return err
+	}
+	defer r.issuer.Close()
+	if err := confirm(fmt.Sprintf("This revokes %s, at CA %s, reason %s.", r.what(), r.issuer.Name(), r.reason), f.yes); err != nil {
+		return err
+	}
+	return r.run(ctx)
+}
+
+// readPair reads a certificate, and its key when a file is named. Errors never hold the key.
+func readPair(certFile, keyFile string) (*x509.Certificate, crypto.Signer, error) {
+	text, err := os.ReadFile(certFile)
+	if err != nil {
+		return nil, nil, err
+	}
+	block, _ := pem.Decode(text)
+	if block == nil || block.Type != "CERTIFICATE" {
+		return nil, nil, fmt.Errorf("%s holds no certificate in PEM", certFile)
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", certFile, err)
+	}
+	if keyFile == "" {
+		return cert, nil, nil
+	}
+	key, err := os.ReadFile(keyFile)
+	if err != nil {
+		return nil, nil, err
+	}
+	pair, err := tls.X509KeyPair(text, key)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s isn't the key of the certificate in %s: %w", keyFile, certFile, err)
+	}
+	signer, ok := pair.PrivateKey.(crypto.Signer)
+	if !ok {
+		return nil, nil, fmt.Errorf("the key in %s can't sign", keyFile)
+	}
+	return cert, signer, nil
+}
+
+// find finds what was issued for the name, and the CA that did.
+func (r *revocation) find(ctx context.Context) (ca string, err error) {
+	bundle, leaf, err := lifecycle.LoadBundle(ctx, r.store, r.name)
+	if err != nil {
+		return "", err
+	}
+	if bundle == nil {
+		return "", &usageError{fmt.Errorf("nothing was issued for %q; autocertd status lists what was", r.name)}
+	}
+	r.cert = leaf
+	if pair, err := tls.X509KeyPair([]byte(bundle.Leaf), []byte(bundle.Key)); err == nil {
+		r.key, _ = pair.PrivateKey.(crypto.Signer)
+	}
+	if r.settings == nil {
+		return bundle.CA, nil
+	}
+	// It may be called otherwise by now.
+	for _, c := range r.cas {
+		if c.Directory == bundle.Directory && (ca == "" || c.Name == bundle.CA) {
+			ca = c.Name
+		}
+	}
+	if ca == "" {
+		return "", fmt.Errorf("the CA that issued it isn't in the configuration any more; name it: autocertd revoke %s --directory %s", r.name, bundle.Directory)
+	}
+	return ca, nil
+}
+
+// what says which certificate it is.
+func (r *revocation) what() string {
+	text := fmt.Sprintf("the certificate for %s with serial number %s", strings.Join(r.cert.DNSNames, ", "), hex.EncodeToString(r.cert.SerialNumber.Bytes()))
+	if r.name != "" && !slices.Equal(r.cert.DNSNames, []string{r.name}) {
+		text = r.name + ", " + text
+	}
+	return text
+}
+
+// run marks the key before the CA is told, so that a crash in between leaves nothing that uses it for long.
+func (r *revocation) run(ctx context.Context) error {
+	var users []string
+	if r.reason == issuer.KeyCompromise {
+		var err error
+		if users, err = lifecycle.MarkCompromised(ctx, r.store, r.cert); err != nil {
+			return err
+		}
+	}
+	done := "revoked"
+	err := r.ask(ctx)
+	if errors.Is(err, issuer.ErrAlreadyRevoked) {
+		done, err = "revoked before:", nil
+	}
+	if err == nil {
+		fmt.Println(done, r.what())
+	}
+	if r.reason != issuer.KeyCompromise {
+		r.hint(err)
+		return err
+	}
+	return errors.Join(err, r.replace(ctx, users))
+}
+
+// ask has the CA revoke it. A compromised key is shown to be that by its own signature, so that the CA takes no order for
+// it any more. Where a name was given, it is the way out when the account may not.
+func (r *revocation) ask(ctx context.Context) error {
+	own := r.key != nil && (r.name == "" || r.reason == issuer.KeyCompromise)
+	if own {
+		return r.issuer.Revoke(ctx, r.cert, r.key, r.reason)
+	}
+	err := r.issuer.Revoke(ctx, r.cert, nil, r.reason)
+	if r.key != nil && issuer.NotEntitled(err) {
+		return r.issuer.Revoke(ctx, r.cert, r.key, r.reason)
+	}
+	return err
+}
+
+// hint says how to get another certificate, for one that is in use.
+func (r *revocation) hint(err error) {
+	if err == nil && len(r.configured([]string{r.name})) > 0 {
+		fmt.Fprintf(os.Stderr, "its files are still in use; to replace it: autocertd renew --force %s\n", r.name)
+	}
+}
+
+// configured returns those of the names that the configuration has.
+func (r *revocation) configured(names []string) (certs []config.Certificate) {
+	if r.settings == nil {
+		return nil
+	}
+	for _, c := range r.settings.Certificates {
+		if slices.Contains(names, c.Name) {
+			certs = append(certs, c)
+		}
+	}
+	return certs
+}
+
+// replace gets other certificates for those whose key is compromised, as renew does.
+func (r *revocation) replace(ctx context.Context, users []string) error {
+	certs := r.configured(users)
+	if len(certs) == 0 {
+		if len(users) > 0 {
+			fmt.Fprintf(os.Stderr, "the same key is used for %s; the daemon replaces what is in its configuration, at its next look: systemctl reload autocertd\n", strings.Join(users, ", "))
+		}
+		return nil
+	}
+	show := newProgress(newScreen(os.Stderr), len(certs))
+	logger := newLogger(r.settings.Log)
+	if show.screen.terminal {
+		logger = slog.New(slog.DiscardHandler) // the screen shows it
+	}
+	a, err := newApp(r.settings, appOptions{command: "autocertd revoke", logger: logger, wait: true, progress: show.step})
+	if err != nil {
+		return err
+	}
+	failed, err := a.renewAll(ctx, certs, false, show)
+	err = errors.Join(err, a.close())
+	show.end(failed)
+	if err == nil && failed > 0 {
+		err = fmt.Errorf("%d of %d certificates with the compromised key could not be replaced yet; the daemon goes on trying: systemctl reload autocertd", failed, len(certs))
+	}
+	return err
+}

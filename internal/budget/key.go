@@ -1,0 +1,112 @@
+// Package budget computes what a CA's limits leave: orders, certificates and failed validations are token buckets, and a
+// plan says when each certificate finds room in all of its own. It works on values alone; where they are kept, and who
+// waits for room, is the business of lifecycle.
+package budget
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/net/publicsuffix"
+
+	"autocertd/internal/config"
+)
+
+// A Key names one bucket of one account at one CA: which limit, and for what.
+type Key string
+
+const orders Key = "orders"
+
+// The limits that have a bucket for each of something.
+const (
+	domainPrefix  = "domain "
+	setPrefix     = "set "
+	failurePrefix = "failures "
+)
+
+// Keys returns the buckets that a certificate for the hostnames takes from: for a renewal those that no renewal is free of.
+func Keys(l config.Limits, hostnames []string, renewal bool) (keys []Key) {
+	if !(renewal && l.FreeRenewals) {
+		if l.Orders.Limited() {
+			keys = append(keys, orders)
+		}
+		if l.Domain.Limited() {
+			keys = append(keys, domainKeys(hostnames)...)
+		}
+	}
+	if l.Set.Limited() {
+		keys = append(keys, setKey(hostnames))
+	}
+	return keys
+}
+
+// FailureKeys returns the buckets that failed validations of the hostnames take from. A CA validates nothing more for a
+// hostname whose bucket is empty.
+func FailureKeys(l config.Limits, hostnames []string) (keys []Key) {
+	if !l.Failures.Limited() {
+		return nil
+	}
+	for _, h := range hostnames {
+		keys = append(keys, Key(failurePrefix+strings.TrimPrefix(h, "*.")))
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}
+
+func domainKeys(hostnames []string) (keys []Key) {
+	for _, h := range hostnames {
+		keys = append(keys, Key(domainPrefix+RegisteredDomain(h)))
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}
+
+// setKey names a set of hostnames whatever their order. It is a hash, since a hundred hostnames are long.
+func setKey(hostnames []string) Key {
+	names := slices.Sorted(slices.Values(hostnames))
+	sum := sha256.Sum256([]byte(strings.Join(names, ",")))
+	return Key(setPrefix + hex.EncodeToString(sum[:8]))
+}
+
+// RegisteredDomain returns what CAs count a hostname under: the part of it that is bought, by the public suffix list. A
+// hostname that is a public suffix itself counts as what it is.
+func RegisteredDomain(hostname string) string {
+	name := strings.TrimPrefix(hostname, "*.")
+	domain, _ := publicsuffix.EffectiveTLDPlusOne(name) // the error is of names like "localhost"
+	return cmp.Or(domain, name)
+}
+
+// rate is the limit of a bucket.
+func rate(l config.Limits, key Key) config.Rate {
+	switch k := string(key); {
+	case key == orders:
+		return l.Orders
+	case strings.HasPrefix(k, domainPrefix):
+		return l.Domain
+	case strings.HasPrefix(k, setPrefix):
+		return l.Set
+	case strings.HasPrefix(k, failurePrefix):
+		return l.Failures
+	}
+	return config.Rate{}
+}
+
+// Describe says a limit in words.
+func Describe(l config.Limits, key Key) string {
+	allowed, what := rate(l, key), ""
+	switch k := string(key); {
+	case key == orders:
+		what = "orders of this account"
+	case strings.HasPrefix(k, domainPrefix):
+		what = "certificates for " + strings.TrimPrefix(k, domainPrefix)
+	case strings.HasPrefix(k, setPrefix):
+		what = "certificates for exactly these hostnames"
+	default:
+		what = "failed validations of " + strings.TrimPrefix(k, failurePrefix)
+	}
+	return fmt.Sprintf("the CA allows %d %s in %s", allowed.Count, what, allowed.Time())
+}

@@ -1,0 +1,104 @@
+package budget
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"autocertd/internal/config"
+)
+
+func TestPlan(t *testing.T) {
+	few := config.Limits{Orders: config.Rate{Count: 4, Per: 4 * time.Hour}, Domain: config.Rate{Count: 2, Per: 4 * time.Hour}, Failures: config.Rate{Count: 1, Per: 4 * time.Hour}}
+	ledger := func() *Ledger { return &Ledger{Limits: few} }
+	wish := func(l *Ledger, name string, due time.Duration, urgency float64, keys ...Key) Wish {
+		return Wish{Name: name, Due: noon().Add(due), Urgency: urgency, Ledger: l, Keys: keys}
+	}
+	const a, b = Key("domain a.test"), Key("domain b.test")
+	tests := []struct {
+		what   string
+		wishes func(l *Ledger) []Wish
+		want   string // name, hours, limit
+	}{
+		{"nothing", func(*Ledger) []Wish { return nil }, ""},
+		{"what isn't due waits until it is", func(l *Ledger) []Wish {
+			return []Wish{wish(l, "later", 5*time.Hour, 1, a), wish(l, "past", -time.Hour, 1, a)}
+		}, "past 0, later 5"},
+		{"a domain has room for two, then for one every two hours", func(l *Ledger) []Wish {
+			return []Wish{wish(l, "1", 0, 1, a), wish(l, "2", 0, 1, a), wish(l, "3", 0, 1, a), wish(l, "4", 0, 1, a)}
+		}, "1 0, 2 0, 3 2 domain a.test, 4 4 domain a.test"},
+		{"the most urgent first", func(l *Ledger) []Wish {
+			return []Wish{wish(l, "1", 0, 0.9, a), wish(l, "2", 0, 0.8, a), wish(l, "3", 0, 0.3, a), wish(l, "4", 0, 0.2, a)}
+		}, "4 0, 3 0, 2 2 domain a.test, 1 4 domain a.test"},
+		{"another domain isn't held up by the first", func(l *Ledger) []Wish {
+			return []Wish{wish(l, "1", 0, 1, orders, a), wish(l, "2", 0, 1, orders, a), wish(l, "3", 0, 1, orders, a), wish(l, "4", 0, 1, orders, b)}
+		}, "1 0, 2 0, 4 0, 3 2 domain a.test"},
+		{"orders are one queue", func(l *Ledger) []Wish {
+			return []Wish{wish(l, "1", 0, 1, orders), wish(l, "2", 0, 1, orders), wish(l, "3", 0, 1, orders), wish(l, "4", 0, 1, orders),
+				wish(l, "5", 0, 1, orders), wish(l, "6", 0, 1, orders, b)}
+		}, "1 0, 2 0, 3 0, 4 0, 5 1 orders, 6 2 orders"},
+		{"who comes later and is more urgent goes before those that wait", func(l *Ledger) []Wish {
+			return []Wish{wish(l, "1", 0, 1, a), wish(l, "2", 0, 1, a), wish(l, "3", 0, 1, a), wish(l, "4", 0, 1, a), wish(l, "hot", time.Hour, 0, a)}
+		}, "1 0, 2 0, hot 2 domain a.test, 3 4 domain a.test, 4 6 domain a.test"},
+		{"and who comes last waits behind all of them", func(l *Ledger) []Wish {
+			return []Wish{wish(l, "1", 0, 1, a), wish(l, "2", 0, 1, a), wish(l, "3", 0, 1, a), wish(l, "4", 0, 1, a), wish(l, "hot", time.Hour, 0, a),
+				wish(l, "last", 5*time.Hour, 1, a)}
+		}, "1 0, 2 0, hot 2 domain a.test, 3 4 domain a.test, 4 6 domain a.test, last 8 domain a.test"},
+		{"the exempt wait for nobody", func(l *Ledger) []Wish {
+			return []Wish{wish(l, "1", 0, 1, a), wish(l, "2", 0, 1, a), wish(l, "3", 0, 1, a), wish(l, "free", 0, 2)}
+		}, "1 0, 2 0, free 0, 3 2 domain a.test"},
+		{"a hostname that failed waits, and takes nothing for it", func(l *Ledger) []Wish {
+			l.Spend([]Key{"failures h"}, noon())
+			return []Wish{{Name: "h", Due: noon(), Ledger: l, Keys: []Key{a}, Needs: []Key{"failures h"}}, {Name: "twin", Due: noon(), Ledger: l, Keys: []Key{a}, Needs: []Key{"failures h"}}}
+		}, "h 4 failures h, twin 4 failures h"},
+		{"no ledger, no limits", func(*Ledger) []Wish { return []Wish{wish(nil, "1", 0, 1, a, orders)} }, "1 0"},
+	}
+	for _, tt := range tests {
+		l := ledger()
+		wishes := tt.wishes(l)
+		before := l.Clone()
+		var got []string
+		for _, turn := range Plan(noon(), wishes) {
+			got = append(got, strings.TrimSpace(fmt.Sprintf("%s %g %s", turn.Name, turn.At.Sub(noon()).Hours(), turn.Tight)))
+		}
+		if strings.Join(got, ", ") != tt.want {
+			t.Errorf("%s:\n got %s\nwant %s", tt.what, strings.Join(got, ", "), tt.want)
+		}
+		if len(l.Full) != len(before.Full) {
+			t.Errorf("%s: the plan changed the ledger", tt.what)
+		}
+	}
+}
+
+// TestFirstRollOut is five hundred hosts of a company at Let's Encrypt.
+func TestFirstRollOut(t *testing.T) {
+	l := &Ledger{Limits: letsencrypt()}
+	var wishes []Wish
+	for i := range 500 {
+		host := fmt.Sprintf("h%03d.example.com", i)
+		wishes = append(wishes, Wish{Name: host, Due: noon(), Urgency: 1, Ledger: l, Keys: Keys(l.Limits, []string{host}, false)})
+	}
+	turns := Plan(noon(), wishes)
+	if !slices.Equal(turns[49].Last, []Key{"domain example.com"}) || turns[49].At != noon() || turns[50].Tight != "domain example.com" {
+		t.Errorf("the fiftieth takes %q at %s, the next waits for %q", turns[49].Last, turns[49].At.Sub(noon()), turns[50].Tight)
+	}
+	if last := turns[499]; last.Name != "h499.example.com" || last.At.Sub(noon()) != 450*7*day/50 {
+		t.Errorf("the last is %s after %s", last.Name, last.At.Sub(noon()))
+	}
+}
+
+func BenchmarkPlan(b *testing.B) {
+	l := &Ledger{Limits: letsencrypt()}
+	var wishes []Wish
+	for i := range 10_000 {
+		host := fmt.Sprintf("h%04d.company%d.com", i, i%7)
+		wishes = append(wishes, Wish{Name: host, Due: noon(), Urgency: 1, Ledger: l, Keys: Keys(l.Limits, []string{host}, false)})
+	}
+	for b.Loop() {
+		if n := len(Plan(noon(), wishes)); n != len(wishes) {
+			b.Fatal(n)
+		}
+	}
+}

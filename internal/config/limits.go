@@ -1,0 +1,241 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A Rate allows Count events at once, and one more after each Per/Count: a token bucket. The zero Rate allows all.
+type Rate struct {
+	Count int
+	Per   time.Duration
+}
+
+// Limited reports whether the rate forbids anything.
+func (r Rate) Limited() bool { return r.Count > 0 }
+
+// Each is how long it takes until one more is allowed.
+func (r Rate) Each() time.Duration { return r.Per / time.Duration(r.Count) }
+
+// String writes the rate as it is read.
+func (r Rate) String() string {
+	if !r.Limited() {
+		return unlimited
+	}
+	return fmt.Sprintf("%d per %s", r.Count, r.Time())
+}
+
+// Time writes Per in its largest whole unit.
+func (r Rate) Time() string {
+	switch {
+	case r.Per%(24*time.Hour) == 0:
+		return fmt.Sprintf("%dd", r.Per/(24*time.Hour))
+	case r.Per%time.Hour == 0:
+		return fmt.Sprintf("%dh", r.Per/time.Hour)
+	case r.Per%time.Minute == 0:
+		return fmt.Sprintf("%dm", r.Per/time.Minute)
+	}
+	return r.Per.String()
+}
+
+const (
+	unlimited = "none"
+	rateHint  = `write a number and a time, as in "50 per 7d" or "300 per 3h", or "none"`
+
+	shortestEach = time.Microsecond
+	longestRate  = 366 * 24 * time.Hour
+)
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (r *Rate) UnmarshalText(text []byte) error {
+	*r = Rate{}
+	if string(text) == unlimited {
+		return nil
+	}
+	count, per, _ := strings.Cut(string(text), " per ")
+	n, err := strconv.Atoi(count)
+	d, err2 := rateTime(per)
+	if err != nil || err2 != nil || n < 1 || d > longestRate || d/time.Duration(max(n, 1)) < shortestEach {
+		return fmt.Errorf("%q is no limit; %s", shorten(string(text)), rateHint)
+	}
+	r.Count, r.Per = n, d
+	return nil
+}
+
+// rateTime reads a duration, which may be in days.
+func rateTime(text string) (time.Duration, error) {
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		n, err := strconv.ParseUint(days, 10, 10)
+		return time.Duration(n) * 24 * time.Hour, err
+	}
+	return time.ParseDuration(text)
+}
+
+// Limits are what a CA allows one account. The zero Limits allow all.
+type Limits struct {
+	Orders   Rate // new orders
+	Domain   Rate // certificates for one registered domain
+	Set      Rate // certificates for exactly the same hostnames
+	Failures Rate // failed validations of one hostname
+	// FreeRenewals says that a certificate for the same hostnames as one before counts for Set alone.
+	FreeRenewals bool
+}
+
+// Any reports whether anything is limited.
+func (l Limits) Any() bool {
+	return l.Orders.Limited() || l.Domain.Limited() || l.Set.Limited() || l.Failures.Limited()
+}
+
+// Directories of Let's Encrypt.
+const (
+	letsencrypt        = "https://acme-v02.api.letsencrypt.org/directory"
+	letsencryptStaging = "https://acme-staging-v02.api.letsencrypt.org/directory"
+)
+
+// knownLimits returns what a CA is known to allow, late in 2026.
+func knownLimits(directory string) Limits {
+	const hour, week = time.Hour, 7 * 24 * time.Hour
+	switch directory {
+	case letsencrypt:
+		return Limits{Orders: Rate{300, 3 * hour}, Domain: Rate{50, week}, Set: Rate{5, week}, Failures: Rate{5, hour}, FreeRenewals: true}
+	case letsencryptStaging:
+		return Limits{Orders: Rate{1500, 3 * hour}, Domain: Rate{30_000, week}, Set: Rate{30_000, week}, Failures: Rate{200, hour}, FreeRenewals: true}
+	}
+	return Limits{}
+}
+
+// A rawLimits mirrors the table [ca.NAME.limits].
+type rawLimits struct {
+	Orders       field[Rate] `toml:"orders"`
+	Domain       field[Rate] `toml:"certificates_per_domain"`
+	Set          field[Rate] `toml:"certificates_per_set"`
+	Failures     field[Rate] `toml:"failed_validations"`
+	FreeRenewals field[bool] `toml:"free_renewals"`
+}
+
+// overrides are what a table says of limits; nil is nothing.
+type overrides struct {
+	orders, domain, set, failures *Rate
+	freeRenewals                  *bool
+}
+
+func (r rawLimits) overrides() overrides {
+	return overrides{given(r.Orders), given(r.Domain), given(r.Set), given(r.Failures), given(r.FreeRenewals)}
+}
+
+func given[T any](f field[T]) *T {
+	if !f.ok {
+		return nil
+	}
+	return &f.Value
+}
+
+// Limits returns what the CA allows: what its table says, else what is known of the CA.
+func (ca CA) Limits() Limits {
+	l, set := knownLimits(ca.Directory), ca.limits
+	l.Orders = first(set.orders, l.Orders)
+	l.Domain = first(set.domain, l.Domain)
+	l.Set = first(set.set, l.Set)
+	l.Failures = first(set.failures, l.Failures)
+	l.FreeRenewals = first(set.freeRenewals, l.FreeRenewals)
+	return l
+}
+
+func first[T any](given *T, otherwise T) T {
+	if given != nil {
+		return *given
+	}
+	return otherwise
+}
+
+// Lifetime returns how long certificates of a profile live that a CA issues at a moment, 0 when it isn't known.
+func (ca CA) Lifetime(profile string, at time.Time) time.Duration {
+	if ca.Directory != letsencrypt && ca.Directory != letsencryptStaging {
+		return 0
+	}
+	return ProfileLifetime(profile, at)
+}
+
+// ProfileLifetime returns how long certificates of Let's Encrypt's profiles live, 0 for a profile that isn't known.
+func ProfileLifetime(profile string, at time.Time) time.Duration {
+	const day = 24 * time.Hour
+	switch profile {
+	case "shortlived":
+		return 160 * time.Hour
+	case "tlsserver":
+		return 45 * day
+	case "classic", "":
+		switch {
+		case at.Before(time.Date(2027, time.February, 10, 0, 0, 0, 0, time.UTC)):
+			return 90 * day
+		case at.Before(time.Date(2028, time.February, 16, 0, 0, 0, 0, time.UTC)):
+			return 64 * day
+		}
+		return 45 * day
+	}
+	return 0
+}
+
+// checkPace refuses a schedule and a window that are too sparse for the shortest lifetime that a profile implies, and warns
+// when they are for a certificate that was issued: a CA may shorten lifetimes at any time, and that must not keep the
+// daemon from starting.
+func (l *loader) checkPace(raw *rawConfig) {
+	window := raw.Renewal.Value.Window
+	if !raw.Schedule.ok && !window.ok || l.checks.Pace == nil || len(l.problems) > 0 {
+		return
+	}
+	implied, issued := l.shortestLives(time.Now())
+	for _, shortest := range []life{implied, issued} {
+		if shortest.long == 0 {
+			continue
+		}
+		tell := l.warn
+		if shortest == implied {
+			tell = l.fail
+		}
+		schedule, opening := l.checks.Pace(shortest.long, l.config.Renewal.Emergency)
+		if schedule != nil {
+			tell(raw.Schedule.at, fmt.Sprintf("%q: %s", shorten(raw.Schedule.Value), schedule), "the certificate is "+shortest.of)
+		}
+		if opening != nil {
+			tell(window.at, fmt.Sprintf("%q: %s", shorten(window.Value), opening), "the certificate is "+shortest.of)
+		}
+	}
+}
+
+// life is how long a certificate lives, and which it is; zero when none is known.
+type life struct {
+	long time.Duration
+	of   string
+}
+
+// shorter takes the other life when it is the shorter one.
+func (l *life) shorter(o life) {
+	if o.long > 0 && (l.long == 0 || o.long < l.long) {
+		*l = o
+	}
+}
+
+// shortestLives returns the shortest life that a profile implies, and the shortest of those certificates whose profiles
+// imply none.
+func (l *loader) shortestLives(now time.Time) (implied, issued life) {
+	cas := make(map[string]CA, len(l.config.CAs))
+	for _, ca := range l.config.CAs {
+		cas[ca.Name] = ca
+	}
+	for _, c := range l.config.Certificates {
+		var own life
+		for _, name := range c.CAs {
+			ca := cas[name]
+			own.shorter(life{ca.Lifetime(cmp.Or(c.Profile, ca.Profile), now), c.Name})
+		}
+		implied.shorter(own)
+		if own.long == 0 && l.checks.Lifetime != nil {
+			issued.shorter(life{l.checks.Lifetime(l.config.StateDir, c.Name), c.Name})
+		}
+	}
+	return implied, issued
+}

@@ -1,0 +1,135 @@
+package lifecycle
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"autocertd/internal/budget"
+	"autocertd/internal/config"
+	"autocertd/internal/storage"
+)
+
+// budgets keeps the ledgers of the CAs, one object each, which all processes share.
+//
+// An order is noted before it is sent, so that killing the process forgets none. The note isn't waited for on the disk:
+// a power loss may take away the orders of the last seconds. A ledger that it tore, or that isn't there, is made of the
+// certificates that are.
+type budgets struct {
+	store   Storage
+	process string              // names this process, whatever its number
+	turn    chan struct{}       // holds a token while a ledger changes; guards what follows
+	runs    int                 // how many orders were noted, for their ids
+	waiting map[claimant]*claim // who waits for room
+}
+
+type claimant struct{ ca, name string }
+
+// claim is a certificate that is held.
+type claim struct {
+	Held
+	urgency float64
+}
+
+func newBudgets(store Storage) *budgets {
+	return &budgets{store: store, process: rand.Text(), turn: make(chan struct{}, 1), waiting: map[claimant]*claim{}}
+}
+
+// budgetName names a CA's ledger and its lock. A CA entry that is pointed elsewhere has another.
+func budgetName(ca config.CA) string {
+	sum := sha256.Sum256([]byte(ca.Directory))
+	return ca.Name + "-" + hex.EncodeToString(sum[:4])
+}
+
+func budgetObject(ca config.CA) string { return "budgets/" + budgetName(ca) + ".json" }
+
+// change calls f with the ledger as it is now, and saves it if f says that it changed. f runs alone, so it may use waiting.
+func (b *budgets) change(ctx context.Context, ca config.CA, f func(l *budget.Ledger, now time.Time) bool) error {
+	select {
+	case b.turn <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-b.turn }()
+	unlock, err := b.store.Lock(ctx, "budget-"+budgetName(ca))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	ledger, found, err := loadLedger(ctx, b.store, ca)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	ledger.Mend(now, b.alive)
+	if changed := f(ledger, now); found && !changed {
+		return nil
+	}
+	data, err := json.Marshal(ledger)
+	if err != nil {
+		return err
+	}
+	return b.store.SaveLazily(ctx, budgetObject(ca), data)
+}
+
+// alive reports whether an order that was noted may still be under way: its process lives.
+func (b *budgets) alive(run budget.Running) bool {
+	if run.PID == os.Getpid() { // or that of an earlier process, as in a container
+		return strings.HasPrefix(run.ID, b.process)
+	}
+	return !errors.Is(syscall.Kill(run.PID, 0), syscall.ESRCH)
+}
+
+// loadLedger returns the ledger of a CA as it was saved. When none is found it makes one of what was issued.
+func loadLedger(ctx context.Context, store storage.Store, ca config.CA) (ledger *budget.Ledger, found bool, err error) {
+	data, err := store.Load(ctx, budgetObject(ca))
+	if err != nil && !errors.Is(err, storage.ErrNotExist) {
+		return nil, false, err
+	}
+	if err == nil {
+		if ledger, ok := budget.Open(data, ca.Limits()); ok {
+			return ledger, true, nil
+		}
+	}
+	ledger, err = recount(ctx, store, ca)
+	return ledger, false, err
+}
+
+// recount makes a ledger of the certificates that there are, as if none had been exempt.
+func recount(ctx context.Context, store storage.Store, ca config.CA) (*budget.Ledger, error) {
+	objects, err := store.List(ctx, "bundles")
+	if err != nil {
+		return nil, err
+	}
+	type issued struct {
+		Hostnames []string  `json:"hostnames"`
+		Directory string    `json:"directory"`
+		Issued    time.Time `json:"issued"`
+	}
+	var list []issued
+	for _, object := range objects {
+		var i issued
+		data, err := store.Load(ctx, object)
+		if err != nil && !errors.Is(err, storage.ErrNotExist) {
+			return nil, fmt.Errorf("counting what was issued: %w", err)
+		}
+		if err == nil && json.Unmarshal(data, &i) == nil && i.Directory == ca.Directory {
+			list = append(list, i)
+		}
+	}
+	slices.SortFunc(list, func(a, b issued) int { return a.Issued.Compare(b.Issued) })
+	ledger := &budget.Ledger{Limits: ca.Limits()}
+	for _, i := range list {
+		ledger.Spend(budget.Keys(ledger.Limits, i.Hostnames, false), i.Issued)
+	}
+	return ledger, nil
+}

@@ -1,0 +1,126 @@
+package lifecycle
+
+import (
+	"cmp"
+	"context"
+	"crypto/x509"
+	"slices"
+	"strings"
+	"time"
+
+	"autocertd/internal/budget"
+	"autocertd/internal/config"
+	"autocertd/issuer"
+)
+
+// awaitHand remembers for which records a certificate waits that a person publishes, and tells it once. Waiting isn't
+// failing: there is no back-off, and each tick looks again.
+func (j *job) awaitHand(waiting *issuer.ByHandError) {
+	var lines []string
+	for _, r := range waiting.Records {
+		lines = append(lines, strings.NewReplacer("\t", " ", `"`, "").Replace(r.ZoneLine()))
+	}
+	told := j.state.ByHand
+	j.state.ByHand, j.state.Issue = lines, Trouble{}
+	for _, line := range lines {
+		if j.insist != onSchedule || !slices.Contains(told, line) {
+			j.cfg.Logger.Warn("a person must add this TXT record", "certificate", j.cert.Name, "record", line)
+		}
+	}
+	j.tellRemovable(slices.DeleteFunc(told, func(line string) bool { return slices.Contains(lines, line) }))
+}
+
+// handDone tells which records aren't needed any more.
+func (j *job) handDone() {
+	j.tellRemovable(j.state.ByHand)
+	j.state.ByHand = nil
+}
+
+func (j *job) tellRemovable(lines []string) {
+	for _, line := range lines {
+		j.cfg.Logger.Info("a person may remove this TXT record", "certificate", j.cert.Name, "record", line)
+	}
+}
+
+// Hand is one certificate that a person orders step by step. It holds the certificate's lock, keeps the same objects as a
+// Manager, and must be released.
+type Hand struct {
+	job     *job
+	Release func()
+}
+
+// TakeInHand waits for the lock of a certificate.
+func TakeInHand(ctx context.Context, cfg Config, cert config.Certificate) (*Hand, error) {
+	m := New(cfg)
+	unlock, err := cfg.Storage.Lock(ctx, lockName(cert.Name))
+	if err != nil {
+		return nil, err
+	}
+	j := &job{Manager: m, snapshot: &Snapshot{}, cert: cert, insist: byHand}
+	if j.state, err = loadState(ctx, cfg.Storage, cert.Name); err == nil {
+		err = j.load(ctx)
+	}
+	if err != nil {
+		unlock()
+		return nil, err
+	}
+	return &Hand{job: j, Release: unlock}, nil
+}
+
+// Bundle is what was issued last, nil when nothing was.
+func (h *Hand) Bundle() (*Bundle, *x509.Certificate) { return h.job.bundle, h.job.leaf }
+
+// Fresh reports whether the certificate in storage is for the hostnames and has more than a third of its life before it.
+func (h *Hand) Fresh(hostnames []string, now time.Time) bool {
+	b, leaf := h.Bundle()
+	return b != nil && slices.Equal(slices.Sorted(slices.Values(b.Hostnames)), slices.Sorted(slices.Values(hostnames))) &&
+		leaf.NotAfter.Sub(now) > leaf.NotAfter.Sub(leaf.NotBefore)/3
+}
+
+func (h *Hand) keeper(ca string) keeper {
+	return keeper{h.job.cfg.Storage, orderObject(ca, h.job.cert.Name)}
+}
+
+// Open returns the open order at a CA, nil when there is none or it has served.
+func (h *Hand) Open(ctx context.Context, ca string) (*issuer.OpenOrder, error) {
+	open, err := h.keeper(ca).load(ctx)
+	if err == nil && open != nil && h.job.bundle != nil && h.job.hasServed(open) {
+		return nil, nil
+	}
+	return open, err
+}
+
+// Wanted is the request for what is wanted at a CA. The order is counted against the CA's limits, and never held: a person
+// knows better.
+func (h *Hand) Wanted(ctx context.Context, iss *issuer.Issuer, ca config.CA) (issuer.Request, error) {
+	j := h.job
+	counted := &spending{keeper: h.keeper(ca.Name), budgets: j.budgets, ca: ca, hostnames: j.cert.Hostnames}
+	if limits := ca.Limits(); limits.Any() && !j.exempt(ca.Directory, time.Now()) {
+		counted.keys = budget.Keys(limits, j.cert.Hostnames, j.again(ca.Directory))
+	}
+	return issuer.Request{Hostnames: j.cert.Hostnames, KeyType: issuer.KeyType(j.cert.KeyType), Profile: cmp.Or(j.cert.Profile, ca.Profile),
+		Key: j.keyToReuse(), CSR: j.cert.CSR, Replaces: j.replaces(iss), Orders: counted}, j.checkCSR(ctx)
+}
+
+// GoingOn is the request that goes on with an open order.
+func (h *Hand) GoingOn(ca string, open *issuer.OpenOrder) issuer.Request {
+	return issuer.Request{Hostnames: open.Hostnames, KeyType: open.KeyType, Profile: open.Profile, CSR: open.CSR,
+		Orders: h.keeper(ca), Open: open}
+}
+
+// Save makes what was issued for an order durable, forgets the order, and lets the daemon look at once. Dying on the way
+// leaves an order that has served, as Open sees.
+func (h *Hand) Save(ctx context.Context, iss *issuer.Issuer, open *issuer.OpenOrder, issued *issuer.Bundle) error {
+	j := h.job
+	j.cert.Hostnames, j.cert.KeyType = open.Hostnames, cmp.Or(string(open.KeyType), config.DefaultKeyType)
+	j.cert.Profile, j.cert.CSR = open.Profile, open.CSR
+	if err := j.save(ctx, iss, issued); err != nil {
+		return err
+	}
+	if !slices.Contains(j.cert.CAs, iss.Name()) {
+		j.cert.CAs = append(slices.Clone(j.cert.CAs), iss.Name())
+	}
+	j.dropOrders(ctx)
+	j.state.Issue, j.state.ByHand, j.state.NextLook = Trouble{}, nil, time.Time{}
+	return j.saveState(ctx, j.state)
+}

@@ -1,0 +1,156 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"autocertd/internal/budget"
+	"autocertd/internal/config"
+	"autocertd/internal/storage"
+	"autocertd/scheduler"
+)
+
+// Planned is what is done for one certificate next, and when.
+type Planned struct {
+	Name     string    `json:"name"`
+	CA       string    `json:"ca"`
+	First    bool      `json:"first,omitempty"` // there is none yet
+	Why      string    `json:"why"`
+	Due      time.Time `json:"due"`
+	At       time.Time `json:"at"`                  // when it is due and the CA has room
+	Held     string    `json:"held,omitempty"`      // the limit that it waits for
+	Last     []string  `json:"takes_last,omitzero"` // the limits that it uses up
+	Exempt   bool      `json:"exempt,omitempty"`    // the CA counts it for no limit
+	NotAfter time.Time `json:"not_after,omitzero"`  // of the certificate that there is
+}
+
+// Late reports whether the certificate expires before its turn comes.
+func (p Planned) Late() bool { return !p.NotAfter.IsZero() && p.NotAfter.Before(p.At) }
+
+// Lifetime returns how long the certificate of a name lives that there is, 0 when none is known.
+func Lifetime(ctx context.Context, store storage.Store, name string) time.Duration {
+	state, err := loadState(ctx, store, name)
+	if err != nil || state.Leaf.NotAfter.IsZero() {
+		return 0
+	}
+	return state.Leaf.NotAfter.Sub(state.Leaf.NotBefore) + time.Second // the last second counts: RFC 5280 section 4.1.2.5
+}
+
+// facts are what a plan is made of, for one certificate.
+type facts struct {
+	*job
+	open map[string]bool // the CAs at which an order is open
+}
+
+// Plan says what is next for each certificate, in the order in which it happens, and how a scenario would end if one is
+// given; nil when there is no certificate to play it with. It asks nobody and changes nothing.
+func Plan(ctx context.Context, store Storage, s *Snapshot, scenario *Scenario, now time.Time) ([]Planned, *Simulation, error) {
+	ledgers := map[string]*budget.Ledger{}
+	for name, ca := range s.CAs {
+		if !ca.Limits().Any() {
+			continue
+		}
+		ledger, _, err := loadLedger(ctx, store, ca)
+		if err != nil {
+			return nil, nil, err
+		}
+		ledgers[name] = ledger
+	}
+	m := New(Config{Storage: store})
+	var all []facts
+	for _, name := range slices.Sorted(maps.Keys(s.Certificates)) {
+		f, err := m.facts(ctx, s, s.Certificates[name], now)
+		if err != nil {
+			return nil, nil, err
+		}
+		all = append(all, f)
+	}
+	planned := plan(all, ledgers, now)
+	if scenario == nil {
+		return planned, nil, nil
+	}
+	return planned, simulate(*scenario, all, planned, ledgers), nil
+}
+
+// facts reads what is known of a certificate. A bundle that is of no use counts as none.
+func (m *Manager) facts(ctx context.Context, s *Snapshot, cert config.Certificate, now time.Time) (facts, error) {
+	f := facts{&job{Manager: m, snapshot: s, cert: cert}, map[string]bool{}}
+	var err error
+	if f.state, err = loadState(ctx, m.cfg.Storage, cert.Name); err != nil {
+		return f, err
+	}
+	f.state.mend(now)
+	var damaged *damagedError
+	if f.bundle, f.leaf, err = m.loadBundle(ctx, cert.Name); err != nil && !errors.As(err, &damaged) {
+		return f, err
+	}
+	for _, ca := range cert.CAs {
+		open, err := (keeper{m.cfg.Storage, orderObject(ca, cert.Name)}).load(ctx)
+		if err != nil {
+			return f, err
+		}
+		f.open[ca] = open != nil
+	}
+	return f, nil
+}
+
+// plan is the plan for what is known: a function of the facts, the ledgers and the moment.
+func plan(all []facts, ledgers map[string]*budget.Ledger, now time.Time) []Planned {
+	wishes := make([]budget.Wish, len(all))
+	rows := make(map[string]Planned, len(all))
+	for i, f := range all {
+		row := f.next(now)
+		rows[row.Name] = row
+		ledger := ledgers[row.CA]
+		wishes[i] = budget.Wish{Name: row.Name, Due: row.Due, Urgency: f.urgency(now), Ledger: ledger}
+		if ledger != nil && !row.Exempt && !f.open[row.CA] { // an order that is open was counted
+			wishes[i].Keys = budget.Keys(ledger.Limits, f.cert.Hostnames, f.again(f.snapshot.CAs[row.CA].Directory))
+			wishes[i].Needs = budget.FailureKeys(ledger.Limits, f.cert.Hostnames)
+		}
+	}
+	list := make([]Planned, 0, len(all))
+	for _, turn := range budget.Plan(now, wishes) {
+		row := rows[turn.Name]
+		row.At = turn.At
+		if turn.Tight != "" {
+			row.Held = budget.Describe(ledgers[row.CA].Limits, turn.Tight)
+		}
+		for _, key := range turn.Last {
+			row.Last = append(row.Last, budget.Describe(ledgers[row.CA].Limits, key))
+		}
+		list = append(list, row)
+	}
+	return list
+}
+
+// next is what is next for a certificate, if there is room.
+func (f facts) next(now time.Time) Planned {
+	row := Planned{Name: f.cert.Name, First: f.bundle == nil, Due: now}
+	if row.Why = f.due(now); row.Why == "" {
+		row.Due, row.Why = f.renewal(now)
+	}
+	if f.leaf != nil {
+		row.NotAfter = f.leaf.NotAfter.UTC()
+	}
+	if t := f.state.Issue; t.Failures > 0 && t.RetryAt.After(row.Due) {
+		row.Due, row.Why = t.RetryAt, row.Why+"; the next try after a failure"
+	}
+	for i, ca := range f.cert.CAs { // the first that may be asked then
+		if i == 0 || !f.state.AskAfter[ca].After(row.Due) && f.state.AskAfter[row.CA].After(row.Due) {
+			row.CA = ca
+		}
+	}
+	row.Due = row.Due.UTC()
+	row.Exempt = f.exempt(f.snapshot.CAs[row.CA].Directory, row.Due)
+	return row
+}
+
+func (f facts) urgency(now time.Time) float64 {
+	if f.state.ARI.hurry() {
+		return -1
+	}
+	return scheduler.Left(now, f.state.Leaf.NotBefore, f.state.Leaf.NotAfter)
+}

@@ -1,0 +1,89 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strconv"
+	"time"
+
+	"autocertd/internal/budget"
+	"autocertd/internal/config"
+	"autocertd/issuer"
+)
+
+// spending is the use that one attempt makes of a CA's limits. It watches the order on its way to the keeper.
+type spending struct {
+	keeper
+	budgets   *budgets
+	ca        config.CA
+	hostnames []string
+	keys      []budget.Key // what a new order takes
+	id        string       // of what is under way; "" when nothing is
+	order     string       // URL of the order that is open at the CA
+}
+
+// begin notes the order before it is sent.
+func (s *spending) begin(l *budget.Ledger, now time.Time) {
+	s.budgets.runs++
+	s.id = s.budgets.process + strconv.Itoa(s.budgets.runs)
+	l.Begin(budget.Running{ID: s.id, PID: os.Getpid(), Since: now.UTC(), Keys: s.keys})
+}
+
+// Keep implements issuer.OrderKeeper. The CA has answered the order, so it is counted.
+func (s *spending) Keep(ctx context.Context, order issuer.OpenOrder) error {
+	if order.URL != s.order && len(s.keys) > 0 {
+		err := s.budgets.change(ctx, s.ca, func(l *budget.Ledger, now time.Time) bool {
+			if s.id == "" { // the order that was open is of no use any more
+				s.begin(l, now)
+			}
+			l.Ordered(s.id, now)
+			return true
+		})
+		if err != nil {
+			return err
+		}
+	}
+	s.order = order.URL
+	return s.keeper.Keep(ctx, order)
+}
+
+// Drop implements issuer.OrderKeeper. No certificate comes of the order.
+func (s *spending) Drop(ctx context.Context) error {
+	s.order = ""
+	return s.keeper.Drop(ctx)
+}
+
+// endTimeout bounds how long a process that is told to stop waits for another to change a ledger.
+const endTimeout = 5 * time.Second
+
+// end settles what an attempt has used. Certificates count when they are issued, or still can be; dying before it leaves
+// them counted as well.
+func (s *spending) end(ctx context.Context, err error) error {
+	var failed []budget.Key
+	if issuer.FailedValidation(err) {
+		failed = budget.FailureKeys(s.ca.Limits(), s.validated(err))
+	}
+	if s.id == "" && len(failed) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
+	defer cancel()
+	return s.budgets.change(ctx, s.ca, func(l *budget.Ledger, now time.Time) bool {
+		keys := l.End(s.id)
+		if err != nil && s.order == "" {
+			keys = budget.OrdersOnly(keys) // if the CA hasn't answered, it may have counted it
+		}
+		l.Spend(keys, now)
+		l.Spend(failed, now)
+		return true
+	})
+}
+
+// validated returns the hostname whose validation failed, all when it isn't known.
+func (s *spending) validated(err error) []string {
+	if e, ok := errors.AsType[*issuer.Error](err); ok && e.Hostname != "" {
+		return []string{e.Hostname}
+	}
+	return s.hostnames
+}

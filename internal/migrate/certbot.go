@@ -1,0 +1,120 @@
+package migrate
+
+import (
+	"cmp"
+	"errors"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// certbot reads /etc/letsencrypt: renewal/NAME.conf says which account a certificate came from, live/NAME holds its files,
+// and accounts/HOST/PATH/ID the account, where HOST/PATH is the directory URL.
+func (r *reader) certbot() error {
+	accounts := map[string]*Account{}
+	if err := r.certbotAccounts(accounts); err != nil {
+		return err
+	}
+	confs, err := filepath.Glob(filepath.Join(r.Dir, "renewal", "*.conf"))
+	if err != nil {
+		return err
+	}
+	r.Live = filepath.Join(r.Dir, "live", "{name}")
+	for _, conf := range confs {
+		set := readSettings(conf)
+		name := strings.TrimSuffix(filepath.Base(conf), ".conf")
+		live := filepath.Join(r.Dir, "live", name)
+		c := r.add(name, filepath.Join(live, "privkey.pem"), filepath.Join(live, "fullchain.pem"))
+		if c == nil {
+			continue
+		}
+		c.Profile = cmp.Or(set["required_profile"], set["preferred_profile"])
+		if directory, err := url.Parse(set["server"]); err == nil && filepath.IsLocal(set["account"]) {
+			folder := filepath.Join(r.Dir, "accounts", directory.Host, filepath.FromSlash(directory.Path), set["account"])
+			c.Account = r.account(folder, accounts, func() (*Account, error) { return certbotAccount(folder, set["server"]) })
+		}
+		if c.Account == nil && set["account"] == "" { // old versions had one account and didn't say
+			c.Account = r.only()
+		}
+		if c.Account == nil {
+			r.note(conf, "names no account that is there")
+		}
+		r.hook(set["renew_hook"])
+		r.hook(set["deploy_hook"])
+		r.method(certbotMethod(set))
+	}
+	return nil
+}
+
+// certbotAccounts reads all accounts but those behind symbolic links, by which certbot lets two directories share one.
+func (r *reader) certbotAccounts(known map[string]*Account) error {
+	root := filepath.Join(r.Dir, "accounts")
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.Name() != "private_key.json" {
+			return err
+		}
+		folder := filepath.Dir(path)
+		if rel, err := filepath.Rel(root, filepath.Dir(folder)); err == nil {
+			r.account(folder, known, func() (*Account, error) { return certbotAccount(folder, "https://"+filepath.ToSlash(rel)) })
+		}
+		return nil
+	})
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// certbotAccount reads the files of one account.
+func certbotAccount(folder, directory string) (*Account, error) {
+	var private jwk
+	if err := readJSON(filepath.Join(folder, "private_key.json"), &private); err != nil {
+		return nil, err
+	}
+	key, err := private.key()
+	if err != nil {
+		return nil, err
+	}
+	var registration struct {
+		URI  string
+		Body struct{ Contact []string }
+	}
+	// Without it the CA is asked by the key.
+	if err := readJSON(filepath.Join(folder, "regr.json"), &registration); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return &Account{Directory: directory, URL: registration.URI, Email: email(registration.Body.Contact), Key: key}, nil
+}
+
+// certbotMethod is how a certificate's records were written. A plugin keeps its settings, the secret among them, in a
+// file of its own.
+func certbotMethod(set map[string]string) Method {
+	m := Method{Name: set["authenticator"]}
+	switch m.Name {
+	case "dns-rfc2136":
+		m.From = set["dns_rfc2136_credentials"]
+		own := readSettings(m.From)
+		m.Server, m.KeyName, m.KeyAlg = own["dns_rfc2136_server"], own["dns_rfc2136_name"], own["dns_rfc2136_algorithm"]
+		if port := own["dns_rfc2136_port"]; m.Server != "" && port != "" && port != "53" {
+			m.Server = hostPort(m.Server, port)
+		}
+		m.Secret = "dns_rfc2136_secret"
+	case "dns-cloudflare":
+		m.From, m.Secret = set["dns_cloudflare_credentials"], "dns_cloudflare_api_token"
+	case "manual":
+		m.Program = program(set["manual_auth_hook"])
+	default:
+		m.From = set[strings.ReplaceAll(m.Name, "-", "_")+"_credentials"]
+	}
+	return m
+}
+
+// hook notes a program that ran after a renewal.
+func (r *reader) hook(command string) {
+	if name := program(command); name != "" && !slices.Contains(r.Hooks, name) {
+		r.Hooks = append(r.Hooks, name)
+	}
+}

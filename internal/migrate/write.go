@@ -1,0 +1,100 @@
+package migrate
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"time"
+
+	"autocertd/internal/lifecycle"
+	"autocertd/internal/storage"
+	"autocertd/issuer"
+)
+
+// A Result is what became of one account or certificate.
+type Result struct {
+	What    string // "account https://… of CA letsencrypt", "certificate www.example.com (…)"
+	Changed bool   // it was written; without an error, it was there already otherwise
+	Err     error  // it wasn't, and why: what wraps fs.ErrExist is kept from before
+}
+
+// Write saves the accounts and then the certificates, each for itself. What exists and is different is kept, unless
+// overwrite is set. A certificate whose account isn't known isn't saved: it couldn't be renewed as what it is.
+func (t *Tree) Write(ctx context.Context, store lifecycle.Storage, overwrite bool) (results []Result) {
+	for _, a := range t.Accounts {
+		r := Result{What: fmt.Sprintf("account %s of CA %s", a.describe(), a.CA)}
+		r.Changed, r.Err = issuer.Adopt(ctx, store, a.foreign(), overwrite)
+		results = append(results, r)
+	}
+	for _, c := range t.Certificates {
+		if c.Account == nil {
+			continue
+		}
+		r := Result{What: fmt.Sprintf("certificate %s (expires %s)", c.Name, c.Leaf().NotAfter.UTC().Format(time.DateOnly))}
+		bundle, err := c.bundle()
+		if err == nil {
+			r.Changed, err = lifecycle.Adopt(ctx, store, bundle, overwrite)
+		}
+		r.Err = err
+		results = append(results, r)
+	}
+	return results
+}
+
+// describe is the URL of an account, or what is known instead.
+func (a *Account) describe() string {
+	if a.URL == "" {
+		return "(whose URL the CA tells at the first order)"
+	}
+	return a.URL
+}
+
+func (a *Account) foreign() issuer.ForeignAccount {
+	f := issuer.ForeignAccount{CA: a.CA, Directory: a.Directory, URL: a.URL, Key: a.Key}
+	if a.Email != "" {
+		f.Contact = []string{"mailto:" + a.Email}
+	}
+	return f
+}
+
+// bundle is the certificate as it is kept here.
+func (c *Certificate) bundle() (*lifecycle.Bundle, error) {
+	key, err := encodeKey(c.Key)
+	if err != nil {
+		return nil, err
+	}
+	return &lifecycle.Bundle{Name: c.Name, Hostnames: c.Hostnames, KeyType: c.KeyType, Profile: c.Profile, CA: c.Account.CA,
+		Directory: c.Account.Directory, Account: c.Account.URL, Issued: c.Leaf().NotBefore.UTC(),
+		Key: string(key), Leaf: encode(c.Chain[:1]), Chain: encode(c.Chain[1:])}, nil
+}
+
+func encodeKey(key crypto.Signer) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+}
+
+func encode(chain []*x509.Certificate) string {
+	var b bytes.Buffer
+	for _, c := range chain {
+		b.Write(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))
+	}
+	return b.String()
+}
+
+// DryRun is a state directory that is only looked at: what is saved is lost, and every lock is free.
+type DryRun struct{ *storage.Files }
+
+// Save implements storage.Store.
+func (DryRun) Save(context.Context, string, []byte) error { return nil }
+
+// Lock implements storage.Locker.
+func (DryRun) Lock(context.Context, string) (func(), error) { return func() {}, nil }
+
+// TryLock implements storage.Locker.
+func (DryRun) TryLock(context.Context, string) (func(), error) { return func() {}, nil }
