@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"autocertd/internal/lifecycle"
 	"autocertd/issuer"
 )
 
@@ -80,6 +81,8 @@ func (p *progress) finish(name string, err error) {
 	switch {
 	case errors.Is(err, context.Canceled):
 		text = p.screen.paint(yellow, "interrupted")
+	case lifecycle.Waits(err):
+		text = p.screen.paint(yellow, "waits") + "\n    " + strings.ReplaceAll(err.Error(), "\n", "\n    ")
 	case err != nil:
 		text = p.screen.paint(red, "failed") + "\n    " + strings.ReplaceAll(err.Error(), "\n", "\n    ")
 	case issued:

@@ -42,6 +42,11 @@ func TestByHand(t *testing.T) {
 	t.Cleanup(func() { _ = bind.Close() })
 	primary, secondary := bind.Servers()[0], bind.Servers()[1]
 	people := Provider{Name: "people", Client: personClient{t}, Nameservers: bind.Servers(), Check: CheckNone}
+	rehearsing := New(Config{Resolvers: []string{primary}})
+	rehearsing.Configure([]Provider{people})
+	if r := rehearsing.Rehearse(t.Context(), "_acme-challenge.here.example.test", func(string) {}); !r.ByHand || r.Err != nil || r.Trace.Zone != "example.test" {
+		t.Errorf("a rehearsal: %+v", r)
+	}
 	look := func(name string, p Provider) error {
 		s := New(Config{Resolvers: []string{primary}})
 		s.Configure([]Provider{p})

@@ -19,6 +19,7 @@ type Rehearsal struct {
 	Trace     Trace
 	Step      string // that failed: "locate", "publish" or "wait"; "" when all went well
 	Err       error
+	ByHand    bool          // a person writes the record, so that nothing was tried
 	Published time.Duration // until the update was confirmed
 	Sightings []Sighting    // one for each server that must have the record
 }
@@ -42,6 +43,10 @@ func (s *Solver) Rehearse(ctx context.Context, name string, progress func(step s
 	progress("locate")
 	if r.Trace, r.Err = s.Locate(ctx, name); r.Err != nil {
 		r.Step = "locate"
+		return r
+	}
+	if p, _ := s.provider(r.Trace.Provider); p.byHand() {
+		r.ByHand = true
 		return r
 	}
 	progress("publish")

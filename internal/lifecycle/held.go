@@ -30,6 +30,14 @@ func (e *heldError) Error() string {
 	return fmt.Sprintf("CA %s: held until %s: %s", e.CA, e.Until.Format(time.RFC3339), e.Reason)
 }
 
+// Waits reports whether an error says that a certificate waits, for room in a CA's limits or for a record that a person
+// adds. Nothing has failed then.
+func Waits(err error) bool {
+	_, held := errors.AsType[*heldError](err)
+	_, hand := errors.AsType[*issuer.ByHandError](err)
+	return held || hand
+}
+
 func isHeld(err error) bool {
 	_, ok := err.(*heldError)
 	return ok

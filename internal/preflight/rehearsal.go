@@ -32,6 +32,8 @@ func (r rehearsal) findings() (list []Finding) {
 	f := Finding{Subject: r.subject, Check: "update", Status: OK,
 		Text: fmt.Sprintf("provider %s writes into zone %s", r.Trace.Provider, r.Trace.Zone)}
 	switch {
+	case r.ByHand:
+		f.Text = fmt.Sprintf("a person adds the record to zone %s: provider %s is manual", r.Trace.Zone, r.Trace.Provider)
 	case r.skipped:
 		f.Status, f.Text = Warning, fmt.Sprintf("not tried, since servers of zone %s are late already", r.Trace.Zone)
 		f.Why, f.Cure = "an update that is refused would be seen only later", "cure the servers first, and check again"
@@ -136,7 +138,7 @@ func judgeServers(at place, names []rehearsal) (list []Finding) {
 	after, tolerated := map[string]time.Duration{}, map[string]string{}
 	well := false
 	for _, r := range names {
-		if r.Step != "" || r.skipped {
+		if r.Step != "" || r.skipped || r.ByHand {
 			continue
 		}
 		well = true
