@@ -25,9 +25,10 @@ type world struct {
 	ca   *testbed.CA
 }
 
-func newWorld(b *testing.B) *world {
+// newWorld starts the servers. dir is where states are written.
+func newWorld(b *testing.B, dir string) *world {
 	b.Helper()
-	w := &world{dir: diskDir(b)}
+	w := &world{dir: dir}
 	var err error
 	if w.bind, err = testbed.StartBIND(b.Context(), testbed.BINDConfig{Dir: b.TempDir(), Zones: []testbed.BINDZone{{Name: zone}}}); err != nil {
 		b.Fatal(err)
@@ -48,7 +49,21 @@ const diskEnv = "AUTOCERTD_BENCH_DISK"
 // nothing.
 func diskDir(b *testing.B) string {
 	b.Helper()
-	dir, err := os.MkdirTemp(cmp.Or(os.Getenv(diskEnv), "/var/tmp"), "autocertd-bench-")
+	return tempDir(b, cmp.Or(os.Getenv(diskEnv), "/var/tmp"))
+}
+
+// memoryDir makes a folder for state directories where an fsync costs nothing.
+func memoryDir(b *testing.B) string {
+	const memory = "/dev/shm"
+	if _, err := os.Stat(memory); err != nil {
+		b.Skip("no file system in memory: ", err)
+	}
+	return tempDir(b, memory)
+}
+
+func tempDir(b *testing.B, parent string) string {
+	b.Helper()
+	dir, err := os.MkdirTemp(parent, "autocertd-bench-")
 	check(b, err)
 	b.Cleanup(func() { check(b, os.RemoveAll(dir)) })
 	return dir
