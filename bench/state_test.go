@@ -58,8 +58,9 @@ func writeStates(b *testing.B, path string) {
 		writeJSON(b, filepath.Join(cfg.StateDir, "states", c.Name+".json"), lifecycle.State{Name: c.Name, Wish: acted[c.Name],
 			Leaf: lifecycle.Leaf{Hostnames: c.Hostnames, NotBefore: cert.NotBefore, NotAfter: cert.NotAfter,
 				Serial: cert.SerialNumber.Text(16), Fingerprint: mark, Issuer: "Bench", CA: c.CAs[0]},
-			NextLook: renew, RenewAt: renew, RenewWhy: "two thirds of the lifetime are over",
-			ARI:     lifecycle.Suggestion{Start: renew, End: renew.AddDate(0, 0, 1), Moment: renew, ChosenAt: now, AskAgain: renew},
+			// As the last look left it: outputs are looked at once an hour, and the CA is asked within the day.
+			NextLook: now.Add(time.Hour), RenewAt: renew, RenewWhy: "two thirds of the lifetime are over",
+			ARI:     lifecycle.Suggestion{Start: renew, End: renew.AddDate(0, 0, 1), Moment: renew, ChosenAt: now, AskAgain: now.Add(5 * time.Hour)},
 			Outputs: deploy.State{filepath.Join(cfg.StateDir, "live", c.Name): mark}})
 	}
 }
