@@ -101,6 +101,9 @@ func (s *sandbox) look(roots *x509.CertPool, seen map[string]string, begin time.
 		return err
 	}
 	for _, folder := range folders {
+		if strings.HasPrefix(filepath.Base(folder), ".") {
+			continue // one that is being built
+		}
 		pair, err := tls.LoadX509KeyPair(filepath.Join(folder, "fullchain.pem"), filepath.Join(folder, "privkey.pem"))
 		if errors.Is(err, os.ErrNotExist) {
 			continue // on its way
