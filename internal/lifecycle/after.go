@@ -110,9 +110,13 @@ func (s Suggestion) because(why string) string {
 	return why
 }
 
-// settling is how long a new certificate is kept whatever its CA says. It doubles each time that the CA wants the next
-// one renewed at once as well, so that a CA that always says so is followed ever more slowly.
+// settling is how long a new certificate is kept whatever its CA says. When the CA wants it renewed at once, as after a mass
+// revocation, that is minutes. It is hours when the one before was renewed at once too, and doubles each time, so that a CA
+// that always says so is followed ever more slowly.
 func (s Suggestion) settling() time.Duration {
+	if s.hurry() && s.Hurries == 0 {
+		return hurried
+	}
 	return settled << min(s.Hurries, maxHurries)
 }
 

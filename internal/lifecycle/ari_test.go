@@ -142,7 +142,7 @@ func TestSettling(t *testing.T) {
 		hurries int
 		want    time.Duration
 	}{
-		{"the first time", 0, settled},
+		{"nobody hurries", 0, settled},
 		{"the one before was renewed at once, too", 1, 2 * settled},
 		{"three before it", 3, 8 * settled},
 		{"without end", 1000, 16 * 24 * time.Hour},
@@ -150,6 +150,18 @@ func TestSettling(t *testing.T) {
 		if got := (Suggestion{Hurries: tt.hurries}).settling(); got != tt.want {
 			t.Errorf("%s: %v, want %v", tt.what, got, tt.want)
 		}
+	}
+}
+
+// TestFirstHurry: after a mass revocation a certificate is renewed within minutes, however new it is.
+func TestFirstHurry(t *testing.T) {
+	now := time.Now()
+	first := Suggestion{Moment: now.Add(-time.Hour), ChosenAt: now}
+	if got := first.settling(); got != hurried {
+		t.Errorf("%v, want %v", got, hurried)
+	}
+	if first.Hurries = 1; first.settling() != 2*settled {
+		t.Errorf("the second time: %v", first.settling())
 	}
 }
 

@@ -13,6 +13,9 @@ import (
 // settled is how long a new certificate is kept whatever the rule says; a third of what is left of it when that is less.
 const settled = 6 * time.Hour
 
+// hurried is the same for a certificate that its CA wants renewed at once.
+const hurried = 5 * time.Minute
+
 // due says why a certificate is to be issued now, "" when it isn't.
 func (j *job) due(now time.Time) (why string) {
 	if j.bundle == nil {
