@@ -72,16 +72,21 @@ func StartBIND(ctx context.Context, cfg BINDConfig) (*BIND, error) {
 	if err != nil {
 		return nil, err
 	}
+	b, err := onFreePorts(func() (*BIND, error) { return startBIND(ctx, path, cfg) })
+	if err != nil {
+		return nil, fmt.Errorf("start BIND in %s: %w", cfg.Dir, err)
+	}
+	return b, nil
+}
+
+// onFreePorts starts something again, which chooses other ports then, while somebody else was faster.
+func onFreePorts[T any](start func() (T, error)) (started T, err error) {
 	for range startAttempts {
-		var b *BIND
-		if b, err = startBIND(ctx, path, cfg); err == nil {
-			return b, nil
-		}
-		if !errors.Is(err, errPortTaken) {
+		if started, err = start(); !errors.Is(err, errPortTaken) {
 			break
 		}
 	}
-	return nil, fmt.Errorf("start BIND in %s: %w", cfg.Dir, err)
+	return started, err
 }
 
 // findNamed looks in the path and where Debian puts it, which is not in the path of ordinary users.

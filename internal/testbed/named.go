@@ -5,7 +5,6 @@ package testbed
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -33,16 +32,11 @@ func StartNamed(ctx context.Context, cfg NamedConfig) (*Named, error) {
 	if err != nil {
 		return nil, err
 	}
-	for range startAttempts {
-		var n *Named
-		if n, err = startNamed(ctx, path, cfg); err == nil {
-			return n, nil
-		}
-		if !errors.Is(err, errPortTaken) {
-			break
-		}
+	n, err := onFreePorts(func() (*Named, error) { return startNamed(ctx, path, cfg) })
+	if err != nil {
+		return nil, fmt.Errorf("start BIND in %s: %w", cfg.Dir, err)
 	}
-	return nil, fmt.Errorf("start BIND in %s: %w", cfg.Dir, err)
+	return n, nil
 }
 
 func startNamed(ctx context.Context, path string, cfg NamedConfig) (*Named, error) {

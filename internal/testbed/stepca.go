@@ -57,16 +57,11 @@ func StartStepCA(ctx context.Context, cfg StepCAConfig) (*StepCA, error) {
 	if cfg.Log != nil {
 		cfg.Log = &lockedWriter{w: cfg.Log}
 	}
-	for range startAttempts {
-		var c *StepCA
-		if c, err = startStepCA(ctx, program, cfg); err == nil {
-			return c, nil
-		}
-		if !errors.Is(err, errPortTaken) {
-			break
-		}
+	c, err := onFreePorts(func() (*StepCA, error) { return startStepCA(ctx, program, cfg) })
+	if err != nil {
+		return nil, fmt.Errorf("start step-ca in %s: %w", cfg.Dir, err)
 	}
-	return nil, fmt.Errorf("start step-ca in %s: %w", cfg.Dir, err)
+	return c, nil
 }
 
 // buildStepCA returns the path of the program in Go's build cache. A build from nothing takes minutes. Without cgo it
