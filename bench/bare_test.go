@@ -48,9 +48,9 @@ func (r *bare) connect(w *world) {
 		r.client.HTTPClient.CloseIdleConnections()
 	}
 	r.client = &acme.Client{
-		Directory: w.ca.Directory(),
+		Directory: w.ca.Directory,
 		HTTPClient: &http.Client{Transport: &http.Transport{
-			TLSClientConfig:     &tls.Config{RootCAs: w.ca.TLSRoots(), MinVersion: tls.VersionTLS12},
+			TLSClientConfig:     &tls.Config{RootCAs: w.ca.pool(), MinVersion: tls.VersionTLS12},
 			ForceAttemptHTTP2:   true,
 			MaxIdleConnsPerHost: concurrency,
 		}},

@@ -17,12 +17,12 @@ import (
 
 const zone = "corp.example.com"
 
-// world is the real BIND, one primary, and Pebble, which runs in the process of the benchmark: its CPU isn't the
-// program's, but both sides share the machine with it, and its guard lets in one request of either side at a time.
+// world is the real BIND, one primary, and Pebble. Both sides share the machine with them, and Pebble's guard lets in one
+// request at a time.
 type world struct {
 	dir  string // for configurations and states
 	bind *testbed.BIND
-	ca   *testbed.CA
+	ca   ca
 }
 
 // newWorld starts the servers. dir is where states are written.
@@ -30,15 +30,12 @@ func newWorld(b *testing.B, dir string) *world {
 	b.Helper()
 	w := &world{dir: dir}
 	var err error
-	if w.bind, err = testbed.StartBIND(b.Context(), testbed.BINDConfig{Dir: b.TempDir(), Zones: []testbed.BINDZone{{Name: zone}}}); err != nil {
+	if w.bind, err = testbed.StartBIND(b.Context(), testbed.BINDConfig{Dir: dir, Zones: []testbed.BINDZone{{Name: zone}}}); err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { check(b, w.bind.Close()) })
-	if w.ca, err = testbed.StartCA(testbed.CAConfig{DNS: w.bind.Addr()}); err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { check(b, w.ca.Close()) })
-	check(b, os.WriteFile(filepath.Join(w.dir, "roots.pem"), w.ca.TLSRootsPEM(), 0o600))
+	w.ca = startCA(b, w.bind.Addr())
+	check(b, os.WriteFile(filepath.Join(w.dir, "roots.pem"), w.ca.Roots, 0o600))
 	return w
 }
 
@@ -82,7 +79,7 @@ roots        = [%q]
 type     = "rfc2136"
 server   = %q
 key_file = %q
-`, w.ca.Directory(), filepath.Join(w.dir, "roots.pem"), w.bind.Addr(), w.bind.KeyFile("acme-key")))
+`, w.ca.Directory, filepath.Join(w.dir, "roots.pem"), w.bind.Addr(), w.bind.KeyFile("acme-key")))
 }
 
 // writeConfig makes a folder with a configuration: hostnames, a state directory in the folder, and the rest.
