@@ -88,10 +88,10 @@ func (d *disk) mkdir(dir string) error {
 	})
 }
 
-// create writes new files into a folder and waits for the disk once all are written: file systems with a journal commit
-// them together then, and not one by one.
-func (d *disk) create(dir string, o owner, files ...file) (err error) {
-	written := make([]*os.File, 0, len(files))
+// create writes new files into a folder, and waits once for the disk to have them and the names in the folders: file systems
+// with a journal commit them together then, and not one by one.
+func (d *disk) create(dir string, o owner, files []file, folders ...string) (err error) {
+	written := make([]*os.File, 0, len(files)+len(folders))
 	defer func() {
 		for _, w := range written {
 			if cerr := w.Close(); err == nil {
@@ -108,6 +108,13 @@ func (d *disk) create(dir string, o owner, files ...file) (err error) {
 			return err
 		}
 	}
+	for _, folder := range folders {
+		f, err := durable.Open(folder, os.O_RDONLY, 0)
+		if err != nil {
+			return err
+		}
+		written = append(written, f)
+	}
 	return d.syncFiles(written...)
 }
 
@@ -115,7 +122,7 @@ func (d *disk) create(dir string, o owner, files ...file) (err error) {
 // closes the file that is returned, on failure too.
 func (d *disk) createOne(path string, f file, o owner) (w *os.File, err error) {
 	err = d.do("create", path, func() error {
-		if w, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
+		if w, err = durable.Open(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
 			return err
 		}
 		if _, err := w.Write(f.data); err != nil {
@@ -146,7 +153,7 @@ func (d *disk) touch(path string) error {
 func (d *disk) replace(path string, f file, o owner) error {
 	return d.swap(path, func(tmp string) error {
 		f.name = filepath.Base(tmp)
-		return d.create(filepath.Dir(tmp), o, f)
+		return d.create(filepath.Dir(tmp), o, []file{f})
 	})
 }
 
@@ -199,23 +206,8 @@ func (d *disk) removeAll(path string) error {
 	return d.do("remove", path, func() error { return os.RemoveAll(path) })
 }
 
-// sync makes the names in folders durable.
-func (d *disk) sync(dirs ...string) error {
-	opened := make([]*os.File, 0, len(dirs))
-	defer func() {
-		for _, f := range opened {
-			f.Close()
-		}
-	}()
-	for _, dir := range dirs {
-		f, err := os.Open(dir)
-		if err != nil {
-			return err
-		}
-		opened = append(opened, f)
-	}
-	return d.syncFiles(opened...)
-}
+// sync makes the names in a folder durable.
+func (d *disk) sync(folder string) error { return d.create("", owner{}, nil, folder) }
 
 // syncFiles waits for the disk, once for all of the files.
 func (d *disk) syncFiles(files ...*os.File) error {
@@ -240,7 +232,7 @@ func same(path string, want file, o owner) (bool, error) {
 	if fi.Mode() != want.mode || fi.Size() != int64(len(want.data)) || !o.owns(fi) {
 		return false, nil
 	}
-	got, err := os.ReadFile(path)
+	got, err := durable.Read(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return false, nil

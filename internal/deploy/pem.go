@@ -105,11 +105,7 @@ func (v *versioned) writeFirst() error {
 		}
 		w := *v
 		w.dir = tmp
-		version, err := w.build()
-		if err != nil {
-			return err
-		}
-		if err := v.disk.symlink(version, w.path(current)); err != nil {
+		if err := v.disk.symlink(v.version(), w.path(current)); err != nil {
 			return err
 		}
 		for _, f := range v.files {
@@ -117,7 +113,8 @@ func (v *versioned) writeFirst() error {
 				return err
 			}
 		}
-		return v.disk.sync(tmp)
+		_, err := w.build(tmp)
+		return err
 	}); err != nil {
 		return err
 	}
@@ -158,13 +155,16 @@ func (v *versioned) writeNext() error {
 	return v.prune(version, previous)
 }
 
-// build writes the files into a folder of their own, with the marker, and makes all of it durable.
-func (v *versioned) build() (version string, err error) {
-	base := ours + v.fingerprint[:12]
-	version = base
+// version is the name of the first folder that this bundle's files get.
+func (v *versioned) version() string { return ours + v.fingerprint[:12] }
+
+// build writes the files into a folder of their own, with the marker, and makes all of it durable, with the names in the
+// folders above that are new too.
+func (v *versioned) build(above ...string) (version string, err error) {
+	version = v.version()
 	err = v.disk.mkdir(v.path(version))
 	for n := 2; errors.Is(err, fs.ErrExist); n++ {
-		version = fmt.Sprintf("%s-%d", base, n)
+		version = fmt.Sprintf("%s-%d", v.version(), n)
 		err = v.disk.mkdir(v.path(version))
 	}
 	if err != nil {
@@ -177,15 +177,12 @@ func (v *versioned) build() (version string, err error) {
 			_ = v.disk.removeAll(folder)
 		}
 	}()
-	if err := v.disk.create(folder, v.owner, v.files...); err != nil {
-		return "", err
-	}
 	if v.marked {
 		if err := v.disk.touch(filepath.Join(folder, pendingName)); err != nil {
 			return "", err
 		}
 	}
-	return version, v.disk.sync(folder)
+	return version, v.disk.create(folder, v.owner, v.files, append(above, folder)...)
 }
 
 // prune removes all versions but two. Dying on the way leaves more of them until the next switch.

@@ -11,11 +11,8 @@ import (
 	"time"
 )
 
-// tempPattern names the files that a write in progress leaves when it dies. RemoveStale knows them by it.
-const (
-	tempPrefix  = ".tmp-"
-	tempPattern = tempPrefix + "*"
-)
+// tempPrefix begins the names of the files that a write in progress leaves when it dies. RemoveStale knows them by it.
+const tempPrefix = ".tmp-"
 
 // File says how a file is to be replaced.
 type File struct {
@@ -33,7 +30,7 @@ func (f File) Write(path string, data []byte) (err error) {
 		f.Sync = new(Syncer)
 	}
 	dir := filepath.Dir(path)
-	tmp, err := os.CreateTemp(dir, tempPattern) // 0600 from the first byte
+	tmp, err := createTemp(dir)
 	if err != nil {
 		return err
 	}

@@ -44,7 +44,7 @@ func (s *Syncer) Sync(files ...*os.File) error {
 
 // SyncDir makes the names in a folder durable.
 func (s *Syncer) SyncDir(dir string) error {
-	d, err := os.Open(dir)
+	d, err := Open(dir, os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}

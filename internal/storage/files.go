@@ -55,7 +55,7 @@ func (f *Files) Load(_ context.Context, key string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := os.ReadFile(path)
+	data, err := durable.Read(path)
 	if err != nil {
 		return nil, fmt.Errorf("loading %s: %w", key, err)
 	}
@@ -187,7 +187,7 @@ func (f *Files) lock(name string) (*flock.Flock, error) {
 func (f *Files) held(lock *flock.Flock) func() {
 	note, _ := json.Marshal(Holder{PID: os.Getpid(), Command: f.command, Since: time.Now().UTC().Truncate(time.Second)})
 	// Written over the note before, whose end may be left: cutting it off costs more than all the rest.
-	if w, err := os.OpenFile(lock.Path(), os.O_WRONLY, 0); err == nil {
+	if w, err := durable.Open(lock.Path(), os.O_WRONLY, 0); err == nil {
 		_, _ = w.Write(note)
 		_ = w.Close()
 	}
@@ -195,7 +195,7 @@ func (f *Files) held(lock *flock.Flock) func() {
 }
 
 func readHolder(path string) (h Holder) {
-	if note, err := os.Open(path); err == nil {
+	if note, err := durable.Open(path, os.O_RDONLY, 0); err == nil {
 		_ = json.NewDecoder(note).Decode(&h) // the first value only
 		_ = note.Close()
 	}
