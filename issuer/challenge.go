@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/mholt/acmez/v3/acme"
 	"golang.org/x/sync/errgroup"
@@ -25,18 +26,24 @@ func (o *order) authorize(ctx context.Context) error {
 
 func (o *order) authorizations(ctx context.Context) ([]acme.Authorization, error) {
 	authorizations := make([]acme.Authorization, len(o.state.Authorizations))
+	err := each(ctx, len(authorizations), func(ctx context.Context, n int) (err error) {
+		ctx, noted := observe(ctx)
+		if authorizations[n], err = o.client.GetAuthorization(ctx, o.account, o.state.Authorizations[n]); err != nil {
+			return o.failed("authorization", noted, err)
+		}
+		return nil
+	})
+	return authorizations, err
+}
+
+// each makes n requests of one order, some of them at a time. It returns the first error, and ends the others then.
+func each(ctx context.Context, n int, request func(ctx context.Context, n int) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(requestsPerOrder)
-	for n, url := range o.state.Authorizations {
-		group.Go(func() (err error) {
-			ctx, noted := observe(ctx)
-			if authorizations[n], err = o.client.GetAuthorization(ctx, o.account, url); err != nil {
-				return o.failed("authorization", noted, err)
-			}
-			return nil
-		})
+	for i := range n {
+		group.Go(func() error { return request(ctx, i) })
 	}
-	return authorizations, group.Wait()
+	return group.Wait()
 }
 
 func (o *order) choosePending(ctx context.Context, authorizations []acme.Authorization) error {
@@ -81,12 +88,14 @@ func (o *order) validate(ctx context.Context) error {
 	if len(o.pending) == 0 {
 		return nil
 	}
-	group, groupCtx := errgroup.WithContext(ctx)
-	group.SetLimit(requestsPerOrder)
-	for n := range o.pending {
-		group.Go(func() error { return o.validateOne(groupCtx, o.pending[n], o.accepted[n]) })
+	if err := o.enter(ctx); err != nil {
+		return err
 	}
-	if err := group.Wait(); err != nil {
+	err := each(ctx, len(o.pending), o.accept)
+	if err == nil {
+		err = o.awaitValidation(ctx)
+	}
+	if err != nil {
 		var refused *refusedError
 		if errors.As(err, &refused) && !refused.open { // the order can only become invalid now
 			return errors.Join(err, o.drop(ctx))
@@ -113,30 +122,58 @@ func FailedValidation(err error) bool {
 	return errors.As(err, &refused)
 }
 
-func (o *order) validateOne(ctx context.Context, a acme.Authorization, c acme.Challenge) error {
-	noting, noted := observe(ctx)
-	if c.Status == acme.StatusPending { // a resumed order may have accepted it before
-		answer, err := o.client.InitiateChallenge(noting, o.account, c)
-		if err != nil && !o.wasAccepted(ctx, a, c) {
-			return about(a.IdentifierValue(), o.failed("challenge", noted, err))
-		}
-		if err == nil && answer.Status == acme.StatusPending && answer.Error != nil { // as step-ca does
-			return about(a.IdentifierValue(), o.explain("challenge", &refusedError{err: &problemError{*answer.Error}, open: true}))
-		}
-	}
-	url := a.Location
-	noted, err := poll(ctx, "authorization of "+a.IdentifierValue(), func(ctx context.Context) (bool, error) {
-		var err error
-		a, err = o.client.GetAuthorization(ctx, o.account, url)
-		return err == nil && a.Status != acme.StatusPending, err
-	})
-	if err != nil {
-		return about(a.IdentifierValue(), o.failed("authorization", noted, err))
-	}
-	if a.Status == acme.StatusValid {
+// accept tells the CA that the records of the nth pending authorization are there.
+func (o *order) accept(ctx context.Context, n int) error {
+	a, c := o.pending[n], o.accepted[n]
+	if c.Status != acme.StatusPending { // a resumed order may have accepted it before
 		return nil
 	}
-	return about(a.IdentifierValue(), o.explain("challenge", &refusedError{err: reason(a)}))
+	noting, noted := observe(ctx)
+	answer, err := o.client.InitiateChallenge(noting, o.account, c)
+	if err != nil && !o.wasAccepted(ctx, a, c) {
+		return about(a.IdentifierValue(), o.failed("challenge", noted, err))
+	}
+	if err == nil && answer.Status == acme.StatusPending && answer.Error != nil { // as step-ca does
+		return about(a.IdentifierValue(), o.explain("challenge", &refusedError{err: &problemError{*answer.Error}, open: true}))
+	}
+	return nil
+}
+
+// awaitValidation returns nil when all pending authorizations have become valid.
+func (o *order) awaitValidation(ctx context.Context) error {
+	left := slices.Clone(o.pending)
+	err := o.poll(ctx, func(ctx context.Context) (bool, time.Time, error) {
+		wishes := make([]time.Time, len(left)) // of the CA, when to ask again
+		err := each(ctx, len(left), func(ctx context.Context, n int) (err error) {
+			ctx, noted := observe(ctx)
+			left[n], err = o.lookAt(ctx, noted, left[n])
+			wishes[n] = noted.retryAfter
+			return err
+		})
+		if err != nil {
+			return false, time.Time{}, err
+		}
+		left = slices.DeleteFunc(left, func(a acme.Authorization) bool { return a.Status == acme.StatusValid })
+		return len(left) == 0, slices.MaxFunc(wishes, time.Time.Compare), nil
+	})
+	if err != nil {
+		return about(left[0].IdentifierValue(), o.explain("authorization", err))
+	}
+	return nil
+}
+
+// lookAt asks for a pending authorization, under a context that notes the reply. It is an error when it became something
+// else than valid.
+func (o *order) lookAt(ctx context.Context, noted *reply, was acme.Authorization) (acme.Authorization, error) {
+	a, err := o.client.GetAuthorization(ctx, o.account, was.Location)
+	switch {
+	case err != nil:
+		return was, about(was.IdentifierValue(), o.failed("authorization", noted, err))
+	case a.Status == acme.StatusPending || a.Status == acme.StatusValid:
+		a.Location = was.Location
+		return a, nil
+	}
+	return a, about(a.IdentifierValue(), o.explain("challenge", &refusedError{err: reason(a)}))
 }
 
 // wasAccepted reports whether the CA has accepted a challenge although it refuses to: the reply to an earlier request was

@@ -123,17 +123,6 @@ func (i *Issuer) Name() string { return i.cfg.Name }
 // DirectoryURL is the CA's directory URL.
 func (i *Issuer) DirectoryURL() string { return i.cfg.Directory }
 
-// withSlot runs f as one of the orders that may talk to the CA at a time.
-func (i *Issuer) withSlot(ctx context.Context, f func() error) error {
-	select {
-	case i.slots <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	defer func() { <-i.slots }()
-	return f()
-}
-
 // Close drops idle connections.
 func (i *Issuer) Close() { i.http.CloseIdleConnections() }
 

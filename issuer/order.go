@@ -103,6 +103,7 @@ type order struct {
 	open     *OpenOrder           // as it was kept
 	pending  []acme.Authorization // those that still need their challenge
 	accepted []acme.Challenge     // beside each of pending, its dns-01 challenge
+	inside   bool                 // is one of those that may talk to the CA; see enter
 }
 
 // Obtain gets a certificate: it resumes req.Open or makes a new order, proves control of the hostnames through the
@@ -124,6 +125,7 @@ func (i *Issuer) obtain(ctx context.Context, req Request) (*Bundle, error) {
 	defer solution.Remove()
 	req.Profile = cmp.Or(req.Profile, i.cfg.Profile)
 	o := &order{Issuer: i, req: req}
+	defer o.leave()
 	if err := o.look(ctx, solution); err != nil {
 		return nil, err
 	}
@@ -131,7 +133,7 @@ func (i *Issuer) obtain(ctx context.Context, req Request) (*Bundle, error) {
 		return nil, err
 	}
 	if records := o.records(); len(records) > 0 {
-		// The slot is free meanwhile: other orders prepare their records, and all go into one update.
+		o.leave() // others prepare their records meanwhile, and all go into one update
 		if err := solution.Publish(ctx, records); err != nil {
 			if waiting, ok := errors.AsType[*ByHandError](err); ok {
 				err = errors.Join(err, o.awaitHand(ctx, waiting.Records))
@@ -145,16 +147,33 @@ func (i *Issuer) obtain(ctx context.Context, req Request) (*Bundle, error) {
 	} else {
 		solution.Remove() // nothing to publish: nobody need wait for this order
 	}
-	var bundle *Bundle
-	err := i.withSlot(ctx, func() (err error) {
-		if err := o.validate(ctx); err != nil {
-			return err
-		}
-		solution.Remove() // the CA has seen the records; they need not wait for the rest
-		bundle, err = o.finish(ctx)
-		return err
-	})
-	return bundle, err
+	if err := o.validate(ctx); err != nil {
+		return nil, err
+	}
+	solution.Remove() // the CA has seen the records; they need not wait for the rest
+	return o.finish(ctx)
+}
+
+// enter waits until the order is one of those that may talk to the CA at a time, unless it is.
+func (o *order) enter(ctx context.Context) error {
+	if o.inside {
+		return nil
+	}
+	select {
+	case o.slots <- struct{}{}:
+		o.inside = true
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// leave lets another order talk to the CA, while this one waits for something else.
+func (o *order) leave() {
+	if o.inside {
+		<-o.slots
+		o.inside = false
+	}
 }
 
 func (o *order) progress(s Step) {
@@ -165,21 +184,22 @@ func (o *order) progress(s Step) {
 
 // begin resumes or makes the order and fetches its authorizations.
 func (o *order) begin(ctx context.Context) error {
-	var resumed bool
-	err := o.withSlot(ctx, func() (err error) {
-		if o.account, err = o.knock(ctx); err != nil {
-			return err
-		}
-		if resumed, err = o.resume(ctx); err != nil || resumed {
-			return err
-		}
-		return o.create(ctx)
-	})
+	err := o.enter(ctx)
+	if err != nil {
+		return err
+	}
+	if o.account, err = o.knock(ctx); err != nil {
+		return err
+	}
+	resumed, err := o.resume(ctx)
 	if err != nil {
 		return err
 	}
 	if !resumed {
-		// While this waits for the disk, another order may talk to the CA.
+		if err := o.create(ctx); err != nil {
+			return err
+		}
+		o.leave() // while this waits for the disk
 		if err := o.keep(ctx); err != nil {
 			return err
 		}
@@ -187,7 +207,10 @@ func (o *order) begin(ctx context.Context) error {
 	if o.state.Status != acme.StatusPending {
 		return nil
 	}
-	return o.withSlot(ctx, func() error { return o.authorize(ctx) })
+	if err := o.enter(ctx); err != nil {
+		return err
+	}
+	return o.authorize(ctx)
 }
 
 // resume goes on with the order of an earlier attempt. It reports false when there is none, or none of use any more.
@@ -286,6 +309,9 @@ func (o *order) drop(ctx context.Context) error {
 
 // finish finalizes the order, unless that was done before, waits for the certificate and downloads it.
 func (o *order) finish(ctx context.Context) (*Bundle, error) {
+	if err := o.enter(ctx); err != nil {
+		return nil, err
+	}
 	noting, noted := observe(ctx)
 	if o.state.Status == acme.StatusPending || o.state.Status == acme.StatusReady {
 		csr, err := o.key.request(o.req.Hostnames)
@@ -300,13 +326,14 @@ func (o *order) finish(ctx context.Context) (*Bundle, error) {
 		o.state = state
 	}
 	if o.state.Status != acme.StatusValid {
-		noted, err := poll(ctx, "finalized order", func(ctx context.Context) (bool, error) {
-			state, err := o.client.GetOrder(ctx, o.account, acme.Order{Location: o.state.Location})
+		err := o.poll(ctx, func(ctx context.Context) (bool, time.Time, error) {
+			noting, noted = observe(ctx)
+			state, err := o.client.GetOrder(noting, o.account, acme.Order{Location: o.state.Location})
 			if err != nil {
-				return false, err
+				return false, time.Time{}, err
 			}
 			state.Location, o.state = o.state.Location, state
-			return state.Status == acme.StatusValid || state.Status == acme.StatusInvalid, nil
+			return state.Status == acme.StatusValid || state.Status == acme.StatusInvalid, noted.retryAfter, nil
 		})
 		if err == nil && o.state.Status == acme.StatusInvalid {
 			err = errors.New("the CA gave the order up")

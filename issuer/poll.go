@@ -15,27 +15,36 @@ const (
 	pollTimeout = 5 * time.Minute
 )
 
-// poll calls look until it says done, fails, or five minutes are over. what is for the error; the reply is the last.
-func poll(ctx context.Context, what string, look func(ctx context.Context) (done bool, err error)) (noted *reply, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, pollTimeout, fmt.Errorf("%s: no result from the CA after %s", what, pollTimeout))
+// poll calls look until it says done, fails, or five minutes are over. Other orders talk to the CA between the looks.
+// again is when the CA wants to be asked again, zero when it doesn't say.
+func (o *order) poll(ctx context.Context, look func(ctx context.Context) (done bool, again time.Time, err error)) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, pollTimeout, fmt.Errorf("no result after %s", pollTimeout))
 	defer cancel()
-	noted = new(reply)
 	for delay := pollFirst; ; delay = min(delay*pollFactor, pollSlowest) {
-		wait := time.NewTimer(delay)
-		select {
-		case <-wait.C:
-		case <-ctx.Done():
-			wait.Stop()
-			return noted, context.Cause(ctx)
+		o.leave()
+		if err := pause(ctx, delay); err != nil {
+			return err
 		}
-		var noting context.Context
-		noting, noted = observe(ctx)
-		done, err := look(noting)
+		if err := o.enter(ctx); err != nil {
+			return err
+		}
+		done, again, err := look(ctx)
 		if done || err != nil {
-			return noted, err
+			return err
 		}
-		if told := time.Until(noted.retryAfter); told > delay {
+		if told := time.Until(again); told > delay {
 			delay = min(told, pollTimeout) / pollFactor // the loop multiplies it again
 		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	over := time.NewTimer(d)
+	defer over.Stop()
+	select {
+	case <-over.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }

@@ -91,6 +91,7 @@ func (i *Issuer) ValidateOrder(ctx context.Context, req Request) (*OrderView, er
 		return nil, err
 	}
 	if o.state.Status == acme.StatusPending {
+		defer o.leave()
 		if err := o.authorize(ctx); err != nil {
 			return nil, err
 		}
@@ -120,6 +121,7 @@ func (i *Issuer) FinishOrder(ctx context.Context, req Request) (*Bundle, error) 
 			return nil, ErrNotValidated
 		}
 	}
+	defer o.leave()
 	return o.finish(ctx)
 }
 
