@@ -5,9 +5,10 @@
 // "make bench" runs it; ROUNDS=N says how often each comparison is made. Every table gives the best of all rounds and
 // the median: on a machine that does other things too, the best is nearer to the truth.
 //
-// States are written below /var/tmp, or DISK=DIR. ext4 doesn't use the inodes of removed files again for some minutes, and
-// looks for others beside them at up to a millisecond of CPU each. So a run that follows another, or tests that made
-// and removed thousands of files on that disk, shows more CPU and time than a disk at rest.
+// States are written to a new ext4 of their own, which root can mount, or below DISK=DIR. Without root they are below
+// /var/tmp, where figures depend on what was there before: an ext4 without a journal doesn't use the inodes of removed
+// files again for some minutes, and looks for others beside them at up to a millisecond of CPU each. After tests that made
+// and removed thousands of files there, the program needs three times as long.
 //
 // "make bench PROFILE=DIR" builds the binary with a profiler around its main function and writes a CPU and a heap
 // profile of each of its runs into DIR, with the binary, for "go tool pprof". The figures of such a run count for nothing.

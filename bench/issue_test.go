@@ -67,6 +67,7 @@ func benchmarkMany(b *testing.B, dir string) {
 	var theirUpdates, ourUpdates sample[int]
 	for i := 0; b.Loop(); i++ {
 		bare := func() {
+			plain.connect(w)
 			theirUpdates = append(theirUpdates, w.updates(b, func() {
 				theirs = append(theirs, timed(func() { plain.obtainAll(b, hosts("bare-"+strconv.Itoa(i), many)) }))
 			}))

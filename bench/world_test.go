@@ -3,7 +3,6 @@
 package bench_test
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -37,33 +36,6 @@ func newWorld(b *testing.B, dir string) *world {
 	w.ca = startCA(b, w.bind.Addr())
 	check(b, os.WriteFile(filepath.Join(w.dir, "roots.pem"), w.ca.Roots, 0o600))
 	return w
-}
-
-// diskEnv names the folder below which states are written, instead of /var/tmp.
-const diskEnv = "AUTOCERTD_BENCH_DISK"
-
-// diskDir makes a folder for state directories, away from /tmp: that is in memory on many machines, where an fsync costs
-// nothing.
-func diskDir(b *testing.B) string {
-	b.Helper()
-	return tempDir(b, cmp.Or(os.Getenv(diskEnv), "/var/tmp"))
-}
-
-// memoryDir makes a folder for state directories where an fsync costs nothing.
-func memoryDir(b *testing.B) string {
-	const memory = "/dev/shm"
-	if _, err := os.Stat(memory); err != nil {
-		b.Skip("no file system in memory: ", err)
-	}
-	return tempDir(b, memory)
-}
-
-func tempDir(b *testing.B, parent string) string {
-	b.Helper()
-	dir, err := os.MkdirTemp(parent, "autocertd-bench-")
-	check(b, err)
-	b.Cleanup(func() { check(b, os.RemoveAll(dir)) })
-	return dir
 }
 
 // config writes a configuration with a state directory of its own and returns the path.
