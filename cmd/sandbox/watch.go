@@ -123,8 +123,8 @@ func (s *sandbox) look(roots *x509.CertPool, seen map[string]string, begin time.
 			word = "renewed"
 		}
 		seen[name] = serial
-		fmt.Printf("  after %5.2f s  %-8s %s  (%d names, until %s)\n", time.Since(begin).Seconds(), word, relative(folder),
-			len(pair.Leaf.DNSNames), pair.Leaf.NotAfter.Format(time.DateOnly))
+		fmt.Printf("  after %5.2f s  %-8s %s  (%s, until %s)\n", time.Since(begin).Seconds(), word, relative(folder),
+			strings.Join(pair.Leaf.DNSNames, ", "), pair.Leaf.NotAfter.Format(time.DateOnly))
 	}
 	return nil
 }
