@@ -65,7 +65,7 @@ func TestUndecidedOrderKeepsNobodyOut(t *testing.T) {
 	defer cancel()
 	slow := make(chan error, 1)
 	go func() {
-		// The other name is valid at the first look, and isn't asked for again.
+		// The other name is valid long before.
 		hostnames := []string{"beside.example.test", u.hostname}
 		_, err := w.Obtain(ctx, issuer.Request{Hostnames: hostnames, Orders: &orders{}})
 		slow <- err
