@@ -60,7 +60,9 @@ func (r *bare) connect(w *world) {
 	}
 }
 
-// obtainAll gets a certificate for each hostname, as many at a time as the program has orders.
+// obtainAll gets a certificate for each hostname, as many at a time as the program has orders that talk to the CA. An order
+// of the bare protocol keeps its place while it waits, as in other clients; the program's gives it up, see
+// docs/decisions/0002.
 func (r *bare) obtainAll(b *testing.B, hostnames []string) {
 	b.Helper()
 	group, ctx := errgroup.WithContext(b.Context())
