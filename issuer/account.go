@@ -142,7 +142,7 @@ func (i *Issuer) loadAccount(ctx context.Context, object string) (saved savedAcc
 	}
 	if files.account != nil {
 		if err := json.Unmarshal(files.account, &saved); err != nil {
-			return saved, nil, fmt.Errorf("%s%s: %w", object, accountFile, err)
+			return saved, nil, i.damaged(object+accountFile, err, "remove it: the account is found again by its key")
 		}
 	}
 	switch {
@@ -153,9 +153,14 @@ func (i *Issuer) loadAccount(ctx context.Context, object string) (saved savedAcc
 			Hint: fmt.Sprintf("restore the key from a backup, or remove the folder %s in the state directory to register a new account", object)}
 	}
 	if key, err = decodeKey(files.key); err != nil {
-		return saved, nil, fmt.Errorf("%s%s: %w", object, keyFile, err)
+		return saved, nil, i.damaged(object+keyFile, err, fmt.Sprintf("restore it from a backup, or remove the folder %s to register a new account", object))
 	}
 	return saved, key, nil
+}
+
+// damaged is for a file of the account that can't be what was saved.
+func (i *Issuer) damaged(file string, err error, cure string) error {
+	return &Error{CA: i.cfg.Name, Step: "account", Err: fmt.Errorf("%s in the state directory is damaged: %w", file, err), Hint: cure}
 }
 
 // makeKey makes a key for the account and keeps it durably under a name.

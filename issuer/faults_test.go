@@ -41,6 +41,13 @@ func answer(path string, status int, retryAfter, kind string) func(http.Handler)
 	}
 }
 
+// damage leaves something in an account's file that nobody saved there.
+func damage(file, text string) func(w *world) {
+	return func(w *world) {
+		_ = w.Store.Save(context.Background(), issuer.AccountKey("pebble", w.CA.Directory())+"/"+file, []byte(text)) // it never fails
+	}
+}
+
 // TestFaults says what an administrator reads and what the scheduler is told when a CA has a bad day.
 func TestFaults(t *testing.T) {
 	date := time.Now().Add(2 * time.Hour).UTC().Truncate(time.Second)
@@ -66,6 +73,12 @@ func TestFaults(t *testing.T) {
 			[]string{"REFUSED by ns1"}, 0, true},
 		{"CA is down", testbed.CAConfig{}, func(w *world) { w.CA.Close() },
 			[]string{"CA pebble: account:", "can't be reached", "firewall"}, 0, false},
+		{"no directory there", testbed.CAConfig{Wrap: func(http.Handler) http.Handler { return http.NotFoundHandler() }}, nil,
+			[]string{"CA pebble: account: the server answers HTTP 404", "check directory below [ca.pebble]: is https://127.0.0.1:"}, 0, false},
+		{"damaged account", testbed.CAConfig{}, damage("account.json", "{"),
+			[]string{"CA pebble: account: accounts/pebble", "account.json in the state directory is damaged", "remove it"}, 0, false},
+		{"damaged account key", testbed.CAConfig{}, damage("key.pem", "torn"),
+			[]string{"CA pebble: account: accounts/pebble", "key.pem in the state directory is damaged", "restore it from a backup"}, 0, false},
 		{"name refused", testbed.CAConfig{Wrap: answer("order-plz", 400, "", "rejectedIdentifier")}, nil,
 			[]string{"a bad day (rejectedIdentifier)"}, 0, false},
 	}
