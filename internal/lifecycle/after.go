@@ -22,12 +22,13 @@ func (j *job) deploy(ctx context.Context) error {
 		KeyElsewhere: j.bundle.CSR != nil, NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, Serial: leaf.Serial, Fingerprint: leaf.Fingerprint,
 		Issuer: leaf.Issuer, Directory: j.bundle.Directory}, j.snapshot.outputs(j.cert.Name), j.state.Outputs)
 	j.state.Outputs, j.state.Pending = result.State, result.Pending
-	if len(result.Changed) > 0 || len(result.Reloaded) > 0 {
-		j.cfg.Logger.Info("certificate deployed", "certificate", j.cert.Name, "files", len(result.Changed), "reloaded", result.Reloaded)
-	}
+	changed := len(result.Changed) > 0 || len(result.Reloaded) > 0
 	if err == nil {
+		if changed || j.state.Deploy.Failures > 0 {
+			j.cfg.Logger.Info("certificate deployed", "certificate", j.cert.Name, "files", len(result.Changed), "reloaded", result.Reloaded)
+			j.progress(issuer.Step{Name: Deployed})
+		}
 		j.state.Deploy = Trouble{}
-		j.progress(issuer.Step{Name: Deployed})
 		return nil
 	}
 	if ctx.Err() != nil {
@@ -39,8 +40,8 @@ func (j *job) deploy(ctx context.Context) error {
 		retry = latest // every look tries it
 	}
 	j.state.Deploy = j.state.Deploy.next(err, now, retry)
-	j.cfg.Logger.Warn("certificate not deployed", "certificate", j.cert.Name, "failures", j.state.Deploy.Failures,
-		"retry", retry.UTC().Format(time.RFC3339), "err", err)
+	j.cfg.Logger.Warn("certificate not deployed", "certificate", j.cert.Name, "files", len(result.Changed), "reloaded", result.Reloaded,
+		"failures", j.state.Deploy.Failures, "retry", retry.UTC().Format(time.RFC3339), "err", err)
 	return err
 }
 

@@ -16,6 +16,9 @@ const settled = 6 * time.Hour
 // hurried is the same for a certificate that its CA wants renewed at once.
 const hurried = 5 * time.Minute
 
+// byForce is why a certificate is renewed that isn't due.
+const byForce = "forced"
+
 // due says why a certificate is to be issued now, "" when it isn't.
 func (j *job) due(now time.Time) (why string) {
 	if j.bundle == nil {
@@ -28,7 +31,7 @@ func (j *job) due(now time.Time) (why string) {
 		return why
 	}
 	if j.insist == forced {
-		return "forced"
+		return byForce
 	}
 	return ""
 }
@@ -93,6 +96,11 @@ func (j *job) issueIfDue(ctx context.Context) error {
 	if waiting, ok := errors.AsType[*issuer.ByHandError](err); ok {
 		j.awaitHand(waiting)
 		return waiting
+	}
+	if why == byForce { // the certificate is as good as it was: nothing is tried again, and nothing fails
+		j.cfg.Logger.Warn("certificate not renewed by hand; it isn't due", "certificate", j.cert.Name, "renews",
+			j.state.RenewAt.UTC().Format(time.RFC3339), "err", err)
+		return err
 	}
 	now = time.Now()
 	retry := scheduler.RetryAt(now, j.state.Issue.Failures+1, rand.Float64(), j.askAfter(), j.state.Leaf.NotAfter.Sub(now))

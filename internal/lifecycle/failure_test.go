@@ -109,6 +109,23 @@ func TestReloadRetries(t *testing.T) {
 	})
 }
 
+// TestFailureByForceChangesNothing has a person renew a certificate that isn't due, which fails.
+func TestFailureByForceChangesNothing(t *testing.T) {
+	w := newWorld(t)
+	p := w.start()
+	if _, err := p.Reconcile(p.ctx, name); err != nil {
+		t.Fatal(err)
+	}
+	before := p.status()
+	w.dns.OnUpdate(refuseAll)
+	if err := p.Renew(p.ctx, name); err == nil || !strings.Contains(err.Error(), "REFUSED") {
+		t.Fatalf("got %v, want the failure", err)
+	}
+	if s := p.status(); s.Condition != Valid || s.Issue != (Trouble{}) || !s.RenewAt.Equal(before.RenewAt) || p.Failing() != 0 {
+		t.Errorf("afterwards the status is %+v, and %d are failing", s, p.Failing())
+	}
+}
+
 func TestFailuresAddUp(t *testing.T) {
 	w := newWorld(t)
 	w.dns.OnUpdate(refuseAll)
