@@ -28,15 +28,16 @@ type progress struct {
 	success string
 	began   time.Time
 
-	mu     sync.Mutex
-	work   []*work // oldest first
-	width  int     // of the widest name so far
-	done   int
-	issued int
-	lines  int // drawn below
-	drawn  time.Time
-	timer  *time.Timer // draws what came too soon after the last drawing; nil before the first
-	ended  bool
+	mu         sync.Mutex
+	work       []*work // oldest first
+	width      int     // of the widest name so far
+	done       int
+	issued     int
+	undeployed int // of those that were issued
+	lines      int // drawn below
+	drawn      time.Time
+	timer      *time.Timer // draws what came too soon after the last drawing; nil before the first
+	ended      bool
 }
 
 // work is a certificate that is worked on.
@@ -83,6 +84,10 @@ func (p *progress) finish(name string, err error) {
 		text = p.screen.paint(yellow, "interrupted")
 	case lifecycle.Waits(err):
 		text = p.screen.paint(yellow, "waits") + "\n    " + strings.ReplaceAll(err.Error(), "\n", "\n    ")
+	case err != nil && issued:
+		p.issued++
+		p.undeployed++
+		text = p.screen.paint(red, "issued, but not deployed") + "\n    " + strings.ReplaceAll(err.Error(), "\n", "\n    ")
 	case err != nil:
 		text = p.screen.paint(red, "failed") + "\n    " + strings.ReplaceAll(err.Error(), "\n", "\n    ")
 	case issued:
@@ -164,13 +169,18 @@ func (p *progress) end(failed int) {
 	}
 	text := fmt.Sprintf("%d %s in %s: %d issued", p.total, plural(p.total, "certificate"),
 		time.Since(p.began).Round(10*time.Millisecond), p.issued)
-	if idle := p.done - p.issued - failed; idle > 0 {
+	if p.undeployed > 0 {
+		text += fmt.Sprintf(", %d of them not deployed", p.undeployed)
+	}
+	if idle := p.done - p.issued - failed + p.undeployed; idle > 0 {
 		text += fmt.Sprintf(", %d not due", idle)
 	}
 	c := green
 	if failed > 0 {
-		text += fmt.Sprintf(", %d failed", failed)
 		c = red
+	}
+	if others := failed - p.undeployed; others > 0 {
+		text += fmt.Sprintf(", %d failed", others)
 	}
 	p.replace(p.screen.paint(c, text)+"\n", nil)
 }
