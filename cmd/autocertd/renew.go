@@ -69,6 +69,7 @@ func renew(ctx context.Context, path string, names []string, how renewalMode) er
 	logger := newLogger(s.Log)
 	if show.screen.terminal {
 		logger = slog.New(slog.DiscardHandler) // the screen shows it
+		printProblems(show.screen, nil, s.Warnings)
 	} else {
 		warn(logger, s.Warnings)
 	}
@@ -82,6 +83,9 @@ func renew(ctx context.Context, path string, names []string, how renewalMode) er
 		failed, err = a.pass(ctx, certs, a.manager.Rehearse, show)
 	} else {
 		failed, err = a.renewAll(ctx, certs, how.force, show)
+		if failed > 0 {
+			err = errors.Join(err, noteHandwork(ctx, a.store))
+		}
 	}
 	err = errors.Join(err, a.close())
 	show.end(failed)

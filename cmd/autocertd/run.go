@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -47,6 +48,9 @@ type daemonProcess struct {
 	logger    *slog.Logger
 	health    health
 	lastTick  time.Time     // by the wall clock; only tick uses it
+	handwork  string        // as it was last read; only tick uses it, and run before the first tick
+	refused   atomic.Bool   // the files on disk are not what runs, since they can't be taken for a configuration
+	readable  chan struct{} // they can be now
 	changed   chan struct{} // a certificate was looked at
 	mu        sync.Mutex    // held while settings change or are handed to the scheduler
 }
@@ -73,7 +77,7 @@ func runDaemon(ctx context.Context, path string) (err error) {
 	}
 	defer release()
 	d := &daemonProcess{app: a, path: path, logger: logger, health: health{PID: os.Getpid(), Started: time.Now().UTC()},
-		changed: make(chan struct{}, 1)}
+		changed: make(chan struct{}, 1), readable: make(chan struct{}, 1)}
 	d.scheduler = scheduler.New(scheduler.Config{Reconciler: d, Schedule: s.schedule, Workers: a.workers(),
 		Urgency: a.manager.Urgency, OnTick: d.tick, Logger: logger})
 	defer func() { err = errors.Join(err, a.close()) }()
@@ -86,6 +90,7 @@ func (d *daemonProcess) run(ctx context.Context) error {
 		d.logger.Warn("old temporary files can't be removed", "err", err)
 	}
 	warn(d.logger, d.settings.Warnings)
+	d.newHandwork(ctx) // all that was left until now is in the states
 	if err := d.schedule(ctx); err != nil {
 		return err
 	}
@@ -116,6 +121,8 @@ func (d *daemonProcess) run(ctx context.Context) error {
 				d.reload(ctx, "SIGHUP")
 			case file := <-watch.Changed:
 				d.reload(ctx, file)
+			case <-d.readable:
+				d.reload(ctx, "it can be read now")
 			}
 			watch.Follow(d.settings.Config)
 		}
@@ -172,6 +179,7 @@ func (d *daemonProcess) reload(ctx context.Context, why string) {
 	notifySystemd(reloading())
 	defer notifySystemd("READY=1")
 	s, err := load(d.path)
+	d.refused.Store(err != nil)
 	if err == nil {
 		err = d.use(s)
 	}
@@ -212,8 +220,12 @@ func warn(logger *slog.Logger, warnings config.Problems) {
 // tick is what happens at each tick beside due certificates.
 func (d *daemonProcess) tick(ctx context.Context) {
 	now := time.Now().Round(0) // the wall clock's time alone
-	if now.Before(d.lastTick) {
+	back := now.Before(d.lastTick)
+	if back {
 		d.logger.Warn("the clock went back; looking at every certificate again", "from", d.lastTick.UTC().Format(time.RFC3339))
+	}
+	d.lastTick = now
+	if d.newHandwork(ctx) || back {
 		d.mu.Lock()
 		err := d.schedule(ctx)
 		d.mu.Unlock()
@@ -221,9 +233,24 @@ func (d *daemonProcess) tick(ctx context.Context) {
 			d.logger.Error("certificates can't be scheduled", "err", err)
 		}
 	}
-	d.lastTick = now
+	d.tryRefused()
 	if err := d.solver.Sweep(ctx); err != nil && ctx.Err() == nil {
 		d.logger.Error("records of earlier processes can't be looked for", "err", err)
 	}
 	d.report(ctx)
+}
+
+// tryRefused has a configuration that was refused read again when it would be taken. A cure that changes no TOML file isn't
+// seen otherwise: other rights of a key, or a file that was missing.
+func (d *daemonProcess) tryRefused() {
+	if !d.refused.Load() {
+		return
+	}
+	if _, err := load(d.path); err != nil {
+		return // it was told
+	}
+	select {
+	case d.readable <- struct{}{}:
+	default:
+	}
 }

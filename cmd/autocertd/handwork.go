@@ -1,0 +1,34 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"autocertd/internal/storage"
+)
+
+// handworkObject says when a command last left something for the daemon to try again.
+const handworkObject = "handwork.json"
+
+// noteHandwork makes the daemon, at its next tick, read from the states again when each certificate is due: it knows only
+// of failures that it met itself.
+func noteHandwork(ctx context.Context, store storage.Store) error {
+	data, err := json.Marshal(struct {
+		At time.Time `json:"at"`
+	}{time.Now().UTC()})
+	if err != nil {
+		return err
+	}
+	return store.SaveLazily(context.WithoutCancel(ctx), handworkObject, data)
+}
+
+// newHandwork reports whether a command has left something since this was last asked.
+func (d *daemonProcess) newHandwork(ctx context.Context) bool {
+	data, err := d.store.Load(ctx, handworkObject)
+	if err != nil || string(data) == d.handwork {
+		return false
+	}
+	d.handwork = string(data)
+	return true
+}

@@ -1,0 +1,91 @@
+//go:build linux
+
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"autocertd/internal/lifecycle"
+)
+
+// TestFailureByHandIsTriedAgain lets renew meet a failure beside a daemon that knows of none.
+func TestFailureByHandIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, siteConfig{})
+	name := "hook." + zone
+	s.hostnames = []string{name}
+	hook, broken, log := s.path("hook"), s.path("broken"), s.path("log")
+	s.tables = fmt.Sprintf("[[output]]\nmatch = [\"*\"]\ndir = %q\nrun = [[%q]]\n", s.path("out", "{name}"), hook)
+	script := fmt.Sprintf("#!/bin/sh\n[ ! -e %s ] || exit 3\necho done >>%s\n", broken, log)
+	if err := os.WriteFile(hook, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	ran := func(times int) func() error {
+		return func() error {
+			text, _ := os.ReadFile(log)
+			if n := strings.Count(string(text), "done"); n < times {
+				return fmt.Errorf("the hook has succeeded %d times", n)
+			}
+			return nil
+		}
+	}
+	d := s.start(t)
+	eventually(t, ran(1))
+	eventually(t, func() error { // and the daemon thinks that nothing is to be done for an hour
+		if state := s.state(t, name); state.NextLook.Before(time.Now().Add(time.Minute)) {
+			return fmt.Errorf("next look at %s", state.NextLook)
+		}
+		return nil
+	})
+
+	s.writeFile(t, "broken", "")
+	if r := s.command(t, "renew", "--force"); r.status != exitFailed {
+		t.Fatalf("renew ends with %d:\n%s", r.status, r.stderr)
+	}
+	if state := s.state(t, name); state.Deploy.Failures != 1 {
+		t.Fatalf("the state says of the failed hook: %+v", state.Deploy)
+	}
+	if err := os.Remove(broken); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, ran(2))
+	d.stop(t)
+}
+
+// TestRefusedFileBecomesRight gives a key the wrong rights and then the right ones, while no TOML file changes.
+func TestRefusedFileBecomesRight(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, siteConfig{})
+	s.hostnames = []string{"before." + zone}
+	d := s.start(t)
+	s.deployed(t, s.hostnames...)
+
+	key := s.bind.KeyFile("acme-key")
+	if err := os.Chmod(key, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s.hostnames = append(s.hostnames, "after."+zone)
+	s.write(t)
+	d.tells(t, "not taken over")
+	if err := os.Chmod(key, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.deployed(t, s.hostnames...)
+	d.stop(t)
+}
+
+// state is what the state directory remembers of a certificate.
+func (s *site) state(t *testing.T, name string) (state lifecycle.State) {
+	t.Helper()
+	data, err := os.ReadFile(s.path("state", "states", name+".json"))
+	if err := errors.Join(err, json.Unmarshal(data, &state)); err != nil {
+		t.Fatal(err)
+	}
+	return state
+}
