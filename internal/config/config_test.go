@@ -47,6 +47,9 @@ func checks() Checks {
 		if o.Server == "" && len(o.Servers) == 0 {
 			return errors.Join(errors.New("has no server"), errors.New("has no key"))
 		}
+		if o.Server == "?" {
+			return errors.Join(errors.New(`server: "?" is no host`), errors.New("zone: isn't in the table"))
+		}
 		return nil
 	}}
 }

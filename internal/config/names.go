@@ -58,7 +58,7 @@ func normalHostname(text string) (string, error) {
 // plausible names the usual slips, for which an IDNA error would be a poor explanation.
 func plausible(name string) error {
 	if _, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil {
-		return errors.New("is an IP address, and dns-01 cannot prove an IP address")
+		return errors.New("is an IP address, which dns-01 cannot prove; give the host a name, or get its certificate from a private CA by another challenge")
 	}
 	switch {
 	case name == "":

@@ -123,7 +123,18 @@ func (l *loader) checkProvider(p *Provider, at place) {
 	} else if err != nil {
 		// Joined errors stand on a line each.
 		for line := range strings.SplitSeq(err.Error(), "\n") {
-			l.fail(at, line, "")
+			at, message := p.options.about(at, line)
+			l.fail(at, message, "")
 		}
 	}
+}
+
+// about returns the place of the key that a mistake in a provider's table begins with, and the mistake without it; the
+// table's own place when it begins with none.
+func (r *rest) about(table place, mistake string) (place, string) {
+	key, message, found := strings.Cut(mistake, ": ")
+	if mark, ok := r.marks.keys[key]; found && ok {
+		return place{file: table.file, line: mark.line, key: table.key + "." + key}, message
+	}
+	return table, mistake
 }
