@@ -142,7 +142,11 @@ func (i *Issuer) loadAccount(ctx context.Context, object string) (saved savedAcc
 	}
 	if files.account != nil {
 		if err := json.Unmarshal(files.account, &saved); err != nil {
-			return saved, nil, i.damaged(object+accountFile, err, "remove it: the account is found again by its key")
+			cure := "restore it from a backup"
+			if files.key != nil {
+				cure += ", or remove it: the account is found again by its key"
+			}
+			return saved, nil, i.damaged(object+accountFile, err, cure)
 		}
 	}
 	switch {

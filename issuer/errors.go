@@ -55,8 +55,7 @@ func (i *Issuer) failed(step string, noted *reply, err error) error {
 	if errors.As(explained, &e) && (noted.status == http.StatusTooManyRequests || noted.status == http.StatusServiceUnavailable) {
 		e.RetryAfter = noted.retryAfter
 	}
-	var problem acme.Problem
-	if e != nil && noted.status == http.StatusNotFound && !errors.As(err, &problem) {
+	if e != nil && noted.status == http.StatusNotFound && noted.url == i.cfg.Directory {
 		e.Err = errors.New("the server answers HTTP 404, and not as an ACME server does")
 		e.Hint = fmt.Sprintf("check directory below [ca.%s]: is %s the CA's ACME directory?", i.cfg.Name, i.cfg.Directory)
 	}

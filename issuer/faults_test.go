@@ -76,7 +76,7 @@ func TestFaults(t *testing.T) {
 		{"no directory there", testbed.CAConfig{Wrap: func(http.Handler) http.Handler { return http.NotFoundHandler() }}, nil,
 			[]string{"CA pebble: account: the server answers HTTP 404", "check directory below [ca.pebble]: is https://127.0.0.1:"}, 0, false},
 		{"damaged account", testbed.CAConfig{}, damage("account.json", "{"),
-			[]string{"CA pebble: account: accounts/pebble", "account.json in the state directory is damaged", "remove it"}, 0, false},
+			[]string{"CA pebble: account: accounts/pebble", "account.json in the state directory is damaged", "restore it from a backup"}, 0, false},
 		{"damaged account key", testbed.CAConfig{}, damage("key.pem", "torn"),
 			[]string{"CA pebble: account: accounts/pebble", "key.pem in the state directory is damaged", "restore it from a backup"}, 0, false},
 		{"name refused", testbed.CAConfig{Wrap: answer("order-plz", 400, "", "rejectedIdentifier")}, nil,
@@ -222,5 +222,36 @@ func TestCancelled(t *testing.T) {
 	_, err := w.Obtain(ctx, issuer.Request{Hostnames: []string{"x.example.test"}, Orders: &orders{}})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want that it was cancelled", err)
+	}
+}
+
+// TestMissingDirectoryKeepsTheOrder resumes an order through a proxy on a bad day, which knows nothing of the CA.
+func TestMissingDirectoryKeepsTheOrder(t *testing.T) {
+	good := newWorld(t, testbed.CAConfig{}, nil)
+	good.Solver.PublishOK = errors.New("REFUSED by ns1")
+	keep := &orders{}
+	request := issuer.Request{Hostnames: []string{"kept.example.test"}, Orders: keep}
+	if _, err := good.Obtain(t.Context(), request); err == nil || keep.Open == nil {
+		t.Fatalf("no order was left open: %v", err)
+	}
+
+	// The library remembers a directory for hours, so another CA stands for this one after a restart.
+	bad := newWorld(t, testbed.CAConfig{Wrap: func(http.Handler) http.Handler { return http.NotFoundHandler() }}, nil)
+	moved := strings.NewReplacer(strings.TrimSuffix(good.CA.Directory(), "/dir"), strings.TrimSuffix(bad.CA.Directory(), "/dir"))
+	for _, file := range []string{"/account.json", "/key.pem"} {
+		text := string(good.Store.Objects[issuer.AccountKey("pebble", good.CA.Directory())+file])
+		if err := bad.Store.Save(t.Context(), issuer.AccountKey("pebble", bad.CA.Directory())+file, []byte(moved.Replace(text))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open := *keep.Open
+	open.URL, open.Account = moved.Replace(open.URL), moved.Replace(open.Account)
+	request.Open, keep.Open = &open, &open
+	_, err := bad.Obtain(t.Context(), request)
+	if err == nil || !strings.Contains(err.Error(), "CA pebble: order: the server answers HTTP 404") {
+		t.Errorf("got %v, want an error about the directory", err)
+	}
+	if keep.Open == nil {
+		t.Error("the order was given up, though nobody asked the CA about it")
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"time"
 
@@ -229,7 +230,8 @@ func (o *order) resume(ctx context.Context) (bool, error) {
 	}
 	noting, noted := observe(ctx)
 	state, err := o.client.GetOrder(noting, o.account, acme.Order{Location: open.URL})
-	if gone := noted.status == 404 || isProblem(err, acme.ProblemTypeMalformed, acme.ProblemTypeUnauthorized, acme.ProblemTypeAccountDoesNotExist); gone {
+	missing := noted.status == http.StatusNotFound && noted.url == open.URL // and not the directory, which is asked for first
+	if gone := missing || isProblem(err, acme.ProblemTypeMalformed, acme.ProblemTypeUnauthorized, acme.ProblemTypeAccountDoesNotExist); gone {
 		return false, o.drop(ctx)
 	}
 	if err != nil {

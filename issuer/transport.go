@@ -44,6 +44,7 @@ type observer struct {
 
 // reply is what the observer notes of the last reply under one context.
 type reply struct {
+	url        string // that was asked
 	status     int
 	retryAfter time.Time
 	lost       bool // there was none
@@ -71,12 +72,12 @@ func (o *observer) RoundTrip(req *http.Request) (*http.Response, error) {
 	r, noting := req.Context().Value(replyKey{}).(*reply)
 	if err != nil {
 		if noting {
-			*r = reply{lost: true}
+			*r = reply{url: req.URL.String(), lost: true}
 		}
 		return nil, err
 	}
 	if noting {
-		*r = reply{status: resp.StatusCode, retryAfter: retryAfter(resp.Header, time.Now())}
+		*r = reply{url: req.URL.String(), status: resp.StatusCode, retryAfter: retryAfter(resp.Header, time.Now())}
 	}
 	resp.Body = struct {
 		io.Reader
