@@ -9,9 +9,10 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/mholt/acmez/v3/acme"
+
+	"autocertd/internal/printable"
 )
 
 // An order can be driven one step at a time, each by a process of its own, with days in between. Each step begins with
@@ -212,7 +213,7 @@ func (o *order) showObjects(ctx context.Context) (*OrderView, error) {
 }
 
 func (o *order) view(authorizations []acme.Authorization) *OrderView {
-	view := &OrderView{Account: o.account.Location, URL: o.state.Location, Status: printable(o.state.Status), Expires: o.state.Expires, Records: o.records(), Resumed: true}
+	view := &OrderView{Account: o.account.Location, URL: o.state.Location, Status: printable.Line(o.state.Status), Expires: o.state.Expires, Records: o.records(), Resumed: true}
 	for _, a := range authorizations {
 		view.Authorizations = append(view.Authorizations, viewOf(a))
 	}
@@ -221,17 +222,7 @@ func (o *order) view(authorizations []acme.Authorization) *OrderView {
 
 func viewOf(a acme.Authorization) AuthorizationView {
 	a.Challenges = slices.SortedFunc(slices.Values(a.Challenges), func(x, y acme.Challenge) int { return strings.Compare(x.Type, y.Type) })
-	return AuthorizationView{Hostname: printable(a.IdentifierValue()), Status: printable(a.Status), Expires: a.Expires, Offered: printable(offered(a))}
-}
-
-// printable leaves out what would do something to a terminal.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return -1
-		}
-		return r
-	}, text)
+	return AuthorizationView{Hostname: printable.Line(a.IdentifierValue()), Status: printable.Line(a.Status), Expires: a.Expires, Offered: printable.Line(offered(a))}
 }
 
 // ZoneLine is the record as a line of a zone file.

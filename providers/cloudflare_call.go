@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/libdns/cloudflare"
+
+	"autocertd/internal/printable"
 )
 
 const (
@@ -153,19 +155,9 @@ type cloudflareMessage struct {
 func (r *cloudflareRefusal) Error() string {
 	text := fmt.Sprintf("HTTP %d", r.status)
 	for _, m := range r.messages[:min(3, len(r.messages))] {
-		text += fmt.Sprintf(", code %d: %s", m.Code, printable(m.Message))
+		text += fmt.Sprintf(", code %d: %s", m.Code, printable.Short(m.Message, maxReason))
 	}
 	return text
-}
-
-func printable(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return ' '
-		}
-		return r
-	}, s)
-	return s[:min(200, len(s))]
 }
 
 // temporary reports whether the same request may succeed later.

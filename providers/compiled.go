@@ -10,6 +10,8 @@ import (
 
 	"github.com/libdns/desec"
 	"github.com/libdns/libdns"
+
+	"autocertd/internal/printable"
 )
 
 // builders returns every type that is known. To compile in a libdns module, name it in go.mod, import it here, and add
@@ -94,7 +96,7 @@ func (c *compiledClient) write(ctx context.Context, zone string, recs []libdns.R
 // explain makes an error of one that the module made. Of what went wrong it tells no more than that the API can't be
 // reached, and what it quotes may hold secrets.
 func (c *compiledClient) explain(zone string, err error) *Error {
-	text := printable(c.redact(err.Error()))
+	text := printable.Short(c.redact(err.Error()), maxReason)
 	_, unreachable := errors.AsType[net.Error](err)
 	return &Error{
 		Problem:   fmt.Sprintf("%s, zone %s: %s", c.name, zone, text),

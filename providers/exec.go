@@ -13,6 +13,7 @@ import (
 
 	"github.com/libdns/libdns"
 
+	"autocertd/internal/printable"
 	"autocertd/internal/secret"
 )
 
@@ -136,7 +137,7 @@ func (c *execClient) judge(zone string, out []byte, err error, lastLine string) 
 	reply, replyErr := parseExecReply(out)
 	switch {
 	case replyErr == nil && reply.Error != "":
-		text := printable(c.redact(reply.Error))
+		text := printable.Short(c.redact(reply.Error), maxReason)
 		e.Problem = fmt.Sprintf("%s, zone %s: %s", c.program.path, zone, text)
 		e.Err, e.retryable, e.whole = errors.New(text), reply.Retryable, reply.Whole
 	case exited:
@@ -147,7 +148,7 @@ func (c *execClient) judge(zone string, out []byte, err error, lastLine string) 
 	case replyErr != nil:
 		text := c.redact(replyErr.Error())
 		if errors.Is(replyErr, errNoJSON) {
-			text += fmt.Sprintf(" but %q", printable(c.redact(string(out))))
+			text += fmt.Sprintf(" but %q", printable.Short(c.redact(string(out)), maxReason))
 		}
 		e.Problem = fmt.Sprintf("%s gave no valid reply for zone %s: %s", c.program.path, zone, text)
 		e.Err, e.Hint = errors.New(text), `it must print one reply, such as {"version":1,"ok":true}, on standard output and nothing else there`

@@ -7,12 +7,14 @@ import (
 	"slices"
 	"strings"
 
+	"autocertd/internal/printable"
 	"autocertd/internal/secret"
 )
 
 const (
-	maxLines = 100     // of one run that are passed on
-	maxLine  = 8 << 10 // bytes of a line that are looked at; printable passes on fewer
+	maxLines  = 100     // of one run that are passed on
+	maxReason = 200     // characters of a foreign text that are passed on
+	maxLine   = 8 << 10 // bytes of a line that are looked at
 )
 
 // lineWriter passes on what a program writes, line by line, printable and within bounds.
@@ -45,7 +47,7 @@ func (w *lineWriter) flush() {
 	if w.redact != nil {
 		text = w.redact(text) // before it is cut: half a secret is too much
 	}
-	text = strings.TrimSpace(printable(text))
+	text = printable.Short(text, maxReason)
 	if text == "" {
 		return
 	}

@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"autocertd/internal/printable"
 )
 
 // leastRoom is less space than a few certificates take, with those from before.
@@ -135,10 +137,10 @@ func (d *Deployer) CheckUnit(ctx context.Context, unit string) error {
 	args := []string{"systemctl", "show", "--property=LoadState", "--value", "--", unit}
 	out, err := d.runner.Run(ctx, args, append(baseEnv(), "LC_ALL=C"))
 	if err != nil {
-		first, _, _ := strings.Cut(printable(out), "\n")
+		first, _, _ := strings.Cut(printable.End(out), "\n")
 		return fmt.Errorf("%w: %s", ErrNoSystemd, cmp.Or(first, err.Error()))
 	}
-	switch state := printable(out); state {
+	switch state := printable.End(out); state {
 	case "loaded":
 		return nil
 	case "not-found":

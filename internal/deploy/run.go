@@ -9,15 +9,16 @@ import (
 	"strings"
 	"syscall"
 	"time"
-	"unicode"
+
+	"autocertd/internal/printable"
 )
 
 const (
-	maxOutput = 4 << 10     // of a process, its end, for the error
-	waitDelay = time.Second // for the output of children that outlive a process
+	maxOutput = printable.Max // bytes of a process's output, its end, for the error
+	waitDelay = time.Second   // for the output of children that outlive a process
 )
 
-// Runner starts a process and waits for it. Whatever it printed last comes back as output, at most 4 KiB; a nil error
+// Runner starts a process and waits for it. Whatever it printed last comes back as output, bounded; a nil error
 // means that it ended with status 0. When ctx ends, it is killed with all its children. It isn't retried here.
 type Runner interface {
 	Run(ctx context.Context, args, env []string) (output []byte, err error)
@@ -55,7 +56,7 @@ func (t *tail) Write(p []byte) (int, error) {
 
 // processError is a process that failed, with the end of what it printed.
 type processError struct {
-	output string // printable, at most 4 KiB
+	output string // printable
 	err    error
 }
 
@@ -82,7 +83,7 @@ func (d *Deployer) start(ctx context.Context, args, env []string) error {
 	case context.Canceled:
 		err = fmt.Errorf("stopped: %w", context.Canceled)
 	}
-	return &processError{output: printable(out), err: err}
+	return &processError{output: printable.End(out), err: err}
 }
 
 // run runs one of an output's commands with the certificate's facts in its environment.
@@ -129,18 +130,4 @@ func baseEnv() []string {
 		}
 	}
 	return env
-}
-
-// printable takes what could move a terminal's cursor out of a foreign text.
-func printable(out []byte) string {
-	if extra := len(out) - maxOutput; extra > 0 {
-		out = out[extra:]
-	}
-	text := strings.Map(func(r rune) rune {
-		if r == '\n' || unicode.IsPrint(r) {
-			return r
-		}
-		return ' '
-	}, strings.ToValidUTF8(string(out), " "))
-	return strings.TrimSpace(text)
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"autocertd/internal/deploy"
+	"autocertd/internal/printable"
 	"autocertd/issuer"
 	"autocertd/scheduler"
 )
@@ -90,7 +91,7 @@ func (j *job) askRenewalInfo(ctx context.Context) {
 	}
 	moment := s.Start.Add(rand.N(s.End.Sub(s.Start)))
 	j.state.ARI = Suggestion{Start: s.Start.UTC(), End: s.End.UTC(), Moment: moment.UTC(), ChosenAt: now.UTC(),
-		Explanation: brief(s.ExplanationURL), AskAgain: j.state.ARI.AskAgain, Hurries: j.state.ARI.Hurries}
+		Explanation: printable.Line(s.ExplanationURL), AskAgain: j.state.ARI.AskAgain, Hurries: j.state.ARI.Hurries}
 	if j.state.ARI.hurry() {
 		j.cfg.Logger.Warn("the CA asks for a renewal now", "certificate", j.cert.Name, "ca", j.bundle.CA,
 			"window_end", s.End.UTC().Format(time.RFC3339), "explanation", j.state.ARI.Explanation)

@@ -7,12 +7,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"autocertd/internal/config"
 	"autocertd/internal/deploy"
 	"autocertd/internal/storage"
+	"autocertd/internal/printable"
 	"autocertd/issuer"
 )
 
@@ -64,17 +64,7 @@ type Trouble struct {
 // next is the trouble after one more failure.
 func (t Trouble) next(err error, now, retry time.Time) Trouble {
 	_, atCA := errors.AsType[*issuer.Error](err)
-	return Trouble{Failures: t.Failures + 1, Error: brief(err.Error()), At: now.UTC(), RetryAt: retry.UTC(), AtCA: atCA}
-}
-
-// maxText bounds what is remembered of texts that others wrote. A CA may send megabytes.
-const maxText = 2000
-
-func brief(text string) string {
-	if len(text) > maxText {
-		text = strings.ToValidUTF8(text[:maxText], "") + " …"
-	}
-	return text
+	return Trouble{Failures: t.Failures + 1, Error: printable.Lines(err.Error()), At: now.UTC(), RetryAt: retry.UTC(), AtCA: atCA}
 }
 
 // Suggestion is the CA's renewal window (RFC 9773) and the moment that was chosen in it, which stays as long as the

@@ -256,13 +256,3 @@ func asJSON(t *testing.T, v any) string {
 	}
 	return string(data)
 }
-
-func TestBrief(t *testing.T) {
-	long := strings.Repeat("ä", maxText)
-	if got := brief(long); len(got) > maxText+len(" …") || !strings.HasPrefix(long, strings.TrimSuffix(got, " …")) || !json.Valid([]byte(asJSON(t, got))) {
-		t.Errorf("%d bytes of %d", len(got), len(long))
-	}
-	if got := brief("short"); got != "short" {
-		t.Error(got)
-	}
-}
