@@ -226,7 +226,7 @@ func TestExecLog(t *testing.T) {
 	}
 	lines := strings.Split(strings.TrimSpace(log.String()), "\n")
 	const prefix = `level=INFO msg="a provider's program says" zone=example.test line=`
-	if len(lines) != 101 || lines[0] != prefix+`"token [token]"` || lines[1] != prefix+`"red  [31m"` || lines[2] != prefix+`"`+strings.Repeat("0", 195)+` [tok"` || lines[100] != prefix+`"(and more, which is left out)"` {
+	if len(lines) != 101 || lines[0] != prefix+`"token [token]"` || lines[1] != prefix+`"red [31m"` || lines[2] != prefix+`"`+strings.Repeat("0", 195)+` [tok …"` || lines[100] != prefix+`"(and more, which is left out)"` {
 		t.Errorf("%d lines: %q ... %q", len(lines), lines[:3], lines[len(lines)-1])
 	}
 }

@@ -11,8 +11,8 @@ import (
 
 	"autocertd/internal/config"
 	"autocertd/internal/deploy"
-	"autocertd/internal/storage"
 	"autocertd/internal/printable"
+	"autocertd/internal/storage"
 	"autocertd/issuer"
 )
 
