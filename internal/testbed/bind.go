@@ -89,14 +89,12 @@ func onFreePorts[T any](start func() (T, error)) (started T, err error) {
 	return started, err
 }
 
-// findNamed looks in the path and where Debian puts it, which is not in the path of ordinary users.
 func findNamed() (string, error) {
-	for _, name := range []string{"named", "/usr/sbin/named"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path, nil
-		}
+	path, err := findProgram("named")
+	if err != nil {
+		return "", fmt.Errorf("start BIND: no named; install Debian's bind9 (make test does it): %w", exec.ErrNotFound)
 	}
-	return "", fmt.Errorf("start BIND: no named; install Debian's bind9 (make test does it): %w", exec.ErrNotFound)
+	return path, nil
 }
 
 func (c BINDConfig) withDefaults() (BINDConfig, error) {

@@ -82,8 +82,7 @@ func writeBINDFiles(b *BIND) error {
 		}
 	}
 	for _, k := range b.cfg.Keys {
-		text := fmt.Sprintf("key \"%s\" {\n\talgorithm %s;\n\tsecret \"%s\";\n};\n", k.Name, k.Algorithm, k.Secret)
-		if err := os.WriteFile(b.KeyFile(k.Name), []byte(text), 0o600); err != nil {
+		if err := writeKeyFile(b.KeyFile(k.Name), k); err != nil {
 			return err
 		}
 	}
@@ -122,4 +121,10 @@ func writeTemplate(path string, t *template.Template, data any) error {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return os.WriteFile(path, text.Bytes(), 0o600)
+}
+
+// writeKeyFile writes the key as tsig-keygen prints it.
+func writeKeyFile(path string, k TSIGKey) error {
+	text := fmt.Sprintf("key \"%s\" {\n\talgorithm %s;\n\tsecret \"%s\";\n};\n", k.Name, k.Algorithm, k.Secret)
+	return os.WriteFile(path, []byte(text), 0o600)
 }

@@ -25,12 +25,13 @@ import (
 // errPortTaken means that somebody else took a port between our choice and named's bind.
 var errPortTaken = errors.New("port taken")
 
-// namedServer is one named process and its place.
+// namedServer is one process of a DNS server, named or another, and its place.
 type namedServer struct {
 	Dir       string // configuration, zones, log
 	Port      int    // DNS, UDP and TCP
 	StatsPort int    // statistics, HTTP
 	path      string // the program
+	args      []string
 	zones     []BINDZone
 	log       io.Writer
 
@@ -44,6 +45,7 @@ func newNamedServer(path, dir string, cfg BINDConfig) (*namedServer, error) {
 		return nil, err
 	}
 	s := &namedServer{Dir: dir, path: path, zones: cfg.Zones, log: cfg.Log}
+	s.args = []string{"-g", "-n", "1", "-c", filepath.Join(dir, "named.conf")}
 	for _, port := range []*int{&s.Port, &s.StatsPort} {
 		var err error
 		if *port, err = freePort(); err != nil {
@@ -80,7 +82,7 @@ func (s *namedServer) logFile() string { return filepath.Join(s.Dir, "named.log"
 // start runs named and returns when it answers for every zone; when it does not, it is dead again.
 func (s *namedServer) start(ctx context.Context) error {
 	if s.running() {
-		return fmt.Errorf("start named on %s: it runs already", s.addr())
+		return fmt.Errorf("start %s on %s: it runs already", filepath.Base(s.path), s.addr())
 	}
 	log, err := os.OpenFile(s.logFile(), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -90,7 +92,7 @@ func (s *namedServer) start(ctx context.Context) error {
 	if s.log != nil {
 		out = io.MultiWriter(log, s.log)
 	}
-	cmd := exec.Command(s.path, "-g", "-n", "1", "-c", filepath.Join(s.Dir, "named.conf"))
+	cmd := exec.Command(s.path, s.args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = s.Dir, out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
@@ -109,7 +111,7 @@ func (s *namedServer) start(ctx context.Context) error {
 
 	if err := s.ready(ctx); err != nil {
 		s.kill()
-		return fmt.Errorf("named on %s: %w; its log ends:\n%s", s.addr(), err, s.logEnd())
+		return fmt.Errorf("%s on %s: %w; its log ends:\n%s", filepath.Base(s.path), s.addr(), err, s.logEnd())
 	}
 	return nil
 }
@@ -164,8 +166,8 @@ func (s *namedServer) answers(ctx context.Context) error {
 // hopeless looks in the log, since named goes on without a port that it could not have and a zone that it could not read.
 func (s *namedServer) hopeless() error {
 	log, err := os.ReadFile(s.logFile())
-	switch {
-	case bytes.Contains(log, []byte("address in use")):
+	switch { // in the words of named, Knot, and PowerDNS
+	case bytes.Contains(log, []byte("address in use")), bytes.Contains(log, []byte("ddress already in use")):
 		return errPortTaken
 	case bytes.Contains(log, []byte("not loaded due to errors")):
 		return errors.New("a zone is wrong")
@@ -225,10 +227,10 @@ func (s *namedServer) signal(sig os.Signal) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.cmd == nil {
-		return fmt.Errorf("signal named on %s: %w", s.addr(), os.ErrProcessDone)
+		return fmt.Errorf("signal %s on %s: %w", filepath.Base(s.path), s.addr(), os.ErrProcessDone)
 	}
 	if err := s.cmd.Process.Signal(sig); err != nil {
-		return fmt.Errorf("signal named on %s: %w", s.addr(), err)
+		return fmt.Errorf("signal %s on %s: %w", filepath.Base(s.path), s.addr(), err)
 	}
 	return nil
 }
