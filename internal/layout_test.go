@@ -22,7 +22,7 @@ const module = "autocertd"
 // rows import nothing but what is named.
 var limits = []limit{
 	{pkg: "scheduler", only: []string{}},
-	{pkg: "internal/secret", only: []string{"internal/printable"}},
+	{pkg: "internal/secret", only: []string{"internal/printable", "internal/durable"}},
 	{pkg: "internal/printable", only: []string{}},
 	{pkg: "internal/durable", only: []string{}},
 	{pkg: "internal/proc", only: []string{"internal/printable"}},

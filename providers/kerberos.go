@@ -4,25 +4,24 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
+
+	"autocertd/internal/durable"
 )
 
 // checkKeytab reports why a file of Kerberos keys can't be used, or everybody can.
 func checkKeytab(path string) error {
-	f, err := os.Open(path)
+	f, info, err := durable.OpenRegular(path)
 	if errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("%w; let the group of the user that runs the daemon read it: chgrp autocertd %s && chmod 0640 %s", err, path, path)
 	}
+	if errors.Is(err, durable.ErrIrregular) {
+		return fmt.Errorf("%s %w", path, durable.ErrIrregular)
+	}
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
+	if err := f.Close(); err != nil {
 		return err
-	}
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s isn't a regular file", path)
 	}
 	if mode := info.Mode().Perm(); mode&0o007 != 0 {
 		return fmt.Errorf("%s may be used by everybody (mode %04o) and holds keys: chmod o= %s", path, mode, path)

@@ -196,7 +196,7 @@ func writeFiles(dir string, b *lifecycle.Bundle) (written []string, err error) {
 		mode         os.FileMode
 	}{{".key", b.Key, 0o600}, {".crt", b.Leaf, 0o644}, {".fullchain.crt", b.Leaf + b.Chain, 0o644}} {
 		path := filepath.Join(dir, b.Name+f.suffix)
-		old, err := os.ReadFile(path)
+		old, err := durable.Read(path, maxPEM)
 		if f.text == "" || err == nil && bytes.Equal(old, []byte(f.text)) {
 			continue
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"autocertd/internal/config"
+	"autocertd/internal/durable"
 	"autocertd/internal/lifecycle"
 	"autocertd/issuer"
 )
@@ -104,9 +105,12 @@ func (f *revokeFlags) revoke(ctx context.Context, name string) error {
 	return r.run(ctx)
 }
 
+// maxPEM is the most bytes that are read of a certificate or a key.
+const maxPEM = 1 << 20
+
 // readPair reads a certificate, and its key when a file is named. Errors never hold the key.
 func readPair(certFile, keyFile string) (*x509.Certificate, crypto.Signer, error) {
-	text, err := os.ReadFile(certFile)
+	text, err := durable.Read(certFile, maxPEM)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -121,7 +125,7 @@ func readPair(certFile, keyFile string) (*x509.Certificate, crypto.Signer, error
 	if keyFile == "" {
 		return cert, nil, nil
 	}
-	key, err := os.ReadFile(keyFile)
+	key, err := durable.Read(keyFile, maxPEM)
 	if err != nil {
 		return nil, nil, err
 	}

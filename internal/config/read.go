@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,6 +12,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/BurntSushi/toml"
+
+	"autocertd/internal/durable"
 )
 
 // Bounds of what is read.
@@ -142,28 +143,17 @@ func syntaxMessage(message string) string {
 	return message
 }
 
-// readBounded reads a regular file of limited size. Anything else, a pipe for one, could block a reload for ever.
-func readBounded(file string, limit int64) ([]byte, error) {
-	info, err := os.Stat(file)
-	if err != nil {
-		return nil, fmt.Errorf("can't be read: %w", cause(err))
+// readBounded reads a regular file of limited size. Its errors go on from the file's name.
+func readBounded(file string, limit int) ([]byte, error) {
+	data, err := durable.Read(file, limit)
+	_, large := errors.AsType[*durable.TooLargeError](err)
+	switch {
+	case err == nil:
+		return data, nil
+	case large, errors.Is(err, durable.ErrIrregular):
+		return nil, cause(err)
 	}
-	if !info.Mode().IsRegular() {
-		return nil, errors.New("isn't a regular file")
-	}
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, fmt.Errorf("can't be read: %w", cause(err))
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, fmt.Errorf("can't be read: %w", cause(err))
-	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("is larger than %d bytes", limit)
-	}
-	return data, nil
+	return nil, fmt.Errorf("can't be read: %w", cause(err))
 }
 
 // cause drops the path from a file error, since a problem names the file already.

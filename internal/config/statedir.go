@@ -1,9 +1,10 @@
 package config
 
 import (
-	"os"
 	"path/filepath"
 	"regexp"
+
+	"autocertd/internal/durable"
 )
 
 var stateDirLine = regexp.MustCompile(`(?m)^\s*state_dir\s*=\s*["']([^"'\n]+)["']`)
@@ -13,8 +14,8 @@ var stateDirLine = regexp.MustCompile(`(?m)^\s*state_dir\s*=\s*["']([^"'\n]+)["'
 func StateDir(path string) string {
 	dropIns, _ := filepath.Glob(filepath.Join(filepath.Dir(path), "conf.d", "*.toml")) // the pattern is fine
 	for _, file := range append([]string{path}, dropIns...) {
-		text, err := os.ReadFile(file)
-		if err != nil || len(text) > maxFileSize {
+		text, err := durable.Read(file, maxFileSize)
+		if err != nil {
 			continue
 		}
 		if found := stateDirLine.FindSubmatch(text); found != nil {

@@ -232,7 +232,7 @@ func same(path string, want file, o owner) (bool, error) {
 	if fi.Mode() != want.mode || fi.Size() != int64(len(want.data)) || !o.owns(fi) {
 		return false, nil
 	}
-	got, err := durable.Read(path)
+	got, err := durable.Read(path, len(want.data))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return false, nil

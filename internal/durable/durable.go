@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // tempPrefix begins the names of the files that a write in progress leaves when it dies. RemoveStale knows them by it.
@@ -29,14 +31,19 @@ func (f File) Write(path string, data []byte) (err error) {
 	if f.Sync == nil {
 		f.Sync = new(Syncer)
 	}
-	dir := filepath.Dir(path)
-	tmp, err := createTemp(dir)
+	// The folder is opened once: whoever may write above it can't lead the rename to another place than the file.
+	dir, err := Open(filepath.Dir(path), os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	tmp, name, err := createTemp(dir)
 	if err != nil {
 		return err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, ignoreNotExist(os.Remove(tmp.Name())))
+			err = errors.Join(err, ignoreNotExist(unix.Unlinkat(int(dir.Fd()), name, 0)))
 		}
 	}()
 	if err := f.fill(tmp, data); err != nil {
@@ -45,13 +52,13 @@ func (f File) Write(path string, data []byte) (err error) {
 	if err := tmp.Close(); err != nil {
 		return err
 	}
-	if err := os.Rename(tmp.Name(), path); err != nil {
-		return err
+	if err := unix.Renameat(int(dir.Fd()), name, int(dir.Fd()), filepath.Base(path)); err != nil {
+		return &os.LinkError{Op: "rename", Old: tmp.Name(), New: path, Err: err}
 	}
 	if f.Lazy {
 		return nil
 	}
-	return f.Sync.SyncDir(dir)
+	return f.Sync.Sync(dir)
 }
 
 // fill writes the content and everything that must be right before the file gets its name.

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"autocertd/internal/durable"
 )
 
@@ -97,5 +99,81 @@ func onlyFile(t *testing.T, dir string, want ...string) {
 		if got[i] != want[i] {
 			t.Fatalf("the folder holds %v, want %v", got, want)
 		}
+	}
+}
+
+// planted puts something that is no regular file at a path, each kind that an ordinary user can make, and devices.
+var planted = map[string]func(path string) error{
+	"a pipe": func(path string) error { return unix.Mkfifo(path, 0o600) },
+	"a link to a pipe": func(path string) error {
+		return errors.Join(unix.Mkfifo(path+".pipe", 0o600), os.Symlink(path+".pipe", path))
+	},
+	"a link to /dev/zero": func(path string) error { return os.Symlink("/dev/zero", path) },
+	"a link to /dev/tty":  func(path string) error { return os.Symlink("/dev/tty", path) },
+	"a link to itself":    func(path string) error { return os.Symlink(path, path) },
+	"a folder":            func(path string) error { return os.Mkdir(path, 0o700) },
+	"a socket": func(path string) error {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+		if err != nil {
+			return err
+		}
+		return errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Close(fd))
+	},
+}
+
+// TestReadPlanted reads what others put in a file's place: nothing waits for a writer, and nothing is read without end.
+func TestReadPlanted(t *testing.T) {
+	for name, plant := range planted {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "f")
+			if err := plant(path); err != nil {
+				t.Fatal(err)
+			}
+			if data, err := durable.Read(path, 100); !errors.Is(err, durable.ErrIrregular) {
+				t.Errorf("read %d bytes, %v", len(data), err)
+			}
+			if f, _, err := durable.OpenRegular(path); !errors.Is(err, durable.ErrIrregular) {
+				t.Errorf("opened %v, %v", f, err)
+			}
+			// A file replaces what stands there, or nothing happens.
+			if err := (durable.File{}).Write(path, []byte("x")); err != nil && name != "a folder" {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestReadBounds(t *testing.T) {
+	tests := []struct {
+		name, content string
+		limit         int
+		large         bool
+	}{
+		{"empty", "", 0, false},
+		{"at the limit", "12345", 5, false},
+		{"below the limit", "1234", 5, false},
+		{"above the limit", "123456", 5, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "f")
+			if err := os.WriteFile(path, []byte(tt.content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			data, err := durable.Read(path, tt.limit)
+			if _, large := errors.AsType[*durable.TooLargeError](err); large != tt.large || !large && (err != nil || string(data) != tt.content) {
+				t.Errorf("read %q, %v", data, err)
+			}
+		})
+	}
+	// Files of the kernel have no size.
+	if data, err := durable.Read("/proc/self/status", 1<<20); err != nil || len(data) < 100 {
+		t.Errorf("%d bytes of /proc/self/status, %v", len(data), err)
+	}
+	if _, err := durable.Read("/proc/self/status", 20); err == nil {
+		t.Error("a file without size goes beyond the limit")
+	}
+	if _, err := durable.Read(filepath.Join(t.TempDir(), "absent"), 20); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
 	}
 }

@@ -6,27 +6,16 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"strings"
+
+	"autocertd/internal/durable"
 )
 
 // maxFile bounds what is read of one file; those of clients have a few KiB.
 const maxFile = 4 << 20
 
-func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(data) > maxFile {
-		err = fmt.Errorf("%s is too large", path)
-	}
-	return data, err
-}
+func readFile(path string) ([]byte, error) { return durable.Read(path, maxFile) }
 
 func readJSON(path string, v any) error {
 	data, err := readFile(path)

@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"autocertd/internal/durable"
 )
 
 // MaxSize is the most bytes that a secret may have, wherever it is kept.
@@ -143,20 +145,14 @@ func readCredential(name string) (string, error) {
 
 // readFile reads a regular file only: anything else, a pipe for one, could block a reload for ever.
 func readFile(path, place string) (string, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return "", fmt.Errorf("%s can't be read: %w", place, cause(err))
-	}
-	if !info.Mode().IsRegular() {
+	data, err := durable.Read(path, MaxSize)
+	_, large := errors.AsType[*durable.TooLargeError](err)
+	switch {
+	case large:
+		return "", tooLong(place)
+	case errors.Is(err, durable.ErrIrregular):
 		return "", fmt.Errorf("%s isn't a regular file", place)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return "", fmt.Errorf("%s can't be read: %w", place, cause(err))
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, MaxSize+1))
-	if err != nil {
+	case err != nil:
 		return "", fmt.Errorf("%s can't be read: %w", place, cause(err))
 	}
 	return checked(string(data), place)
@@ -175,11 +171,15 @@ func cause(err error) error {
 
 func checked(text, place string) (string, error) {
 	if len(text) > MaxSize {
-		return "", fmt.Errorf("%s is longer than %d bytes, which is no secret", place, MaxSize)
+		return "", tooLong(place)
 	}
 	text = strings.TrimRight(text, "\r\n")
 	if text == "" {
 		return "", fmt.Errorf("%s is empty: write the secret into it", place)
 	}
 	return text, nil
+}
+
+func tooLong(place string) error {
+	return fmt.Errorf("%s is longer than %d bytes, which is no secret", place, MaxSize)
 }

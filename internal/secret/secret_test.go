@@ -63,6 +63,7 @@ func TestLoad(t *testing.T) {
 		{"a file that is too long", table("file", "long"), "", "is longer than 65536 bytes"},
 		{"a folder", table("file", "folder"), "", "isn't a regular file"},
 		{"a pipe that nobody writes to", table("file", "pipe"), "", "isn't a regular file"},
+		{"a device", table("file", "/dev/zero"), "", "isn't a regular file"},
 		{"a missing file", table("file", "missing"), "", `missing" can't be read: no such file`},
 		{"a variable", table("env", "SECRET_TOKEN"), value, ""},
 		{"an unset variable", table("env", "SECRET_UNSET"), "", `"SECRET_UNSET" isn't set`},

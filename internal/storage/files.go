@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+	"golang.org/x/sys/unix"
 
 	"autocertd/internal/durable"
 )
@@ -22,6 +24,7 @@ const (
 	lockRetry  = 20 * time.Millisecond // how often a waiting Lock looks again
 	staleAge   = 10 * time.Minute      // no write takes that long
 	maxObject  = 16 << 20              // bytes; ours are a few KiB
+	maxNote    = 4 << 10               // bytes of what a lock's file says of its holder
 )
 
 // Files is a Store and a Locker on a local file system: an object is a file (0600) below the root, a lock an flock(2).
@@ -55,12 +58,9 @@ func (f *Files) Load(_ context.Context, key string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := durable.Read(path)
+	data, err := durable.Read(path, maxObject)
 	if err != nil {
 		return nil, fmt.Errorf("loading %s: %w", key, err)
-	}
-	if len(data) > maxObject {
-		return nil, fmt.Errorf("loading %s: %d bytes are too many", key, len(data))
 	}
 	return data, nil
 }
@@ -178,7 +178,8 @@ func (f *Files) lock(name string) (*flock.Flock, error) {
 	if err != nil {
 		return nil, err
 	}
-	return flock.New(path+".lock", flock.SetPermissions(0o600)), nil
+	// Not blocking: opening a pipe that stands there would wait for ever.
+	return flock.New(path+".lock", flock.SetPermissions(0o600), flock.SetFlag(os.O_CREATE|os.O_RDONLY|unix.O_NONBLOCK)), nil
 }
 
 // held notes the holder in the lock's file and returns what releases it. The file stays: removing it would let two
@@ -187,7 +188,7 @@ func (f *Files) lock(name string) (*flock.Flock, error) {
 func (f *Files) held(lock *flock.Flock) func() {
 	note, _ := json.Marshal(Holder{PID: os.Getpid(), Command: f.command, Since: time.Now().UTC().Truncate(time.Second)})
 	// Written over the note before, whose end may be left: cutting it off costs more than all the rest.
-	if w, err := durable.Open(lock.Path(), os.O_WRONLY, 0); err == nil {
+	if w, err := durable.Open(lock.Path(), os.O_WRONLY|unix.O_NONBLOCK, 0); err == nil {
 		_, _ = w.Write(note)
 		_ = w.Close()
 	}
@@ -195,9 +196,8 @@ func (f *Files) held(lock *flock.Flock) func() {
 }
 
 func readHolder(path string) (h Holder) {
-	if note, err := durable.Open(path, os.O_RDONLY, 0); err == nil {
-		_ = json.NewDecoder(note).Decode(&h) // the first value only
-		_ = note.Close()
+	if note, err := durable.Read(path, maxNote); err == nil {
+		_ = json.NewDecoder(bytes.NewReader(note)).Decode(&h) // the first value only
 	}
 	return h
 }
