@@ -70,6 +70,13 @@ func (g *guard) serve(r *http.Request) *httptest.ResponseRecorder {
 	return reply
 }
 
+// Kind says in words of RFC 8555 what a path of the CA is for: the names of the directory (section 7.1.1), and besides
+// directory, account, order, finalize, authorization, challenge and certificate.
+func Kind(path string) string {
+	kind, _ := split(path)
+	return kind
+}
+
 // split says in words of RFC 8555 what a path of Pebble's is for, and which object it names.
 func split(path string) (kind, id string) {
 	first, id, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")

@@ -1,0 +1,326 @@
+package hostile
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Mode is one way not to play fair.
+type Mode struct {
+	act func(x *Exchange) // what it leaves alone goes through as it is
+}
+
+// on acts on requests of one kind; see [testbed.Kind].
+func on(kind string, act func(x *Exchange)) Mode {
+	return Mode{func(x *Exchange) {
+		if x.Kind == kind {
+			act(x)
+		}
+	}}
+}
+
+// onOrder acts on every reply that shows an order.
+func onOrder(act func(x *Exchange)) Mode {
+	return Mode{func(x *Exchange) {
+		if x.Kind == "newOrder" || x.Kind == "order" || x.Kind == "finalize" {
+			act(x)
+		}
+	}}
+}
+
+// edit changes the replies to requests of one kind.
+func edit(kind string, change func(x *Exchange, object map[string]any)) Mode {
+	return on(kind, func(x *Exchange) { x.Edit(func(object map[string]any) { change(x, object) }) })
+}
+
+// editOrder changes every reply that shows an order.
+func editOrder(change func(x *Exchange, order map[string]any)) Mode {
+	return onOrder(func(x *Exchange) { x.Edit(func(order map[string]any) { change(x, order) }) })
+}
+
+// forge sends another certificate than Pebble's.
+func forge(make func(x *Exchange, csr *x509.CertificateRequest) string) Mode {
+	return on("certificate", func(x *Exchange) {
+		if csr := x.CSR(); csr != nil {
+			x.Answer(http.StatusOK, pemChain, make(x, csr))
+		}
+	})
+}
+
+// leaf sends a certificate with a chain that belongs to it.
+func leaf(change func(leaf *x509.Certificate)) Mode {
+	return forge(func(x *Exchange, csr *x509.CertificateRequest) string {
+		f := x.CA.forger
+		return pemOf(f.leaf(csr, change), f.issuer)
+	})
+}
+
+const (
+	pemChain = "application/pem-certificate-chain"
+	problem  = "application/problem+json"
+	bank     = "bank.example.test" // a name that nobody ordered here
+
+	// nasty is a text that does something to terminals and logs.
+	nasty = "bad\x1b]0;title\x07\x1b[2J\nlevel=ERROR msg=\"forged line\"\r\u202egnp.exe"
+)
+
+func challenges(authorization map[string]any) []map[string]any {
+	var list []map[string]any
+	all, _ := authorization["challenges"].([]any)
+	for _, c := range all {
+		if c, ok := c.(map[string]any); ok && c["type"] == "dns-01" {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+// modes holds the modes by their names. Words before the first hyphen say what it is about.
+func modes() map[string]Mode {
+	all := map[string]Mode{}
+	for _, group := range []map[string]Mode{authorizationModes(), urlModes(), endlessModes(), certificateModes(), textModes(), fieldModes(), orderModes()} {
+		for name, mode := range group {
+			all[name] = mode
+		}
+	}
+	return all
+}
+
+// authorizationModes want something published that nobody ordered.
+func authorizationModes() map[string]Mode {
+	return map[string]Mode{
+		"authz-name": edit("authorization", func(_ *Exchange, a map[string]any) {
+			a["identifier"] = map[string]any{"type": "dns", "value": bank}
+		}),
+		"authz-parent": edit("authorization", func(_ *Exchange, a map[string]any) {
+			a["identifier"] = map[string]any{"type": "dns", "value": "example.test"}
+		}),
+		"authz-type": edit("authorization", func(_ *Exchange, a map[string]any) {
+			a["identifier"].(map[string]any)["type"] = "ip"
+		}),
+		"authz-wildcard": edit("authorization", func(_ *Exchange, a map[string]any) { a["wildcard"] = true }),
+		"authz-value": edit("authorization", func(_ *Exchange, a map[string]any) {
+			for _, c := range challenges(a) {
+				c["keyAuthorization"] = "chosen.by-the-CA"
+			}
+		}),
+		"authz-token": edit("authorization", func(_ *Exchange, a map[string]any) {
+			for _, c := range challenges(a) {
+				c["token"] = "not base64url.\x1b[2J"
+			}
+		}),
+		"authz-token-long": edit("authorization", func(_ *Exchange, a map[string]any) {
+			for _, c := range challenges(a) {
+				c["token"] = strings.Repeat("A", 100_000)
+			}
+		}),
+		"authz-twice": editOrder(func(_ *Exchange, order map[string]any) {
+			list, _ := order["authorizations"].([]any)
+			order["authorizations"] = slices.Concat(list, list)
+		}),
+		"authz-many": editOrder(func(_ *Exchange, order map[string]any) {
+			if list, _ := order["authorizations"].([]any); len(list) > 0 {
+				order["authorizations"] = slices.Repeat(list, 1000)
+			}
+		}),
+	}
+}
+
+// urlModes lead elsewhere.
+func urlModes() map[string]Mode {
+	elsewhere := func(field, kind string, url func(s *Stranger) string) Mode {
+		return Mode{func(x *Exchange) {
+			if x.Kind == kind {
+				x.Edit(func(object map[string]any) {
+					switch field {
+					case "authorizations":
+						object[field] = []string{url(x.CA.Stranger) + "/authz"}
+					case "challenges":
+						for _, c := range challenges(object) {
+							c["url"] = url(x.CA.Stranger) + "/chall"
+						}
+					default:
+						object[field] = url(x.CA.Stranger) + "/" + field
+					}
+				})
+			}
+		}}
+	}
+	https := func(s *Stranger) string { return s.HTTPS }
+	plain := func(s *Stranger) string { return s.HTTP }
+	redirect := func(kind string) Mode {
+		return on(kind, func(x *Exchange) {
+			x.Answer(http.StatusTemporaryRedirect, "text/plain", "")
+			x.Header("Location", x.CA.Stranger.HTTPS+"/"+kind)
+		})
+	}
+	return map[string]Mode{
+		"url-authz":          elsewhere("authorizations", "newOrder", https),
+		"url-authz-plain":    elsewhere("authorizations", "newOrder", plain),
+		"url-finalize":       elsewhere("finalize", "newOrder", https),
+		"url-challenge":      elsewhere("challenges", "authorization", https),
+		"url-certificate":    {func(x *Exchange) { elsewhere("certificate", x.Kind, https).act(x) }},
+		"redirect-newOrder":  redirect("newOrder"),
+		"redirect-challenge": redirect("challenge"),
+		"redirect-finalize":  redirect("finalize"),
+		"link-alternate-elsewhere": on("certificate", func(x *Exchange) {
+			x.Pass().Header().Add("Link", fmt.Sprintf(`<%s/alternate>;rel="alternate"`, x.CA.Stranger.HTTPS))
+		}),
+		"link-up-elsewhere": on("certificate", func(x *Exchange) {
+			x.Pass().Header().Add("Link", fmt.Sprintf(`<%s/up>;rel="up"`, x.CA.Stranger.HTTPS))
+		}),
+	}
+}
+
+// endlessModes want time and memory.
+func endlessModes() map[string]Mode {
+	return map[string]Mode{
+		"silent":        {(*Exchange).Hang},
+		"silent-order":  onOrder((*Exchange).Hang),
+		"endless-order": on("newOrder", func(x *Exchange) { x.Endless("application/json", `{"status":"pending",`+strings.Repeat(" ", 1<<16)) }),
+		"endless-authz": on("authorization", func(x *Exchange) { x.Endless("application/json", strings.Repeat("[", 1<<16)) }),
+		"endless-chain": on("certificate", func(x *Exchange) { x.Endless(pemChain, strings.Repeat("A", 1<<16)) }),
+		"endless-error": on("newOrder", func(x *Exchange) {
+			x.Pass()
+			x.w.WriteHeader(http.StatusInternalServerError)
+			x.Endless("text/html", strings.Repeat("<p>", 1<<14))
+		}),
+		"link-up": on("certificate", func(x *Exchange) {
+			x.Pass().Header().Add("Link", fmt.Sprintf(`<https://%s%s>;rel="up"`, x.Request.Host, x.Request.URL.Path))
+		}),
+		"link-alternate": on("certificate", func(x *Exchange) { alternates(x, 5000) }),
+		"chain-long": forge(func(x *Exchange, csr *x509.CertificateRequest) string {
+			f := x.CA.forger
+			return pemOf(f.leaf(csr, nil)) + strings.Repeat(pemOf(f.issuer), 5000)
+		}),
+		"polls": edit("authorization", func(_ *Exchange, a map[string]any) { a["status"] = "pending" }),
+	}
+}
+
+func alternates(x *Exchange, n int) {
+	for i := range n {
+		x.Pass().Header().Add("Link", fmt.Sprintf(`<https://%s%s?%d>;rel="alternate"`, x.Request.Host, x.Request.URL.Path, i))
+	}
+}
+
+// certificateModes send certificates that no client would take, and some that are odd and fine.
+func certificateModes() map[string]Mode {
+	return map[string]Mode{
+		"cert-notyet": leaf(func(c *x509.Certificate) { c.NotBefore = time.Now().AddDate(0, 1, 0) }),
+		"cert-soon":   leaf(func(c *x509.Certificate) { c.NotBefore = time.Now().Add(30 * time.Minute) }),
+		"cert-expired": leaf(func(c *x509.Certificate) {
+			c.NotBefore, c.NotAfter = time.Now().AddDate(0, -3, 0), time.Now().Add(-time.Minute)
+		}),
+		"cert-ending": leaf(func(c *x509.Certificate) {
+			c.NotBefore, c.NotAfter = time.Now().AddDate(0, -3, 0), time.Now().Add(time.Minute)
+		}),
+		"cert-extraname": leaf(func(c *x509.Certificate) {
+			c.DNSNames = append(slices.Clone(c.DNSNames), "www."+c.DNSNames[0])
+		}),
+		"cert-othername": leaf(func(c *x509.Certificate) { c.DNSNames = []string{bank} }),
+		"cert-otherkey": leaf(func(c *x509.Certificate) {
+			key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+			if err != nil {
+				panic(err) // the system has no randomness
+			}
+			c.PublicKey = key.Public()
+		}),
+		"cert-nochain": forge(func(x *Exchange, csr *x509.CertificateRequest) string { return pemOf(x.CA.forger.leaf(csr, nil)) }),
+		"cert-foreignchain": forge(func(x *Exchange, csr *x509.CertificateRequest) string {
+			return pemOf(x.CA.forger.leaf(csr, nil), x.CA.forger.impostor)
+		}),
+		"cert-selfissued": leaf(func(c *x509.Certificate) { c.Subject = pkix.Name{CommonName: "hostile issuer"} }),
+		"cert-cafirst": forge(func(x *Exchange, csr *x509.CertificateRequest) string {
+			return pemOf(x.CA.forger.issuer, x.CA.forger.leaf(csr, nil))
+		}),
+		"cert-404":  on("certificate", func(x *Exchange) { x.Problem(http.StatusNotFound, "malformed", "no such certificate") }),
+		"cert-html": on("certificate", func(x *Exchange) { x.Answer(http.StatusOK, "text/html", "<h1>It works!</h1>") }),
+		"cert-garbage": on("certificate", func(x *Exchange) {
+			x.Answer(http.StatusOK, pemChain, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+		}),
+	}
+}
+
+// textModes send texts that do something to those who show them, or are very long.
+func textModes() map[string]Mode {
+	return map[string]Mode{
+		"text-problem": on("newOrder", func(x *Exchange) { x.Problem(http.StatusForbidden, "rejectedIdentifier", nasty) }),
+		"text-long": on("newOrder", func(x *Exchange) {
+			x.Problem(http.StatusForbidden, "rejectedIdentifier", strings.Repeat("\U0001f512 ", 1<<20))
+		}),
+		"text-html": on("newOrder", func(x *Exchange) {
+			x.Answer(http.StatusInternalServerError, "text/html", strings.Repeat("<td>\"</td>\n", 400_000))
+		}),
+		"text-status":   editOrder(func(_ *Exchange, order map[string]any) { order["status"] = nasty + strings.Repeat("x", 100_000) }),
+		"text-subjects": on("newOrder", func(x *Exchange) { x.Answer(http.StatusForbidden, problem, subproblems(2000)) }),
+		"text-directory": edit("directory", func(_ *Exchange, dir map[string]any) {
+			dir["meta"] = map[string]any{"termsOfService": "https://ca.test/" + nasty, "caaIdentities": []string{nasty}, "profiles": map[string]string{"default": nasty}}
+		}),
+		"text-issuer": forge(func(x *Exchange, csr *x509.CertificateRequest) string {
+			f := x.CA.forger
+			issuer, err := sign(&x509.Certificate{Subject: pkix.Name{CommonName: "evil \x1b[31mCA"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+				NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(1, 0, 0)}, f.root, f.issuerKey.Public(), f.rootKey)
+			if err != nil {
+				panic(err) // of a template that can't be signed
+			}
+			named := &forger{root: f.root, rootKey: f.rootKey, issuer: issuer, issuerKey: f.issuerKey}
+			return pemOf(named.leaf(csr, nil), issuer)
+		}),
+	}
+}
+
+func subproblems(n int) string {
+	one := `{"type":"urn:ietf:params:acme:error:caa","detail":"` + strings.Repeat("no ", 100) + `","identifier":{"type":"dns","value":"x"}}`
+	return `{"type":"urn:ietf:params:acme:error:compound","detail":"many","status":403,"subproblems":[` + one + strings.Repeat(","+one, n) + `]}`
+}
+
+// fieldModes are clumsy rather than hostile: fields that nobody uses have odd values.
+func fieldModes() map[string]Mode {
+	return map[string]Mode{
+		"field-problem": on("newOrder", func(x *Exchange) {
+			x.Answer(http.StatusBadRequest, problem, `{"type":"urn:ietf:params:acme:error:rejectedIdentifier","detail":"Domain is not approved","status":"400"}`)
+		}),
+		"field-orders":    edit("newAccount", func(_ *Exchange, a map[string]any) { a["orders"] = []string{"https://ca/x"} }),
+		"field-notbefore": editOrder(func(_ *Exchange, order map[string]any) { order["notBefore"], order["notAfter"] = "", "" }),
+		"field-expires":   editOrder(func(_ *Exchange, order map[string]any) { order["expires"] = "2036-12-05T00:00:00+0000" }),
+		"field-never":     editOrder(func(_ *Exchange, order map[string]any) { order["expires"] = "never" }),
+		"field-wildcard":  edit("authorization", func(_ *Exchange, a map[string]any) { a["wildcard"], a["expires"] = "false", 7 }),
+		"field-validated": edit("authorization", func(_ *Exchange, a map[string]any) {
+			for _, c := range challenges(a) {
+				c["validated"], c["error"], c["status"] = 7, "", "pending"
+			}
+		}),
+		"field-account": on("newAccount", func(x *Exchange) { x.Body("") }),
+		"field-type":    on("certificate", func(x *Exchange) { x.Header("Content-Type", "text/plain") }),
+		"field-json":    onOrder(func(x *Exchange) { x.Header("Content-Type", "text/json") }),
+		"field-relative": on("newOrder", func(x *Exchange) {
+			location := x.Pass().Header().Get("Location")
+			x.Header("Location", location[strings.Index(location, "/my-order"):])
+		}),
+		"field-meta": edit("directory", func(_ *Exchange, dir map[string]any) {
+			dir["meta"] = map[string]any{"caaIdentities": "ca.test", "externalAccountRequired": "no", "profiles": []string{"default"}, "website": 1}
+		}),
+	}
+}
+
+// orderModes are about what becomes of an order.
+func orderModes() map[string]Mode {
+	return map[string]Mode{
+		"order-null":       onOrder(func(x *Exchange) { x.Pass(); x.Body("null") }),
+		"order-empty":      onOrder(func(x *Exchange) { x.Pass(); x.Body("{}") }),
+		"order-nolocation": on("newOrder", func(x *Exchange) { x.Pass().Header().Del("Location") }),
+		"order-lost":       on("newOrder", func(x *Exchange) { x.Pass(); x.Lose() }),
+		"retry-after": on("newOrder", func(x *Exchange) {
+			x.Problem(http.StatusTooManyRequests, "rateLimited", "later")
+			x.Header("Retry-After", "99999999999")
+		}),
+	}
+}
