@@ -40,7 +40,7 @@ func TestDesecFailures(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = p.Client.AppendRecords(t.Context(), "example.test", oneRecord())
-	const want = `desec, zone example.test: retrieving RRSet: unexpected status code 401: {"detail":"Invalid token [token]."} `
+	const want = `desec, zone example.test: retrieving RRSet: unexpected status code 401: {"detail":"Invalid token [token]."}`
 	failure, ok := errors.AsType[*Error](err)
 	if !ok || err.Error() != want || failure.Retryable() || failure.Whole() {
 		t.Errorf("got  %v\nwant %s", err, want)
