@@ -19,6 +19,8 @@ type entry struct {
 	stage  stage
 	due    time.Time
 	rank   float64   // urgency, while ready
+	lane   *lane     // while ready or running
+	placed bool      // holds a place, while running
 	given  time.Time // due time from the list, while running
 	listed bool      // given counts
 	lost   int       // runs in a row that left no next due time
@@ -32,16 +34,37 @@ const (
 	running
 )
 
+// lane is the names that share a trouble when they have one. Those that are ready are in its own list, so that the next
+// name is found at once, however many of other lanes can't start.
+type lane struct {
+	ready  []*entry // the most urgent last
+	shares share    // of what runs
+}
+
+// share counts names that run: all of them, and those that hold a place.
+type share struct{ running, placed int }
+
+// alone is how many times as much as what is left a lane may have. One that is alone gets three quarters of everything,
+// two that want all they can get have three sevenths each, and there is always something left for one more.
+const alone = 3
+
+// allows reports whether a lane that has so much may have one more, where all together have used so much of size.
+func allows(has, used, size int) bool { return has < alone*(size-used) }
+
 // queue holds every entry at its stage. It does no locking and starts nothing.
 type queue struct {
 	items   map[string]*entry // the list
 	waiting dueHeap
-	ready   []*entry          // the most urgent last
+	lanes   map[string]*lane  // those in which something is ready or runs
+	ready   int               // entries that are ready
 	running map[string]*entry // by name, so that a name that left the list and came back doesn't run twice
+	placed  int               // entries that hold a place
+	places  int               // how many there are
+	most    int               // entries that may run at a time
 }
 
-func newQueue() *queue {
-	return &queue{items: map[string]*entry{}, running: map[string]*entry{}}
+func newQueue(places, most int) *queue {
+	return &queue{items: map[string]*entry{}, running: map[string]*entry{}, lanes: map[string]*lane{}, places: places, most: most}
 }
 
 // set replaces the list.
@@ -51,7 +74,11 @@ func (q *queue) set(items []Item, now time.Time) {
 	for _, item := range items {
 		q.items[item.Name] = q.place(item, old[item.Name], now)
 	}
-	q.ready = slices.DeleteFunc(q.ready, func(e *entry) bool { return !q.isReady(e) })
+	q.ready = 0
+	for _, l := range q.lanes {
+		l.ready = slices.DeleteFunc(l.ready, func(e *entry) bool { return !q.isReady(e) })
+		q.ready += len(l.ready)
+	}
 	q.waiting = q.waiting[:0:0]
 	for _, e := range q.items {
 		if e.stage == waiting {
@@ -86,39 +113,110 @@ func (q *queue) takeDue(now time.Time) (due []*entry) {
 	return due
 }
 
-// enqueue puts due entries, all with a fresh rank, among the ready ones. It drops what a new list has
-// replaced since takeDue.
-func (q *queue) enqueue(due []*entry) {
-	for _, e := range due {
-		if q.isReady(e) {
-			q.ready = append(q.ready, e)
+// readyEntries returns all that are ready.
+func (q *queue) readyEntries() (all []*entry) {
+	for _, l := range q.lanes {
+		all = append(all, l.ready...)
+	}
+	return all
+}
+
+// enqueue makes entries ready, all that are, each in the lane and with the rank of the same index. It drops those that a new
+// list has replaced meanwhile.
+func (q *queue) enqueue(entries []*entry, lanes []string, ranks []float64) {
+	for name, l := range q.lanes {
+		l.ready = l.ready[:0]
+		if l.shares.running == 0 {
+			delete(q.lanes, name)
 		}
 	}
-	slices.SortFunc(q.ready, func(a, b *entry) int {
-		return -cmp.Or(cmp.Compare(a.rank, b.rank), a.due.Compare(b.due), cmp.Compare(a.name, b.name))
-	})
+	q.ready = 0
+	for i, e := range entries {
+		if !q.isReady(e) {
+			continue
+		}
+		l := q.lanes[lanes[i]]
+		if l == nil {
+			l = &lane{}
+			q.lanes[lanes[i]] = l
+		}
+		e.lane, e.rank = l, ranks[i]
+		l.ready = append(l.ready, e)
+		q.ready++
+	}
+	for _, l := range q.lanes {
+		slices.SortFunc(l.ready, func(a, b *entry) int { return -byUrgency(a, b) })
+	}
+}
+
+// byUrgency has the most urgent first.
+func byUrgency(a, b *entry) int {
+	return cmp.Or(cmp.Compare(a.rank, b.rank), a.due.Compare(b.due), cmp.Compare(a.name, b.name))
 }
 
 func (q *queue) isReady(e *entry) bool { return e.stage == ready && q.items[e.name] == e }
 
-// start takes the most urgent ready entry; nil when there is none.
+// start takes the most urgent of the ready entries whose lane may have one more; nil when there is none.
 func (q *queue) start() *entry {
-	last := len(q.ready) - 1
-	if last < 0 {
+	if q.ready == 0 || q.placed >= q.places || len(q.running) >= q.most {
 		return nil
 	}
-	e := q.ready[last]
-	q.ready[last] = nil
-	q.ready = q.ready[:last]
-	e.stage = running
-	q.running[e.name] = e
-	return e
+	var first *entry
+	for _, l := range q.lanes {
+		if len(l.ready) == 0 || !allows(l.shares.placed, q.placed, q.places) || !allows(l.shares.running, len(q.running), q.most) {
+			continue
+		}
+		if e := l.ready[len(l.ready)-1]; first == nil || byUrgency(e, first) < 0 {
+			first = e
+		}
+	}
+	if first == nil {
+		return nil
+	}
+	l := first.lane
+	l.ready[len(l.ready)-1] = nil
+	l.ready = l.ready[:len(l.ready)-1]
+	q.ready--
+	first.stage, first.placed = running, true
+	q.running[first.name] = first
+	l.shares.running++
+	l.shares.placed++
+	q.placed++
+	return first
+}
+
+// yield takes the place of an entry that runs, and reports whether it had one.
+func (q *queue) yield(e *entry) bool {
+	if !e.placed {
+		return false
+	}
+	e.placed = false
+	e.lane.shares.placed--
+	q.placed--
+	return true
+}
+
+// hurry makes the entries due whose names match.
+func (q *queue) hurry(match func(name string) bool, now time.Time) {
+	for name, e := range q.items {
+		switch {
+		case !match(name):
+		case e.stage == running:
+			e.given, e.listed = now, true
+		case e.stage == waiting && e.due.After(now):
+			e.due = now
+		}
+	}
+	heap.Init(&q.waiting)
 }
 
 // finish lets an entry that ran wait until next, or until the due time that a new list gave it meanwhile,
 // whichever is earlier. An entry that left the list is forgotten.
 func (q *queue) finish(e *entry, next time.Time) {
+	q.yield(e)
 	delete(q.running, e.name)
+	e.lane.shares.running--
+	e.lane = nil
 	if q.items[e.name] != e {
 		return
 	}

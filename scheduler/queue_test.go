@@ -10,7 +10,7 @@ import (
 
 func TestQueueOrder(t *testing.T) {
 	now := date(t, "2026-05-01T12:00:00Z")
-	q := newQueue()
+	q := newQueue(100, 100)
 	q.set([]Item{
 		{"c", now.Add(-time.Hour)},
 		{"b", now.Add(-time.Hour)},
@@ -19,11 +19,14 @@ func TestQueueOrder(t *testing.T) {
 		{"later", now.Add(time.Nanosecond)},
 	}, now)
 	due := q.takeDue(now)
-	for _, e := range due {
-		e.rank = 1
+	lanes, ranks := make([]string, len(due)), make([]float64, len(due))
+	for i, e := range due {
+		lanes[i] = e.name // the order is that of all lanes together
+		if e.name != "urgent" {
+			ranks[i] = 1
+		}
 	}
-	q.items["urgent"].rank = 0
-	q.enqueue(due)
+	q.enqueue(due, lanes, ranks)
 
 	var got []string
 	for e := q.start(); e != nil; e = q.start() {
@@ -36,12 +39,12 @@ func TestQueueOrder(t *testing.T) {
 
 func TestQueueSetKeepsWhatIsReady(t *testing.T) {
 	now := date(t, "2026-05-01T12:00:00Z")
-	q := newQueue()
+	q := newQueue(100, 100)
 	q.set([]Item{{"still due", now}, {"put off", now}, {"gone", now}}, now)
-	q.enqueue(q.takeDue(now))
+	enqueue(q, q.takeDue(now))
 	q.set([]Item{{"still due", now.Add(-time.Hour)}, {"put off", now.Add(time.Hour)}, {"new", now}}, now)
-	if len(q.ready) != 1 || q.ready[0].name != "still due" {
-		t.Errorf("%d entries are ready, want the one that is still due", len(q.ready))
+	if list := q.readyEntries(); q.ready != 1 || len(list) != 1 || list[0].name != "still due" {
+		t.Errorf("%d entries are ready, want the one that is still due", q.ready)
 	}
 	if len(q.waiting) != 2 || q.waiting[0].name != "new" {
 		t.Errorf("%d entries wait, want the new one and the one that was put off", len(q.waiting))
@@ -66,9 +69,9 @@ func TestQueueFinish(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			q := newQueue()
+			q := newQueue(1, 1)
 			q.set([]Item{{Name: "a"}}, now)
-			q.enqueue(q.takeDue(now))
+			enqueue(q, q.takeDue(now))
 			e := q.start()
 			for _, list := range tt.lists {
 				q.set(list, now)
@@ -94,10 +97,10 @@ func TestQueueRandomly(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 0))
 		now := date(t, "2026-05-01T12:00:00Z")
 		soon := func() time.Time { return now.Add(time.Duration(r.IntN(100)-20) * time.Second) }
-		q := newQueue()
+		q := newQueue(1+r.IntN(4), 1+r.IntN(8))
 		var taken []*entry
 		for range 500 {
-			switch r.IntN(6) {
+			switch r.IntN(8) {
 			case 0:
 				var items []Item
 				for i := range 10 {
@@ -109,7 +112,7 @@ func TestQueueRandomly(t *testing.T) {
 			case 1:
 				taken = append(taken, q.takeDue(now)...)
 			case 2:
-				q.enqueue(taken)
+				enqueue(q, append(taken, q.readyEntries()...))
 				taken = nil
 			case 3:
 				q.start()
@@ -119,6 +122,13 @@ func TestQueueRandomly(t *testing.T) {
 					break
 				}
 			case 5:
+				for _, e := range q.running {
+					q.yield(e)
+					break
+				}
+			case 6:
+				q.hurry(func(name string) bool { return name < "3" }, now)
+			case 7:
 				now = now.Add(time.Duration(r.IntN(30)) * time.Second)
 			}
 			checkQueue(t, q, taken)
@@ -138,8 +148,20 @@ func checkQueue(t *testing.T, q *queue, taken []*entry) {
 			t.Errorf("%s isn't where its due time belongs", e.name)
 		}
 	}
-	for _, e := range q.ready {
-		places[e]++
+	inLanes, have := 0, share{}
+	for _, l := range q.lanes {
+		for _, e := range l.ready {
+			places[e]++
+			inLanes++
+		}
+		have.running += l.shares.running
+		have.placed += l.shares.placed
+	}
+	if inLanes != q.ready || have.running != len(q.running) || have.placed != q.placed {
+		t.Errorf("%d ready, %d running, %d with a place; the lanes have %d, %d and %d", q.ready, len(q.running), q.placed, inLanes, have.running, have.placed)
+	}
+	if q.placed > q.places || len(q.running) > q.most {
+		t.Errorf("%d of %d places, %d of %d that may run", q.placed, q.places, len(q.running), q.most)
 	}
 	for _, e := range taken {
 		if q.isReady(e) {
@@ -159,5 +181,37 @@ func checkQueue(t *testing.T, q *queue, taken []*entry) {
 	}
 	if strangers := len(places) - len(q.items); strangers > len(q.running) {
 		t.Errorf("%d entries that aren't on the list, and %d run", strangers, len(q.running))
+	}
+}
+
+// enqueue puts entries into one lane of five, by their names.
+func enqueue(q *queue, entries []*entry) {
+	lanes, ranks := make([]string, len(entries)), make([]float64, len(entries))
+	for i, e := range entries {
+		lanes[i] = string(e.name[0] & 7 % 5)
+	}
+	q.enqueue(entries, lanes, ranks)
+}
+
+func TestAllows(t *testing.T) {
+	tests := []struct {
+		name            string
+		has, used, size int
+		want            bool
+	}{
+		{"the first", 0, 0, 1, true},
+		{"of one, nothing is left", 1, 1, 1, false},
+		{"a lane that is alone", 95, 95, 128, true},
+		{"it leaves a quarter", 96, 96, 128, false},
+		{"a newcomer beside it", 0, 96, 128, true},
+		{"two that hang", 54, 109, 128, true},
+		{"a newcomer beside two that hang", 0, 110, 128, true},
+		{"the last of all", 0, 127, 128, true},
+		{"more than there is, after a change", 0, 200, 128, false},
+	}
+	for _, tt := range tests {
+		if got := allows(tt.has, tt.used, tt.size); got != tt.want {
+			t.Errorf("%s: %t", tt.name, got)
+		}
 	}
 }

@@ -1,14 +1,14 @@
 // Package scheduler decides when: it owns the cron tick, the due times, the renewal rule, the back-off, the order
-// by urgency, and how many names are worked on at a time.
+// by urgency, and how many names are worked on at a time, so that what hangs holds up nobody else.
 // What is done to a name, and what is known about its certificate, it leaves to the Reconciler.
 package scheduler
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"math/rand/v2"
 	"runtime/debug"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,8 +33,22 @@ type Config struct {
 	// Schedule is when to look for due names; nil is every minute.
 	Schedule Schedule
 
-	// Workers is how many names are reconciled at a time; zero is 16.
+	// Workers is how many names are worked on at a time; zero is 16. What waits for somebody isn't counted: a name
+	// gives up its place when Yield is called for it, and after Patience in any case.
 	Workers int
+
+	// Patience is how long a name may hold its place; zero is a second. It's so short that a name which hangs,
+	// whatever it's for, is no trouble of the others.
+	Patience time.Duration
+
+	// Most is how many names run at a time, those included that gave up their places; zero is 4096. It bounds memory
+	// and open files.
+	Most int
+
+	// Lane names what a name shares its troubles with, such as its CA and its zone; nil is one lane for all. However
+	// many names of a lane hang, some of Workers and of Most is left for each other lane. It's called for every due
+	// name at every tick, and there should be some hundred lanes at most.
+	Lane func(name string) string
 
 	// Urgency orders the due names, the lowest first (see Left); nil orders them by due time. It's called for
 	// every due name at every tick, so it must be quick.
@@ -61,12 +75,24 @@ type Scheduler struct {
 	schedule Schedule
 	next     time.Time // the next tick
 	queue    *queue
+	ctx      context.Context // of Run; nil before it
 }
+
+const defaultWorkers = 16
 
 // New returns a Scheduler without names.
 func New(config Config) *Scheduler {
 	if config.Workers <= 0 {
-		config.Workers = 16
+		config.Workers = defaultWorkers
+	}
+	if config.Patience <= 0 {
+		config.Patience = time.Second
+	}
+	if config.Most <= 0 {
+		config.Most = 4096
+	}
+	if config.Lane == nil {
+		config.Lane = func(string) string { return "" }
 	}
 	if config.Urgency == nil {
 		config.Urgency = func(string, time.Time) float64 { return 0 }
@@ -78,7 +104,7 @@ func New(config Config) *Scheduler {
 		config:  config,
 		woken:   make(chan struct{}, 1),
 		changed: make(chan struct{}, 1),
-		queue:   newQueue(),
+		queue:   newQueue(config.Workers, config.Most),
 	}
 	s.SetSchedule(config.Schedule)
 	return s
@@ -104,14 +130,42 @@ func (s *Scheduler) SetSchedule(schedule Schedule) {
 	poke(s.changed)
 }
 
+// SetWorkers replaces Config.Workers; zero is 16. Names that have a place keep it.
+func (s *Scheduler) SetWorkers(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.queue.places = cmp.Or(max(n, 0), defaultWorkers)
+	s.Wake()
+}
+
 // Wake makes the Scheduler look now and not at the next tick.
 func (s *Scheduler) Wake() { poke(s.woken) }
+
+// WakeWhere makes the names due that match, and looks now: what they waited for has come. A name that runs is looked at
+// again when it has finished. match is called under the Scheduler's lock, so it must not call the Scheduler.
+func (s *Scheduler) WakeWhere(match func(name string) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.queue.hurry(match, wallNow())
+	s.Wake()
+}
+
+// Yield tells that a name waits for somebody from now on: it gives up its place to another, and goes on without one to the
+// end of its run.
+func (s *Scheduler) Yield(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.queue.running[name]; e != nil && s.queue.yield(e) {
+		s.startLocked()
+	}
+}
 
 // Stats is a Scheduler seen at one moment.
 type Stats struct {
 	Items   int       // names on the list
 	Running int       // names being reconciled
-	Due     int       // names that a tick found due and that wait for a worker
+	Waiting int       // those of them that gave up their places
+	Due     int       // names that a tick found due and that wait for a place
 	Next    time.Time // the next tick; zero before Run
 }
 
@@ -122,7 +176,8 @@ func (s *Scheduler) Stats() Stats {
 	return Stats{
 		Items:   len(s.queue.items),
 		Running: len(s.queue.running),
-		Due:     len(s.queue.ready),
+		Waiting: len(s.queue.running) - s.queue.placed,
+		Due:     s.queue.ready,
 		Next:    s.next,
 	}
 }
@@ -131,6 +186,9 @@ func (s *Scheduler) Stats() Stats {
 // runs, which has the same ctx, and returns nil.
 func (s *Scheduler) Run(ctx context.Context) error {
 	defer s.tasks.Wait()
+	s.mu.Lock()
+	s.ctx = ctx
+	s.mu.Unlock()
 	for ctx.Err() == nil {
 		s.tick(ctx, wallNow())
 		s.sleep(ctx)
@@ -141,7 +199,9 @@ func (s *Scheduler) Run(ctx context.Context) error {
 func (s *Scheduler) tick(ctx context.Context, now time.Time) {
 	s.startOnTick(ctx)
 	s.queueDue(now)
-	s.startWorkers(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.startLocked()
 }
 
 func (s *Scheduler) startOnTick(ctx context.Context) {
@@ -155,48 +215,46 @@ func (s *Scheduler) startOnTick(ctx context.Context) {
 	})
 }
 
-// queueDue moves what is due to what is ready, and ranks all of that anew. Urgency is asked without the lock, for
-// it may need locks of its own.
+// queueDue moves what is due to what is ready, and ranks all of that anew. Lane and Urgency are asked without the lock,
+// for they may need locks of their own.
 func (s *Scheduler) queueDue(now time.Time) {
 	s.mu.Lock()
-	due := s.queue.takeDue(now)
-	all := slices.Concat(due, s.queue.ready)
+	all := s.queue.takeDue(now)
+	if len(all) > 0 || s.queue.ready > 0 {
+		all = append(all, s.queue.readyEntries()...)
+	}
 	s.mu.Unlock()
 	if len(all) == 0 {
 		return
 	}
 
-	ranks := make([]float64, len(all))
+	lanes, ranks := make([]string, len(all)), make([]float64, len(all))
 	for i, e := range all {
-		ranks[i] = s.config.Urgency(e.name, now)
+		lanes[i], ranks[i] = s.config.Lane(e.name), s.config.Urgency(e.name, now)
 	}
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, e := range all {
-		e.rank = ranks[i]
-	}
-	s.queue.enqueue(due)
+	// What a worker has taken meanwhile isn't ready any more.
+	s.queue.enqueue(all, lanes, ranks)
 }
 
-func (s *Scheduler) startWorkers(ctx context.Context) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for len(s.queue.running) < s.config.Workers {
-		e := s.queue.start()
-		if e == nil {
-			return
-		}
-		s.tasks.Go(func() { s.work(ctx, e) })
+// startLocked starts what is ready and may run.
+func (s *Scheduler) startLocked() {
+	if s.ctx == nil || s.ctx.Err() != nil {
+		return
+	}
+	for e := s.queue.start(); e != nil; e = s.queue.start() {
+		s.tasks.Go(func() { s.work(s.ctx, e) })
 	}
 }
 
-// work reconciles one name after the other until none is ready.
+// work reconciles one name. Its place goes to the next one when it has finished, or has kept it for too long.
 func (s *Scheduler) work(ctx context.Context, e *entry) {
-	for e != nil {
-		next := s.reconcile(ctx, e.name)
-		e = s.finish(ctx, e, next)
-	}
+	patience := time.AfterFunc(s.config.Patience, func() { s.Yield(e.name) })
+	next := s.reconcile(ctx, e.name)
+	patience.Stop() // one that fires just now makes the next run of the name yield early, which does no harm
+	s.finish(e, next)
 }
 
 // reconcile returns the zero time after a panic.
@@ -206,8 +264,7 @@ func (s *Scheduler) reconcile(ctx context.Context, name string) (next time.Time)
 	return next
 }
 
-// finish returns the next entry to run; nil when there is none.
-func (s *Scheduler) finish(ctx context.Context, e *entry, next time.Time) *entry {
+func (s *Scheduler) finish(e *entry, next time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if next.IsZero() {
@@ -217,10 +274,7 @@ func (s *Scheduler) finish(ctx context.Context, e *entry, next time.Time) *entry
 		e.lost = 0
 	}
 	s.queue.finish(e, next)
-	if ctx.Err() != nil {
-		return nil
-	}
-	return s.queue.start()
+	s.startLocked()
 }
 
 // recoverPanic is deferred around foreign code, so that one name's panic is its own problem.

@@ -104,7 +104,7 @@ func TestMostUrgentFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := newJournal()
 		j.takes = 10 * time.Second
-		s := New(Config{Reconciler: j, Workers: 1, Urgency: func(name string, now time.Time) float64 {
+		s := New(Config{Reconciler: j, Workers: 1, Patience: day, Urgency: func(name string, now time.Time) float64 {
 			return float64(strings.Index("first second third fourth", name))
 		}})
 		s.Set(names("third second fourth"))
@@ -137,7 +137,7 @@ func TestWorkers(t *testing.T) {
 		j := newJournal()
 		j.takes = 10 * time.Minute // over many ticks
 		j.next = func(string) time.Time { return j.began }
-		s := New(Config{Reconciler: j, Workers: 3})
+		s := New(Config{Reconciler: j, Workers: 3, Patience: day})
 		s.Set(names("a b c d e f g"))
 		stop := run(t, s)
 		synctest.Wait()
@@ -152,6 +152,142 @@ func TestWorkers(t *testing.T) {
 		if got := s.Stats(); got.Running != 0 || got.Items != 7 {
 			t.Errorf("after the end Stats = %+v", got)
 		}
+	})
+}
+
+// hang is a Reconciler for names that begin with "hang" and never come to an end by themselves. Others are done at once.
+func hang(j *journal) Reconciler {
+	return reconcilerFunc(func(ctx context.Context, name string) (time.Time, error) {
+		if strings.HasPrefix(name, "hang") {
+			<-ctx.Done()
+			return time.Time{}, ctx.Err()
+		}
+		return j.Reconcile(ctx, name)
+	})
+}
+
+// many returns n items whose names begin alike.
+func many(prefix string, n int) (items []Item) {
+	for i := range n {
+		items = append(items, Item{Name: fmt.Sprintf("%s%05d", prefix, i)})
+	}
+	return items
+}
+
+// TestWhatHangsHoldsUpNobody has names that never come to an end, more than there are places, and in the worst rows more
+// than may run at all. The healthy one is the least urgent of all.
+func TestWhatHangsHoldsUpNobody(t *testing.T) {
+	tests := []struct {
+		name    string
+		hanging []Item
+		lane    func(name string) string
+		told    bool // each says at once that it waits
+		want    string
+	}{
+		{"in the same lane, and nobody says so", many("hang", 150), nil, false, "well at 3"},
+		{"in the same lane, and each says so", many("hang", 150), nil, true, "well at 0"},
+		{"another lane", many("hang", 150), byFirstLetter, false, "well at 0"},
+		{"another lane, 50,000 names", many("hang", 50_000), byFirstLetter, false, "well at 0"},
+		{"ten other lanes, 40,000 names", many("hang", 40_000), func(name string) string { return name[:1] + name[len(name)-1:] }, true, "well at 0"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				j := newJournal()
+				var s *Scheduler
+				inner := hang(j)
+				s = New(Config{Workers: 64, Lane: tt.lane, Reconciler: reconcilerFunc(func(ctx context.Context, name string) (time.Time, error) {
+					if tt.told {
+						s.Yield(name)
+					}
+					return inner.Reconcile(ctx, name)
+				}), Urgency: func(name string, _ time.Time) float64 {
+					if name == "well" {
+						return 1
+					}
+					return 0
+				}})
+				s.Set(append(tt.hanging, Item{Name: "well"}))
+				stop := run(t, s)
+				time.Sleep(10 * time.Second)
+				if got := s.Stats(); got.Running > 4096 {
+					t.Errorf("%d run at a time", got.Running)
+				}
+				stop()
+				j.check(t, tt.want)
+			})
+		})
+	}
+}
+
+func byFirstLetter(name string) string { return name[:1] }
+
+// TestAYieldedPlaceIsNotTakenTwice lets a name yield by itself, by its patience and by its end.
+func TestAYieldedPlaceIsNotTakenTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newJournal()
+		j.takes = 10 * time.Second
+		var s *Scheduler
+		s = New(Config{Workers: 1, Reconciler: reconcilerFunc(func(ctx context.Context, name string) (time.Time, error) {
+			time.Sleep(500 * time.Millisecond)
+			s.Yield(name)
+			s.Yield(name)
+			s.Yield("nobody")
+			return j.Reconcile(ctx, name)
+		})})
+		s.Set(names("a b c"))
+		stop := run(t, s)
+		time.Sleep(700 * time.Millisecond)
+		if got := s.Stats(); got.Running != 2 || got.Waiting != 1 || got.Due != 1 {
+			t.Errorf("Stats = %+v; want one that waits, one that works, and one that is due", got)
+		}
+		time.Sleep(time.Minute)
+		if got := s.Stats(); got.Running != 0 || got.Waiting != 0 {
+			t.Errorf("at the end Stats = %+v", got)
+		}
+		stop()
+		if len(j.started) != 3 {
+			t.Errorf("started %q", j.started)
+		}
+	})
+}
+
+func TestSetWorkers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newJournal()
+		j.takes = 10 * time.Minute
+		s := New(Config{Reconciler: j, Workers: 1, Patience: day})
+		s.Set(names("a b c d"))
+		stop := run(t, s)
+		synctest.Wait()
+		s.SetWorkers(3)
+		synctest.Wait()
+		if got := s.Stats(); got.Running != 3 {
+			t.Errorf("%d run, want 3", got.Running)
+		}
+		s.SetWorkers(1)
+		time.Sleep(10*time.Minute + time.Second)
+		if got := s.Stats(); got.Running != 1 {
+			t.Errorf("%d run, want the last one", got.Running)
+		}
+		stop()
+	})
+}
+
+func TestWakeWhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newJournal()
+		j.takes = 10 * time.Second
+		s := New(Config{Reconciler: j})
+		late := j.began.Add(day)
+		s.Set([]Item{{"waits", late}, {"waits too", late}, {"sleeps", late}, {"waits and runs", time.Time{}}})
+		stop := run(t, s)
+		time.Sleep(5 * time.Second)
+		s.WakeWhere(func(name string) bool { return strings.HasPrefix(name, "waits") })
+		time.Sleep(2 * time.Minute)
+		stop()
+		slices.Sort(j.started)
+		j.check(t, "waits and runs at 0", "waits and runs at 60", "waits at 5", "waits too at 5")
 	})
 }
 
@@ -172,7 +308,7 @@ func TestSetForgetsWhatIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := newJournal()
 		j.takes = 90 * time.Second
-		s := New(Config{Reconciler: j, Workers: 1})
+		s := New(Config{Reconciler: j, Workers: 1, Patience: day})
 		s.Set(names("a b c"))
 		stop := run(t, s)
 		synctest.Wait()
@@ -325,7 +461,7 @@ func TestRunWaitsForWhatRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		finished := false
-		s := New(Config{Workers: 1, Reconciler: reconcilerFunc(func(ctx context.Context, name string) (time.Time, error) {
+		s := New(Config{Workers: 1, Patience: day, Reconciler: reconcilerFunc(func(ctx context.Context, name string) (time.Time, error) {
 			<-ctx.Done()
 			time.Sleep(time.Minute) // cleaning up
 			finished = true
@@ -433,7 +569,7 @@ func BenchmarkBusyTick(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		s.queue = newQueue()
+		s.queue = newQueue(s.queue.places, s.queue.most)
 		s.Set(items)
 		s.queueDue(now)
 	}

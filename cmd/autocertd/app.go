@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"reflect"
+	"syscall"
 	"time"
 
 	"autocertd/internal/config"
@@ -164,8 +165,20 @@ func issuerConfig(ca config.CA) issuer.Config {
 }
 
 // workers is how many certificates are worked on at a time. It is a multiple of the orders that talk to a CA at a time,
-// since the others wait for DNS, and waiting together is what makes one update of many.
+// since the others prepare their records, and preparing together is what makes one update of many. Those that wait for DNS
+// or for a CA's verdict come on top, see mostAtATime.
 func (a *app) workers() int { return a.settings.Concurrency * 8 }
+
+// mostAtATime is how many certificates are worked on or waited for at a time: each has a lock, and in its turn a socket or
+// two, so that a quarter of the files that the process may open is left to locks.
+func mostAtATime() int {
+	const most = 4096
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur/4 > most {
+		return most
+	}
+	return max(int(limit.Cur/4), 1)
+}
 
 // closeTimeout bounds how long records may take to be removed when the program ends. systemd waits 90 s.
 const closeTimeout = 30 * time.Second

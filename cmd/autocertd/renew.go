@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -124,12 +125,18 @@ func (a *app) pass(ctx context.Context, certs []config.Certificate, work func(co
 	}
 	results := make([]error, len(certs))
 	var group errgroup.Group
-	group.SetLimit(a.workers())
+	group.SetLimit(mostAtATime())
+	places := make(chan struct{}, a.workers())
 	for i, c := range certs {
-		if ctx.Err() != nil {
-			return 0, ctx.Err()
+		select {
+		case <-ctx.Done():
+			return 0, errors.Join(ctx.Err(), group.Wait())
+		case places <- struct{}{}:
 		}
 		group.Go(func() error {
+			yield := sync.OnceFunc(func() { <-places })
+			defer yield()
+			defer time.AfterFunc(time.Second, yield).Stop() // what hangs keeps its place from nobody, as in the daemon
 			show.begin(c.Name)
 			results[i] = work(ctx, c.Name)
 			show.finish(c.Name, results[i])

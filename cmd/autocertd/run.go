@@ -17,6 +17,7 @@ import (
 
 	"autocertd/internal/config"
 	"autocertd/internal/storage"
+	"autocertd/issuer"
 	"autocertd/scheduler"
 )
 
@@ -61,7 +62,12 @@ func runDaemon(ctx context.Context, path string) (err error) {
 		return err
 	}
 	logger := newLogger(s.Log)
-	a, err := newApp(s, appOptions{command: "autocertd run", logger: logger})
+	var d *daemonProcess
+	a, err := newApp(s, appOptions{command: "autocertd run", logger: logger, progress: func(name string, step issuer.Step) {
+		if step.Name == issuer.Published { // what is left to do is to wait for DNS and for the CA
+			d.scheduler.Yield(name)
+		}
+	}})
 	if err != nil {
 		return err
 	}
@@ -76,10 +82,10 @@ func runDaemon(ctx context.Context, path string) (err error) {
 		return err
 	}
 	defer release()
-	d := &daemonProcess{app: a, path: path, logger: logger, health: health{PID: os.Getpid(), Started: time.Now().UTC()},
+	d = &daemonProcess{app: a, path: path, logger: logger, health: health{PID: os.Getpid(), Started: time.Now().UTC()},
 		changed: make(chan struct{}, 1), readable: make(chan struct{}, 1)}
-	d.scheduler = scheduler.New(scheduler.Config{Reconciler: d, Schedule: s.schedule, Workers: a.workers(),
-		Urgency: a.manager.Urgency, OnTick: d.tick, Logger: logger})
+	d.scheduler = scheduler.New(scheduler.Config{Reconciler: d, Schedule: s.schedule, Workers: a.workers(), Most: mostAtATime(),
+		Lane: a.manager.Lane, Urgency: a.manager.Urgency, OnTick: d.tick, Logger: logger})
 	defer func() { err = errors.Join(err, a.close()) }()
 	return d.run(ctx)
 }
@@ -167,6 +173,7 @@ func (d *daemonProcess) schedule(ctx context.Context) error {
 		d.logger.Error("the list of certificates can't be saved; status can't show it while the configuration has mistakes", "err", err)
 	}
 	d.scheduler.SetSchedule(d.settings.schedule)
+	d.scheduler.SetWorkers(d.workers())
 	d.scheduler.Set(items)
 	d.scheduler.Wake()
 	return nil

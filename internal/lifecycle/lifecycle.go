@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,7 +36,12 @@ type Snapshot struct {
 	Window       scheduler.Window
 	Emergency    time.Duration
 	Reloaded     time.Time // when a running daemon took it over; zero for the first
+
+	oneLane bool // for each CA, since there are so many domains
 }
+
+// maxLanes bounds the lanes of a snapshot; see Manager.Lane.
+const maxLanes = 256
 
 // NewSnapshot takes what it needs of a configuration.
 func NewSnapshot(cfg *config.Config, issuers map[string]*issuer.Issuer, window scheduler.Window) *Snapshot {
@@ -54,7 +60,21 @@ func NewSnapshot(cfg *config.Config, issuers map[string]*issuer.Issuer, window s
 	for _, ca := range cfg.CAs {
 		s.CAs[ca.Name] = ca
 	}
+	lanes := map[string]bool{}
+	for _, c := range cfg.Certificates {
+		if lanes[lane(c)] = true; len(lanes) > maxLanes {
+			s.oneLane = true
+			break
+		}
+	}
 	return s
+}
+
+// lane is what a certificate shares its troubles with: its first CA, and the domain of its first hostname, which stands for
+// the DNS servers.
+func lane(c config.Certificate) string {
+	_, domain, _ := strings.Cut(c.Hostnames[0], ".")
+	return c.CAs[0] + " " + domain
 }
 
 // mayHaveMended reports whether a person who had the configuration read again may have removed the cause of a failure. It
@@ -131,6 +151,19 @@ func (m *Manager) Urgency(name string, now time.Time) float64 {
 		return -1
 	}
 	return scheduler.Left(now, l.notBefore, l.notAfter)
+}
+
+// Lane names what a certificate shares its troubles with: its CA, and with few domains its domain too.
+func (m *Manager) Lane(name string) string {
+	s := m.snapshot.Load()
+	c, ok := s.Certificates[name]
+	switch {
+	case !ok:
+		return ""
+	case s.oneLane:
+		return c.CAs[0]
+	}
+	return lane(c)
 }
 
 // Failing returns how many certificates had a failure at their last look.
