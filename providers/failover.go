@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 )
@@ -55,6 +56,9 @@ func combined(zone string, failures []*Error) *Error {
 		problems[i], errs[i] = f.Problem, f.Err
 	}
 	all := *last
+	if slices.ContainsFunc(failures, (*Error).Uncertain) {
+		all.effect = effectMaybe
+	}
 	all.Problem = fmt.Sprintf("no server took the update of zone %s: %s", zone, strings.Join(problems, "; next, "))
 	all.Err = errors.Join(errs...)
 	return &all

@@ -69,8 +69,13 @@ func (q *queue) withdraw(g *group, refused []*record) {
 	q.solver.leave(g, absent)
 }
 
-// uncertain reports whether a call that failed may have taken effect, or may yet.
+// uncertain reports whether a call that failed may have taken effect, or may yet. A provider that says so itself knows
+// best: nothing was sent to a server that can't be reached, and a refusal without a signature proves nothing.
 func uncertain(err error) bool {
+	var u interface{ Uncertain() bool }
+	if errors.As(err, &u) {
+		return u.Uncertain()
+	}
 	return retryable(err) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
