@@ -9,6 +9,7 @@ import (
 
 	"github.com/libdns/libdns"
 	"github.com/libdns/rfc2136"
+	"github.com/miekg/dns"
 )
 
 // maxUpdate is about how many bytes of records go into one update message, which can't be longer than 64 KiB.
@@ -97,6 +98,11 @@ func (c *rfc2136Client) exchange(ctx context.Context, server string, u update) e
 		return err
 	}
 	return c.diagnose(ctx, server, u, err)
+}
+
+// ExplainKey says why server doesn't take the key of a signed question about name, in the words for an update of it.
+func (c *rfc2136Client) ExplainKey(ctx context.Context, server, name string) error {
+	return c.diagnose(ctx, server, update{zone: plainName(name), records: []libdns.TXT{{Name: "@"}}}, dns.ErrAuth)
 }
 
 // isDial reports whether there was no connection, so that nothing was sent.

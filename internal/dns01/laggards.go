@@ -12,9 +12,18 @@ type PropagationError struct {
 	After   time.Duration
 	Servers int      // that should have it
 	Have    int      // that have it
-	Missing []string // one sentence for each address that hasn't
+	Missing []string // one sentence for each address that hasn't, of the first few
 	Cure    string
+
+	late   int // addresses that haven't it
+	silent int // addresses of those that gave no answer at all
 }
+
+// Silent reports whether none of the servers that lack the record said anything.
+func (e *PropagationError) Silent() bool { return e.late > 0 && e.silent == e.late }
+
+// lateShown is how many of the addresses that lack a record are named in an error.
+const lateShown = 5
 
 func (e *PropagationError) Error() string {
 	return fmt.Sprintf("after %s, %d of %d servers have the records: %s; %s", e.After, e.Have, e.Servers, strings.Join(e.Missing, "; "), e.Cure)
@@ -31,6 +40,9 @@ func laggards(quorums []*quorum, after time.Duration) error {
 		if it == nil {
 			continue
 		}
+		if it.isSilent() {
+			e.silent++
+		}
 		said := fmt.Sprintf("%s %s when asked for %s", m, last, it.name)
 		if usual := m.server.usually(); usual > 0 {
 			said += fmt.Sprintf(" (it usually has records within %s)", usual)
@@ -45,6 +57,9 @@ func laggards(quorums []*quorum, after time.Duration) error {
 		m.server.lagged()
 	}
 	slices.Sort(e.Missing)
+	if e.late = len(late); e.late > lateShown {
+		e.Missing = append(e.Missing[:lateShown:lateShown], fmt.Sprintf("and %d more", e.late-lateShown))
+	}
 	e.Have, e.Servers = tally(membersOf(quorums))
 	e.Cure = cure(failed, after)
 	return e

@@ -41,6 +41,9 @@ func (s *Solver) Locate(ctx context.Context, name string) (Trace, error) {
 		if refused, ok := errors.AsType[*refusedQuery](err); ok && len(t.Chain) > 1 && refused.rcode == dns.RcodeRefused {
 			return t, &NoProviderError{Name: t.String(), Alias: t.Chain[len(t.Chain)-2], Zones: s.zones()}
 		}
+		if refused, ok := errors.AsType[*keyError](err); ok && ctx.Err() == nil {
+			return t, fmt.Errorf("publishing %s: %w", t, p.explain(ctx, refused, t.Name()))
+		}
 		switch {
 		case err != nil && (served || ctx.Err() != nil):
 			return t, fmt.Errorf("finding the zone of %s: %w", t, err)
@@ -61,6 +64,20 @@ func (s *Solver) Locate(ctx context.Context, name string) (Trace, error) {
 			return t, fmt.Errorf("%s: more than %d CNAMEs in a row; resolvers follow no longer chain", t, maxAliases)
 		}
 	}
+}
+
+// explain asks the provider's client, where that can find it out, why a server doesn't take the key: the look-ups are the
+// first to meet what the update would.
+func (p Provider) explain(ctx context.Context, refused *keyError, name string) error {
+	client, ok := p.Client.(interface {
+		ExplainKey(ctx context.Context, server, name string) error
+	})
+	if !ok {
+		return refused
+	}
+	explained := *refused
+	explained.why = client.ExplainKey(ctx, refused.server, name)
+	return &explained
 }
 
 // NoProviderError says that no configured provider serves a name.

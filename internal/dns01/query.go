@@ -54,22 +54,64 @@ func (p Provider) servers() []server {
 	return list
 }
 
-// exchange asks once over a connection. A server that doesn't take the key is asked without it: what is wrong with the key
-// is told by the update, which it was made for.
+// exchange asks once over a connection. A signed question is answered by a signed reply or not at all (RFC 8945, section
+// 5.3): what comes unsigned is an error, except for the word that the answer doesn't fit. It is never asked unsigned
+// instead, which would be a question about another view, and one whose answer anybody may have written.
 func exchange(ctx context.Context, client dns.Client, conn *dns.Conn, q *dns.Msg, key *Key) (*dns.Msg, error) {
-	if key != nil {
-		signed := q.Copy()
-		name := dns.Fqdn(key.Name)
-		signed.SetTsig(name, dns.Fqdn(key.Algorithm), tsigFudge, time.Now().Unix())
-		client.TsigSecret = map[string]string{name: key.Secret.Reveal()}
-		reply, _, err := client.ExchangeWithConnContext(ctx, signed, conn)
-		if reply == nil || err == nil && reply.Rcode != dns.RcodeNotAuth {
-			return reply, err
-		}
+	if key == nil {
+		client.TsigSecret = nil
+		reply, _, err := client.ExchangeWithConnContext(ctx, q, conn)
+		return reply, err
 	}
-	client.TsigSecret = nil
-	reply, _, err := client.ExchangeWithConnContext(ctx, q, conn)
-	return reply, err
+	signed := q.Copy()
+	name := dns.Fqdn(key.Name)
+	signed.SetTsig(name, dns.Fqdn(key.Algorithm), tsigFudge, time.Now().Unix())
+	client.TsigSecret = map[string]string{name: key.Secret.Reveal()}
+	// A dns.Conn mixes the signature of its last question into the next one, as only a zone transfer wants it. So each
+	// question has one of its own, around the socket that they share.
+	reply, _, err := client.ExchangeWithConnContext(ctx, signed, &dns.Conn{Conn: conn.Conn})
+	switch {
+	case reply == nil:
+		return nil, err
+	case err == nil && (reply.IsTsig() != nil || reply.Truncated):
+		return reply, nil
+	case reply.Rcode == dns.RcodeNotAuth, reply.IsTsig() != nil && reply.IsTsig().Error != 0:
+		return nil, refusalOf(reply, conn.RemoteAddr().String(), key)
+	case err == nil:
+		err = errUnsigned
+	}
+	return nil, err
+}
+
+// errUnsigned is a reply that anybody may have written.
+var errUnsigned = errors.New("the reply to a signed question isn't signed")
+
+// keyError says that a server doesn't take the key of a question.
+type keyError struct {
+	server, key string
+	code        int // the TSIG error (RFC 8945, section 5.2), 0 when the server names none
+	why         error
+}
+
+func refusalOf(reply *dns.Msg, server string, key *Key) *keyError {
+	e := &keyError{server: server, key: key.Name}
+	if t := reply.IsTsig(); t != nil {
+		e.code = int(t.Error)
+	}
+	return e
+}
+
+func (e *keyError) Unwrap() error { return e.why }
+
+func (e *keyError) Error() string {
+	if e.why != nil {
+		return e.why.Error()
+	}
+	code := "NOTAUTH"
+	if e.code != 0 {
+		code = dns.RcodeToString[e.code]
+	}
+	return fmt.Sprintf("%s doesn't take TSIG key %q (%s); name, algorithm and secret must be the same on both sides", e.server, e.key, code)
 }
 
 // exchangeOnce is exchange over a connection of its own.
@@ -84,12 +126,21 @@ func exchangeOnce(ctx context.Context, client dns.Client, q *dns.Msg, s server) 
 
 // ask asks one server, by UDP and again by TCP when the answer doesn't fit or doesn't come.
 func ask(ctx context.Context, s server, q *dns.Msg) (*dns.Msg, error) {
+	return askBy(ctx, []string{"udp", "tcp"}, s, q)
+}
+
+// askBy is ask by these protocols.
+func askBy(ctx context.Context, networks []string, s server, q *dns.Msg) (*dns.Msg, error) {
 	var failures []error
-	for _, network := range []string{"udp", "tcp"} {
+	for _, network := range networks {
 		client := dns.Client{Net: network, Timeout: queryTimeout, UDPSize: udpSize}
 		reply, err := exchangeOnce(ctx, client, q, s)
 		if err == nil && !reply.Truncated {
 			return reply, nil
+		}
+		if refused, ok := errors.AsType[*keyError](err); ok {
+			refused.server = s.addr
+			return nil, refused
 		}
 		if err == nil { // by TCP nothing is too long
 			err = fmt.Errorf("truncated answer over %s", network)
@@ -120,6 +171,8 @@ func (e *unansweredError) Error() string {
 		return fmt.Sprintf("the address of server %s can't be looked up (%s); see what this machine finds: getent hosts %s", host, name.Err, host)
 	case all(func(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }):
 		return fmt.Sprintf("nothing listens at %s (connection refused); on the server: systemctl status named; ss -lntu sport = :%s", e.server, port)
+	case all(func(err error) bool { return errors.Is(err, errUnsigned) }):
+		return fmt.Sprintf("%s answers a signed question without a signature, so the answer doesn't count; see whether it is the server itself that answers there: dig @%s -p %s SOA .", e.server, host, port)
 	case all(isTimeout):
 		return fmt.Sprintf("%s doesn't answer, neither by UDP nor by TCP; perhaps a firewall is in between; try: dig @%s -p %s SOA .", e.server, host, port)
 	}

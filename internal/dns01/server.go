@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -53,10 +54,11 @@ type item struct {
 	turn int // when the server was asked last; of its goroutine alone, as is what follows
 	hits int // how often in a row it was seen to have the record
 
-	mu   sync.Mutex
-	seen bool
-	gone bool   // nobody waits any more
-	last string // what the server said last
+	mu     sync.Mutex
+	seen   bool
+	gone   bool   // nobody waits any more
+	last   string // what the server said last
+	silent bool   // it said nothing at all the last time
 }
 
 // expect adds an item and makes the server's goroutine look at once.
@@ -124,7 +126,7 @@ func (s *watched) round(items []*item) (found, again bool) {
 	client := dns.Client{Net: "udp", Timeout: queryTimeout, UDPSize: udpSize}
 	conn, err := client.Dial(s.where.addr)
 	if err != nil {
-		missAll(items, unreachable(err))
+		missAll(items, err)
 		return false, false
 	}
 	defer conn.Close()
@@ -138,7 +140,7 @@ func (s *watched) round(items []*item) (found, again bool) {
 		it.turn = s.turn
 		reply, err := look(client, conn, it, s.where.key)
 		if err != nil {
-			missAll(items[i:], unreachable(err))
+			missAll(items[i:], err)
 			return found, again
 		}
 		if !holds(reply, it.value) {
@@ -192,9 +194,14 @@ func (s *watched) lagged() {
 	s.history = history{}
 }
 
-func missAll(items []*item, last string) {
+// missAll notes that a server can't be asked.
+func missAll(items []*item, err error) {
+	silent, last := Silent(err), unreachable(err)
 	for _, it := range items {
 		it.miss(last)
+		it.mu.Lock()
+		it.silent = silent
+		it.mu.Unlock()
 	}
 }
 
@@ -202,6 +209,13 @@ func missAll(items []*item, last string) {
 func (it *item) miss(last string) {
 	it.hits = 0
 	it.note(false, last)
+}
+
+// isSilent reports whether the server gave no answer when it was asked last.
+func (it *item) isSilent() bool {
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	return it.silent
 }
 
 func holds(reply *dns.Msg, value string) bool {
@@ -236,13 +250,18 @@ func unreachable(err error) string {
 		return "doesn't answer"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "doesn't listen (connection refused)"
+	case errors.Is(err, errUnsigned):
+		return "answers without a signature, which doesn't count,"
+	}
+	if refused, ok := errors.AsType[*keyError](err); ok {
+		return fmt.Sprintf("doesn't take TSIG key %q", refused.key)
 	}
 	return err.Error()
 }
 
 func (it *item) note(seen bool, last string) {
 	it.mu.Lock()
-	it.seen, it.last = seen, last
+	it.seen, it.last, it.silent = seen, last, false
 	it.mu.Unlock()
 	if seen {
 		signal(it.poke)
