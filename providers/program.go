@@ -1,7 +1,6 @@
 package providers
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,13 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"time"
+
+	"autocertd/internal/proc"
 )
 
 const (
-	maxReply   = 1 << 20         // bytes on a program's standard output
-	closeDelay = 2 * time.Second // for what a program left running to close its standard output
+	maxReply   = 1 << 20 // bytes on a program's standard output
 	searchPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 )
 
@@ -71,49 +70,17 @@ func environment(names []string) []string {
 
 // run starts the program, writes in to its standard input and returns what it wrote to its standard output, also when it
 // failed. The error is ctx's, errProgramTimeout, errProgramOutput, an [*exec.ExitError], or says why it didn't start.
-// When run returns, nothing of the program's process group is left.
 func (p program) run(ctx context.Context, in []byte, stderr *lineWriter) ([]byte, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	limited, cancel := context.WithTimeoutCause(ctx, p.timeout, errProgramTimeout)
-	defer cancel()
-	limited, stop := context.WithCancelCause(limited)
-	defer stop(nil)
-	out := &boundedBuffer{full: func() { stop(errProgramOutput) }}
-	cmd := exec.CommandContext(limited, p.path, p.args...)
-	cmd.Dir, cmd.Env = "/", p.env
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(in), out, stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = closeDelay
-	err := cmd.Run()
+	command := proc.Command{Args: append([]string{p.path}, p.args...), Env: p.env, Stdin: in, Timeout: p.timeout}
+	out, err := command.Output(ctx, maxReply, stderr)
 	stderr.flush()
-	if cmd.Process != nil {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what it left running
-	}
 	switch {
-	case err == nil, errors.Is(err, exec.ErrWaitDelay): // the program itself ended well
-		return out.kept.Bytes(), nil
-	case ctx.Err() != nil:
+	case errors.Is(err, proc.ErrTimeout):
+		return nil, errProgramTimeout
+	case errors.Is(err, proc.ErrOutput):
+		return nil, errProgramOutput
+	case err != nil && ctx.Err() != nil:
 		return nil, ctx.Err()
-	case limited.Err() != nil:
-		return nil, context.Cause(limited)
 	}
-	return out.kept.Bytes(), err
-}
-
-// boundedBuffer keeps maxReply bytes and calls full when there are more. The buffer is a field and not embedded, since
-// its ReadFrom would go round the bound.
-type boundedBuffer struct {
-	kept bytes.Buffer
-	full func()
-}
-
-func (b *boundedBuffer) Write(p []byte) (int, error) {
-	if b.kept.Len()+len(p) > maxReply {
-		b.full()
-		return 0, errProgramOutput
-	}
-	return b.kept.Write(p)
+	return out, err
 }

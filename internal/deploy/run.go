@@ -2,24 +2,19 @@ package deploy
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
-	"syscall"
 	"time"
 
 	"autocertd/internal/printable"
+	"autocertd/internal/proc"
 )
 
-const (
-	maxOutput = printable.Max // bytes of a process's output, its end, for the error
-	waitDelay = time.Second   // for the output of children that outlive a process
-)
+const maxOutput = printable.Max // bytes of a process's output, its end, for the error
 
 // Runner starts a process and waits for it. Whatever it printed last comes back as output, bounded; a nil error
-// means that it ended with status 0. When ctx ends, it is killed with all its children. It isn't retried here.
+// means that it ended with status 0. Its children end with it, and it ends with ctx. It isn't retried here.
 type Runner interface {
 	Run(ctx context.Context, args, env []string) (output []byte, err error)
 }
@@ -28,30 +23,7 @@ type Runner interface {
 type processes struct{}
 
 func (processes) Run(ctx context.Context, args, env []string) ([]byte, error) {
-	var out tail
-	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Env = env
-	cmd.Stdout, cmd.Stderr = &out, &out
-	// A group of its own, so that a script's children die with it.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = waitDelay
-	err := cmd.Run()
-	if errors.Is(err, exec.ErrWaitDelay) {
-		err = nil // it ended well, and something that it left running holds its output open
-	}
-	return out, err
-}
-
-// tail keeps the last bytes that were written to it.
-type tail []byte
-
-func (t *tail) Write(p []byte) (int, error) {
-	*t = append(*t, p...)
-	if extra := len(*t) - maxOutput; extra > 0 {
-		*t = append((*t)[:0], (*t)[extra:]...)
-	}
-	return len(p), nil
+	return proc.Command{Args: args, Env: env}.Tail(ctx, maxOutput)
 }
 
 // processError is a process that failed, with the end of what it printed.
