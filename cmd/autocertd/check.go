@@ -90,7 +90,8 @@ func check(path string, asJSON bool) error {
 func printCheck(report checkReport, s *settings) {
 	printProblems(newScreen(os.Stderr), report.Mistakes, report.Warnings)
 	if !report.OK {
-		fmt.Fprintf(os.Stderr, "%d %s; the daemon wouldn't take this configuration over\n", len(report.Mistakes), plural(len(report.Mistakes), "mistake"))
+		n := report.Mistakes.Count()
+		fmt.Fprintf(os.Stderr, "%d %s; the daemon wouldn't take this configuration over\n", n, plural(n, "mistake"))
 		return
 	}
 	fmt.Printf("ok: %d %s, %d %s, %d %s, %d %s\n",
@@ -100,12 +101,17 @@ func printCheck(report checkReport, s *settings) {
 
 // printProblems writes a line for each mistake and warning, as every command does that meets them.
 func printProblems(out screen, mistakes, warnings config.Problems) {
-	for _, p := range mistakes {
-		fmt.Fprintf(out.out, "%s %s\n", out.paint(red, "mistake:"), p.Error())
+	write := func(list config.Problems, word string, c colour) {
+		for _, p := range list {
+			lines := p.Lines()
+			fmt.Fprintf(out.out, "%s %s\n", out.paint(c, word), lines[0])
+			for _, line := range lines[1:] {
+				fmt.Fprintf(out.out, "    %s\n", line)
+			}
+		}
 	}
-	for _, p := range warnings {
-		fmt.Fprintf(out.out, "%s %s\n", out.paint(yellow, "warning:"), p.Error())
-	}
+	write(mistakes, "mistake:", red)
+	write(warnings, "warning:", yellow)
 }
 
 // withHint adds what to do when the configuration file isn't there at all: it may be elsewhere.

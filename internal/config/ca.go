@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"autocertd/internal/secret"
 )
 
 const (
@@ -52,7 +54,7 @@ func (l *loader) buildCA(name string, f field[rawCA]) CA {
 	}
 	if !raw.Directory.set {
 		if ca.Directory = publicDirectories()[name]; ca.Directory == "" {
-			l.fail(f.at, "has no directory", "directory = "+directoryWords("URL that the CA names"))
+			l.missing(f.at, "directory", "has no directory", "directory = "+directoryWords("URL that the CA names"))
 		}
 	}
 	if !raw.Staging.set && ca.Directory == publicDirectories()[letsEncrypt] {
@@ -65,11 +67,12 @@ func (l *loader) buildCA(name string, f field[rawCA]) CA {
 		}
 	}
 	if accept := raw.AcceptTerms; accept.ok && !accept.Value || !accept.set {
-		at := f.at
+		const mistake, cure = "the CA's terms of service aren't accepted", "read them, then write accept_terms = true"
 		if accept.set {
-			at = accept.at
+			l.fail(accept.at, mistake, cure)
+		} else {
+			l.missing(f.at, "accept_terms", mistake, cure)
 		}
-		l.fail(at, "the CA's terms of service aren't accepted", "read them, then write accept_terms = true")
 	}
 	for _, file := range raw.Roots.Value {
 		if file.ok {
@@ -145,16 +148,48 @@ func (l *loader) eab(f field[rawEAB]) *EAB {
 		return nil
 	}
 	kid, key := f.Value.KeyID, f.Value.HMACKey
-	if !kid.set || kid.ok && kid.Value == "" || !key.set {
-		l.fail(f.at, "needs both kid and hmac_key", "the CA hands out both")
-	}
-	if key.ok {
-		_, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(key.Value.Reveal(), "="))
-		if err != nil {
-			l.fail(key.at, "isn't base64url, in which CAs hand it out", "copy it once more, without blanks")
+	if lacks := !key.set; !kid.set || kid.ok && kid.Value == "" || lacks {
+		name := "kid"
+		if lacks {
+			name = "hmac_key"
 		}
+		l.missing(f.at, name, "needs both kid and hmac_key", "the CA hands out both")
 	}
-	return &EAB{KeyID: kid.Value, HMACKey: key.Value}
+	eab := &EAB{KeyID: kid.Value}
+	if key.ok {
+		normal, err := normalHMACKey(key.Value.Reveal())
+		if hint, twice := "copy it once more", errors.Is(err, errTwice); err != nil {
+			if twice {
+				hint = "decode it once: base64 -d"
+			}
+			l.fail(key.at, err.Error(), hint)
+		}
+		eab.HMACKey = secret.New(normal)
+	}
+	return eab
+}
+
+var errTwice = errors.New("is in base64 twice, and CAs want the key itself")
+
+// normalHMACKey returns a key in base64url without padding (RFC 8555, section 7.3.4, and RFC 7515, section 2), however it
+// was handed out: padded, in the alphabet of standard base64, or on several lines. No error shows the key.
+func normalHMACKey(text string) (string, error) {
+	data, err := anyBase64(base64.RawURLEncoding, text)
+	if err != nil || len(data) == 0 {
+		return "", errors.New("isn't base64url, in which CAs hand it out")
+	}
+	// Keys of HMAC are bytes at random, 32 or 64 of them. Such bytes don't happen to be base64 of 32 or 64 others.
+	if inner, err := anyBase64(base64.RawURLEncoding.Strict(), string(data)); err == nil && (len(inner) == 32 || len(inner) == 64) {
+		return "", errTwice
+	}
+	return base64.RawURLEncoding.EncodeToString(data), nil
+}
+
+// anyBase64 decodes base64 in either alphabet, padded or not, with line ends and blanks anywhere.
+func anyBase64(encoding *base64.Encoding, text string) ([]byte, error) {
+	text = strings.Join(strings.Fields(text), "")
+	text = strings.NewReplacer("+", "-", "/", "_").Replace(strings.TrimRight(text, "="))
+	return encoding.DecodeString(text)
 }
 
 // roots adds the certificates of one file.
@@ -163,13 +198,13 @@ func (l *loader) roots(ca *CA, f field[string]) {
 	if !filepath.IsAbs(file) {
 		file = filepath.Join(filepath.Dir(f.at.file), file)
 	}
-	data, err := readBounded(file, maxRootFile)
+	data, err := l.readText(file, maxRootFile)
 	var found []*x509.Certificate
 	if err == nil {
 		found, err = parseRoots(data)
 	}
 	if err != nil {
-		l.fail(f.at, fmt.Sprintf("%q %s", shorten(file), err), "roots are certificates in PEM")
+		l.failFile(f.at, file, err, "roots are certificates in PEM")
 		return
 	}
 	for _, root := range found {

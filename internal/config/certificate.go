@@ -114,11 +114,11 @@ func (b *certificates) explicit(f field[rawCertificate]) {
 		at = raw.Name.at
 		b.checkName(cert.Name, at)
 	} else if !raw.Name.set {
-		b.fail(at, "has no name", `name = "web", for its files and in commands`)
+		b.missing(at, "name", "has no name", `name = "web", for its files and in commands`)
 	}
 	cert.Hostnames = b.hostnames(raw.Hostnames)
 	if len(raw.Hostnames.Value) == 0 && (raw.Hostnames.ok || !raw.Hostnames.set && !raw.CSR.set) {
-		b.fail(at, "has no hostnames", `hostnames = ["www.your.domain"]`)
+		b.missing(place{at.file, at.line, f.at.key}, "hostnames", "has no hostnames", `hostnames = ["www.your.domain"]`)
 	}
 	if raw.CA.set {
 		cert.CAs = b.caNames(raw.CA)

@@ -73,7 +73,7 @@ type CA struct {
 // EAB is an external account binding (RFC 8555, section 7.3.4).
 type EAB struct {
 	KeyID   string
-	HMACKey secret.Secret // in base64url, as CAs hand it out
+	HMACKey secret.Secret // in base64url without padding, however the CA handed it out
 }
 
 // A Provider is a configured way to write records into zones. What its type needs besides is read with Decode.
@@ -152,14 +152,13 @@ type Checks struct {
 }
 
 // Load reads the file at path and the drop-ins in conf.d beside it. An error is always of type Problems, and holds every
-// mistake of every file.
+// mistake of every file, or the first hundred and how many more there are.
 func Load(path string, checks Checks) (*Config, error) {
 	l := &loader{checks: checks, config: &Config{Path: path}}
 	l.build(l.read(path))
 	if len(l.problems) > 0 {
-		l.problems.sort(l.config.Files)
-		return nil, l.problems
+		return nil, l.problems.first(l.config.Files)
 	}
-	l.config.Warnings.sort(l.config.Files)
+	l.config.Warnings = l.config.Warnings.first(l.config.Files)
 	return l.config, nil
 }

@@ -27,7 +27,7 @@ func (b *certificates) csr(cert *Certificate, raw rawCertificate) {
 	if !filepath.IsAbs(file) {
 		file = filepath.Join(filepath.Dir(f.at.file), file)
 	}
-	data, err := readBounded(file, maxCSRFile)
+	data, err := b.readText(file, maxCSRFile)
 	var csr *x509.CertificateRequest
 	var hostnames []string
 	if err == nil {
@@ -37,7 +37,7 @@ func (b *certificates) csr(cert *Certificate, raw rawCertificate) {
 		hostnames, err = requested(csr)
 	}
 	if err != nil {
-		b.fail(f.at, fmt.Sprintf("%q %s", shorten(file), err), `openssl req -new -key KEY -subj / -addext "subjectAltName = DNS:www.your.domain"`)
+		b.failFile(f.at, file, err, `openssl req -new -key KEY -subj / -addext "subjectAltName = DNS:www.your.domain"`)
 		return
 	}
 	if raw.Hostnames.set && !slices.Equal(slices.Sorted(slices.Values(cert.Hostnames)), slices.Sorted(slices.Values(hostnames))) {

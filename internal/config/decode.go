@@ -2,11 +2,14 @@ package config
 
 import (
 	"encoding"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"autocertd/internal/secret"
@@ -98,7 +101,13 @@ func (d *decoder) value(v any, m *mark, at place, dst reflect.Value) bool {
 }
 
 func (d *decoder) check(at place, err error) bool {
-	return err == nil || d.fail(at, err.Error(), "")
+	if err == nil {
+		return true
+	}
+	p := at.problem(err.Error(), "")
+	p.unreadable = errors.Is(err, fs.ErrPermission)
+	d.problems = append(d.problems, p)
+	return false
 }
 
 func (d *decoder) mismatch(at place, want string, v any) bool {
@@ -212,11 +221,78 @@ func (d *decoder) table(table map[string]any, m *mark, at place, dst reflect.Val
 		case left != nil:
 			left.values[name] = table[name]
 		default:
-			unknown := at.below(name)
-			unknown.line = m.key(name).line
-			d.fail(unknown, "unknown key", didYouMean(name, known))
+			d.unknown(name, m.key(name).line, at, known)
 		}
 	}
+}
+
+// unknown tells of a key that the table at a place doesn't know, and where it belongs or which one is meant.
+func (d *decoder) unknown(name string, line int, table place, known []string) {
+	at := table.below(name)
+	at.line = line
+	p := at.problem("unknown key", "")
+	if near := nearest(name, known); near != "" {
+		p.Hint, p.meant = fmt.Sprintf("did you mean %s?", near), table.below(near).key
+	}
+	if homes := homesOf(name); len(homes) > 0 {
+		p.Hint, p.meant = misplaced(name, table, homes), ""
+		if homes[0] == "" {
+			p.meant = name
+		}
+	}
+	d.problems = append(d.problems, p)
+}
+
+// misplaced says where a key belongs. In TOML all that follows the header of a table is a key of that table.
+func misplaced(name string, table place, homes []string) string {
+	if homes[0] == "" {
+		header := "[" + table.key + "]"
+		if f, ok := fieldOf(reflect.TypeFor[rawConfig](), table.key); ok && f.Type.Kind() == reflect.Slice {
+			header = "[" + header + "]"
+		}
+		return fmt.Sprintf("%s belongs above the first [table] of a file: below %s it is a key of that table", name, header)
+	}
+	return name + " belongs below " + strings.Join(homes, " or ")
+}
+
+// homesOf returns the tables that know a key, as their headers are written; "" is the top of a file, and comes first.
+func homesOf(name string) (homes []string) {
+	var walk func(t reflect.Type, header string, array bool)
+	walk = func(t reflect.Type, header string, array bool) {
+		switch {
+		case t.Kind() == reflect.Map:
+			walk(t.Elem(), header+".NAME", array)
+		case t.Kind() == reflect.Slice:
+			walk(t.Elem(), header, true)
+		case t.Kind() == reflect.Struct && t.NumField() > 0 && t.Field(0).Name == "Value": // a field
+			walk(t.Field(0).Type, header, array)
+		case t.Kind() == reflect.Struct:
+			for i := range t.NumField() {
+				tag := t.Field(i).Tag.Get("toml")
+				if tag == name && header == "" {
+					homes = append(homes, "")
+				} else if tag == name && array {
+					homes = append(homes, "[["+header+"]]")
+				} else if tag == name {
+					homes = append(homes, "["+header+"]")
+				}
+				if tag != "" {
+					walk(t.Field(i).Type, strings.TrimPrefix(header+"."+tag, "."), array)
+				}
+			}
+		}
+	}
+	walk(reflect.TypeFor[rawConfig](), "", false)
+	slices.Sort(homes)
+	return slices.Compact(homes)
+}
+
+// fieldOf returns the field of a struct that a key is for.
+func fieldOf(t reflect.Type, key string) (reflect.StructField, bool) {
+	return t.FieldByNameFunc(func(name string) bool {
+		f, _ := t.FieldByName(name)
+		return f.Tag.Get("toml") == key
+	})
 }
 
 // tags returns the keys that a struct knows.

@@ -197,10 +197,10 @@ func (l *loader) checkPace(raw *rawConfig) {
 			tell = l.fail
 		}
 		schedule, opening := l.checks.Pace(shortest.long, l.config.Renewal.Emergency)
-		if schedule != nil {
+		if schedule != nil && raw.Schedule.ok {
 			tell(raw.Schedule.at, fmt.Sprintf("%q: %s", shorten(raw.Schedule.Value), schedule), "the certificate is "+shortest.of)
 		}
-		if opening != nil {
+		if opening != nil && window.ok {
 			tell(window.at, fmt.Sprintf("%q: %s", shorten(window.Value), opening), "the certificate is "+shortest.of)
 		}
 	}

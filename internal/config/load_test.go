@@ -142,7 +142,7 @@ func TestLoad(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
-	if key := got.CAs[0].EAB.HMACKey.Reveal(); key != "aHVudGVyMg==" {
+	if key := got.CAs[0].EAB.HMACKey.Reveal(); key != "aHVudGVyMg" {
 		t.Errorf("the HMAC key is %q", key)
 	}
 }

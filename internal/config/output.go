@@ -1,8 +1,12 @@
 package config
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"os/user"
 	"path"
 	"path/filepath"
 	"regexp"
@@ -14,15 +18,16 @@ const defaultMode fs.FileMode = 0o600
 
 func (l *loader) buildOutputs(raw []field[rawOutput]) {
 	before := len(l.problems)
-	var places []place
+	var places, dirs []place
 	for _, f := range raw {
 		if f.ok {
 			l.config.Outputs = append(l.config.Outputs, l.buildOutput(f))
-			places = append(places, f.at)
+			places, dirs = append(places, f.at), append(dirs, f.Value.Dir.at)
 		}
 	}
 	if len(l.problems) == before { // targets that are wrong in themselves can't be compared
 		l.checkTargets(places)
+		l.checkStateDir(dirs)
 	}
 }
 
@@ -33,8 +38,8 @@ func (l *loader) buildOutput(f field[rawOutput]) Output {
 		Dir:    l.absolute(raw.Dir),
 		File:   raw.File.Value,
 		Format: l.oneOf(raw.Format, "pem", "combined"),
-		Owner:  l.account(raw.Owner),
-		Group:  l.account(raw.Group),
+		Owner:  l.account(raw.Owner, "user"),
+		Group:  l.account(raw.Group, "group"),
 		Mode:   l.mode(raw.Mode),
 		Reload: l.units(raw.Reload),
 		Run:    l.commands(raw.Run),
@@ -42,7 +47,7 @@ func (l *loader) buildOutput(f field[rawOutput]) Output {
 	l.placeholders(raw.Dir)
 	l.placeholders(raw.File)
 	if !raw.Dir.set {
-		l.fail(f.at, "has no dir", `dir = "/etc/ssl/autocertd/{name}"`)
+		l.missing(f.at, "dir", "has no dir", `dir = "/etc/ssl/autocertd/{name}"`)
 	}
 	l.outputFile(&o, raw)
 	literal := len(o.Match) == 1 && !strings.ContainsAny(o.Match[0], `*?[\`)
@@ -90,12 +95,47 @@ func (l *loader) patterns(f list) []string {
 	return patterns
 }
 
-// account returns the name or number of a user or group.
-func (l *loader) account(f field[string]) string {
-	if f.ok && !regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.@-]*\$?$`).MatchString(f.Value) {
+// account returns the name or number of a user or group. One that this machine doesn't know is no mistake: it may come
+// with a package, and other certificates need not wait for that.
+func (l *loader) account(f field[string], kind string) string {
+	if !f.ok {
+		return f.Value
+	}
+	if !regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.@-]*\$?$`).MatchString(f.Value) {
 		l.fail(f.at, fmt.Sprintf("%q is no name of a user or group", shorten(f.Value)), "")
+		return f.Value
+	}
+	if _, err := strconv.ParseUint(f.Value, 10, 32); err == nil {
+		return f.Value
+	}
+	database, create, err := "/etc/passwd", "useradd --system ", error(nil)
+	if kind == "group" {
+		database, create = "/etc/group", "groupadd --system "
+		_, err = user.LookupGroup(f.Value)
+	} else {
+		_, err = user.Lookup(f.Value)
+	}
+	_, noUser := errors.AsType[user.UnknownUserError](err)
+	_, noGroup := errors.AsType[user.UnknownGroupError](err)
+	if noUser || noGroup {
+		hint := didYouMean(f.Value, accountsIn(database))
+		l.warn(f.at, fmt.Sprintf("this machine has no %s %q, so the files can't be written", kind, shorten(f.Value)), cmp.Or(hint, create+f.Value))
 	}
 	return f.Value
+}
+
+// accountsIn returns the names of a file such as /etc/group, none when it can't be read.
+func accountsIn(database string) (names []string) {
+	data, err := readBounded(database, maxFileSize)
+	if err != nil {
+		return nil
+	}
+	for line := range strings.Lines(string(data)) {
+		if name, _, found := strings.Cut(line, ":"); found {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 func (l *loader) mode(f field[string]) fs.FileMode {
@@ -189,6 +229,61 @@ func (l *loader) checkTargets(places []place) {
 			l.warn(places[i], "matches no certificate", "")
 		}
 	}
+}
+
+// checkStateDir refuses outputs in the state directory, however the way there is written: what the program keeps there must
+// not be written over.
+func (l *loader) checkStateDir(dirs []place) {
+	state := l.config.StateDir
+	ways := links{}
+	real := ways.resolve(state, 0)
+	for i, o := range l.config.Outputs {
+		for _, cert := range l.config.Certificates {
+			if !o.Matches(cert.Name) {
+				continue
+			}
+			dir := strings.ReplaceAll(o.Dir, "{name}", cert.Name)
+			led := ways.resolve(dir, 0)
+			if !inside(dir, state) && !inside(led, real) {
+				continue
+			}
+			verb := "is in"
+			if !inside(dir, state) {
+				verb = "leads into"
+			}
+			l.fail(dirs[i], fmt.Sprintf("%q %s the state directory, %s, where only autocertd itself writes", shorten(dir), verb, state), "choose another folder; without any output the files are in "+filepath.Join(state, "live", "NAME"))
+			break
+		}
+	}
+}
+
+// inside reports whether a cleaned path is a folder or something below it.
+func inside(path, folder string) bool {
+	rest, found := strings.CutPrefix(path, folder)
+	return found && (rest == "" || rest[0] == '/' || folder == "/")
+}
+
+// links remembers where paths lead.
+type links map[string]string
+
+// resolve follows the symbolic links in an absolute path, of which the end need not exist.
+func (k links) resolve(path string, depth int) string {
+	const deepest = 40 // as for the kernel
+	if path == "/" || path == "." || depth > deepest {
+		return path
+	}
+	if known, ok := k[path]; ok {
+		return known
+	}
+	real := filepath.Join(k.resolve(filepath.Dir(path), depth), filepath.Base(path))
+	if target, err := os.Readlink(real); err == nil {
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(filepath.Dir(real), target)
+		}
+		real = k.resolve(filepath.Clean(target), depth+1)
+	}
+	k[path] = real
+	return real
 }
 
 // files returns what the output writes for a certificate.

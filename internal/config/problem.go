@@ -14,22 +14,54 @@ type Problem struct {
 	Key     string `json:"key,omitempty"`  // such as ca.letsencrypt.directory; "" when it is about the whole file
 	Message string `json:"message"`
 	Hint    string `json:"hint,omitempty"` // the cure, perhaps lines to add; "" when the message says it all
+	More    int    `json:"more,omitempty"` // this entry stands for so many others, which aren't listed
+
+	unreadable bool
+	meant      string // for an unknown key, the one that it probably is, as Key would have it
 }
+
+// Unreadable reports whether this process may not read a file, which says little about what stands there.
+func (p Problem) Unreadable() bool { return p.unreadable }
 
 // Error returns the problem on one line.
 func (p Problem) Error() string {
-	var b strings.Builder
-	b.WriteString(place{file: p.File, line: p.Line}.String())
-	b.WriteString(": ")
+	if p.Hint == "" {
+		return p.what()
+	}
+	return fmt.Sprintf("%s (%s)", p.what(), inline(p.Hint))
+}
+
+// Lines returns the problem as a person reads it at a terminal. Lines to add to a file stand by themselves, as they are
+// to be written.
+func (p Problem) Lines() []string {
+	before, lines, several := strings.Cut(p.Hint, "\n")
+	if !several {
+		return []string{p.Error()}
+	}
+	return append([]string{fmt.Sprintf("%s; %s", p.what(), before)}, strings.Split(lines, "\n")...)
+}
+
+// what is the problem without its cure.
+func (p Problem) what() string {
+	if p.More > 0 {
+		return p.Message
+	}
+	text := place{file: p.File, line: p.Line}.String() + ": "
 	if p.Key != "" {
-		b.WriteString(p.Key)
-		b.WriteString(": ")
+		text += p.Key + ": "
 	}
-	b.WriteString(p.Message)
-	if p.Hint != "" {
-		fmt.Fprintf(&b, " (%s)", strings.ReplaceAll(p.Hint, "\n", "; "))
+	return text + p.Message
+}
+
+// inline writes a hint on one line: the lines of a table become the same table in TOML's inline form, for the top of a
+// file.
+func inline(hint string) string {
+	before, lines, several := strings.Cut(hint, "\n")
+	if !several {
+		return hint
 	}
-	return b.String()
+	header, keys, _ := strings.Cut(lines, "\n")
+	return fmt.Sprintf("%s to the top of a file: %s = { %s }", strings.TrimSuffix(before, ":"), strings.Trim(header, "[]"), strings.ReplaceAll(keys, "\n", ", "))
 }
 
 // Problems are all mistakes that were found, in the order of files and lines.
@@ -42,6 +74,36 @@ func (ps Problems) Error() string {
 		lines[i] = p.Error()
 	}
 	return strings.Join(lines, "\n")
+}
+
+// maxProblems is how many mistakes are said. Who has more has made one of them very often.
+const maxProblems = 100
+
+// Count is how many problems these are, with those that aren't listed.
+func (ps Problems) Count() int {
+	n := len(ps)
+	for _, p := range ps {
+		if p.More > 0 {
+			n += p.More - 1
+		}
+	}
+	return n
+}
+
+// Unreadable reports whether all problems are files that this process may not read.
+func (ps Problems) Unreadable() bool {
+	return len(ps) > 0 && !slices.ContainsFunc(ps, func(p Problem) bool { return !p.unreadable })
+}
+
+// first returns the problems in the order of files and lines, and the number of those that are too many to be listed.
+func (ps Problems) first(files []string) Problems {
+	ps.sort(files)
+	more := len(ps) - maxProblems
+	if more <= 0 {
+		return ps
+	}
+	rest := Problem{File: ps[maxProblems].File, Message: fmt.Sprintf("and %d more", more), More: more}
+	return append(ps[:maxProblems:maxProblems], rest)
 }
 
 func (ps Problems) sort(files []string) {

@@ -3,6 +3,9 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 )
@@ -42,7 +45,15 @@ func (l *loader) buildProvider(name string, f field[rawProvider], owners map[str
 		options:            &raw.Options,
 	}
 	if !raw.Type.set || raw.Type.ok && p.Type == "" {
-		l.fail(f.at, "has no type", `type = "rfc2136" for BIND and other servers that take dynamic updates`)
+		for _, key := range slices.Sorted(maps.Keys(raw.Options.values)) { // which the type would have decoded
+			if near := nearest(key, []string{"type"}); near != "" {
+				at := f.at.below(key)
+				at.line = raw.Options.marks.key(key).line
+				l.problems = append(l.problems, Problem{File: at.file, Line: at.line, Key: at.key, Message: "unknown key",
+					Hint: "did you mean type?", meant: f.at.below(near).key})
+			}
+		}
+		l.missing(f.at, "type", "has no type", `type = "rfc2136" for BIND and other servers that take dynamic updates`)
 	}
 	if p.TTL%time.Second != 0 {
 		l.fail(raw.TTL.at, "must be whole seconds", "")
@@ -124,7 +135,9 @@ func (l *loader) checkProvider(p *Provider, at place) {
 		// Joined errors stand on a line each.
 		for line := range strings.SplitSeq(err.Error(), "\n") {
 			at, message := p.options.about(at, line)
-			l.fail(at, message, "")
+			problem := at.problem(message, "")
+			problem.unreadable = errors.Is(err, fs.ErrPermission)
+			l.problems = append(l.problems, problem)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -8,12 +9,14 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/BurntSushi/toml"
 
 	"autocertd/internal/durable"
+	"autocertd/internal/secret"
 )
 
 // Bounds of what is read.
@@ -39,6 +42,14 @@ func (l *loader) warn(at place, message, hint string) {
 	l.config.Warnings = append(l.config.Warnings, at.problem(message, hint))
 }
 
+// missing tells that a table lacks a key, unless one that is misspelt there was told.
+func (l *loader) missing(table place, key, message, hint string) {
+	meant := table.below(key).key
+	if !slices.ContainsFunc(l.problems, func(p Problem) bool { return p.File == table.file && p.meant == meant }) {
+		l.fail(table, message, hint)
+	}
+}
+
 // read reads the main file and the drop-ins, and returns all of them as one.
 func (l *loader) read(path string) *rawConfig {
 	all := &rawConfig{}
@@ -46,8 +57,11 @@ func (l *loader) read(path string) *rawConfig {
 		l.config.Files = append(l.config.Files, file)
 		raw, problems := readFile(file)
 		l.problems = append(l.problems, problems...)
+		// What stands below a key that is misspelt is as good as in a file that can't be read.
+		top := tags(reflect.TypeFor[rawConfig]())
+		misspelt := slices.ContainsFunc(problems, func(p Problem) bool { return slices.Contains(top, p.meant) })
+		l.incomplete = l.incomplete || misspelt || raw == nil
 		if raw == nil {
-			l.incomplete = true
 			continue
 		}
 		l.merge(all, raw)
@@ -62,7 +76,7 @@ func (l *loader) dropIns(dir string) []string {
 	}
 	if err != nil {
 		l.incomplete = true
-		l.fail(place{file: dir}, "can't be read: "+cause(err).Error(), "")
+		l.problems = append(l.problems, unread(place{file: dir}, dir, fmt.Errorf("can't be read: %w", cause(err))))
 		return nil
 	}
 	var files []string
@@ -85,7 +99,7 @@ func readFile(file string) (*rawConfig, Problems) {
 	whole := place{file: file}
 	data, err := readBounded(file, maxFileSize)
 	if err != nil {
-		return nil, Problems{whole.problem(err.Error(), "")}
+		return nil, Problems{unread(whole, file, err)}
 	}
 	text := string(data)
 	if !utf8.ValidString(text) {
@@ -122,7 +136,12 @@ func parse(text string) (values map[string]any, problem *Problem) {
 	if !ok {
 		return nil, &Problem{Message: "isn't valid TOML"}
 	}
-	return nil, &Problem{Line: parseErr.Position.Line, Message: "isn't valid TOML: " + syntaxMessage(parseErr.Message)}
+	problem = &Problem{Line: parseErr.Position.Line, Message: "isn't valid TOML: " + syntaxMessage(parseErr.Message)}
+	if slices.Contains(tags(reflect.TypeFor[rawConfig]()), parseErr.LastKey[strings.LastIndexByte(parseErr.LastKey, '.')+1:]) &&
+		strings.Contains(parseErr.Message, "already been defined") && strings.Contains(parseErr.LastKey, ".") {
+		problem.Hint = "a key below a [table] is one of that table; keys of the whole file stand above the first [table]"
+	}
+	return nil, problem
 }
 
 // syntaxMessage withholds what the library quotes from the file, since that may be a secret whose quotation marks were
@@ -154,6 +173,31 @@ func readBounded(file string, limit int) ([]byte, error) {
 		return nil, cause(err)
 	}
 	return nil, fmt.Errorf("can't be read: %w", cause(err))
+}
+
+// readText is readBounded without the byte order mark that some editors put in front.
+func (l *loader) readText(file string, limit int) ([]byte, error) {
+	data, err := readBounded(file, limit)
+	return bytes.TrimPrefix(data, []byte("\uFEFF")), err
+}
+
+// failFile tells of a file that a key names and that can't be used. The hint is for what is wrong inside it.
+func (l *loader) failFile(at place, file string, err error, hint string) {
+	p := unread(at, file, err)
+	p.Message = fmt.Sprintf("%q %s", shorten(file), err)
+	if !p.unreadable {
+		p.Hint = hint
+	}
+	l.problems = append(l.problems, p)
+}
+
+// unread is the mistake that a file can't be read, with its cure where that is a permission.
+func unread(at place, file string, err error) Problem {
+	p := at.problem(err.Error(), "")
+	if p.unreadable = errors.Is(err, fs.ErrPermission); p.unreadable {
+		p.Hint = "let the user that runs the daemon read it: " + secret.PermissionCure(file)
+	}
+	return p
 }
 
 // cause drops the path from a file error, since a problem names the file already.

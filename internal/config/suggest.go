@@ -5,18 +5,23 @@ import (
 	"strings"
 )
 
-// didYouMean returns a hint with the known key that is nearest to an unknown one.
+// didYouMean returns a hint with the known word that is nearest to an unknown one.
 func didYouMean(unknown string, known []string) string {
+	if near := nearest(unknown, known); near != "" {
+		return fmt.Sprintf("did you mean %s?", near)
+	}
+	return ""
+}
+
+// nearest returns the known word that an unknown one is probably a slip of, "" when there is none.
+func nearest(unknown string, known []string) string {
 	best, distance := "", (len(unknown)+2)/3+1 // about one slip in three letters
 	for _, name := range known {
 		if n := editDistance(strings.ToLower(unknown), name); n < distance {
 			best, distance = name, n
 		}
 	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf("did you mean %s?", best)
+	return best
 }
 
 // editDistance counts the letters to insert, drop, replace or swap with their neighbour. Long words are no typing

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"autocertd/internal/durable"
 )
 
@@ -153,27 +155,49 @@ func readFile(path, place string) (string, error) {
 	case errors.Is(err, durable.ErrIrregular):
 		return "", fmt.Errorf("%s isn't a regular file", place)
 	case err != nil:
-		return "", fmt.Errorf("%s can't be read: %w", place, cause(err))
+		return "", fmt.Errorf("%s can't be read: %w", place, cause(path, err))
 	}
 	return checked(string(data), place)
 }
 
 // cause drops the path from a file error, since the message names the place already, and says whose permission counts.
-func cause(err error) error {
+func cause(path string, err error) error {
 	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
 		err = pathErr.Err
 	}
 	if errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("%w: let the user that runs the daemon read it", err)
+		return fmt.Errorf("%w: let the user that runs the daemon read it: %s", err, PermissionCure(path))
 	}
 	return err
 }
+
+// PermissionCure returns the line to paste that lets the daemon's group read a file, which may hold a secret. Where it is a
+// folder above that this process may not enter, the line is about that folder.
+func PermissionCure(path string) string {
+	mode := "0640"
+	if info, err := os.Lstat(path); err == nil && info.IsDir() {
+		mode = "0750"
+	}
+	for i, c := range path {
+		if folder := path[:i]; c == '/' && folder != "" && unix.Faccessat(unix.AT_FDCWD, folder, unix.X_OK, unix.AT_EACCESS) == unix.EACCES {
+			path, mode = folder, "0750"
+			break
+		}
+	}
+	if strings.ContainsFunc(path, func(r rune) bool { return !strings.ContainsRune(plainInShell, r) }) {
+		path = "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+	}
+	return fmt.Sprintf("chgrp autocertd %s && chmod %s %s", path, mode, path)
+}
+
+// plainInShell are the characters that need no quotation marks in a line to paste.
+const plainInShell = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+@:,%="
 
 func checked(text, place string) (string, error) {
 	if len(text) > MaxSize {
 		return "", tooLong(place)
 	}
-	text = strings.TrimRight(text, "\r\n")
+	text = strings.TrimRight(strings.TrimPrefix(text, "\uFEFF"), "\r\n") // some editors put a byte order mark in front
 	if text == "" {
 		return "", fmt.Errorf("%s is empty: write the secret into it", place)
 	}
