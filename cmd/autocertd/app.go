@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"reflect"
 	"syscall"
 	"time"
@@ -190,13 +188,6 @@ func (a *app) close() error {
 	err := a.solver.Close(ctx)
 	for _, iss := range a.issuers {
 		iss.Close()
-	}
-	return err
-}
-
-func stateDirHint(dir string, err error) error {
-	if errors.Is(err, os.ErrPermission) {
-		return fmt.Errorf("%w; run it as root, or as the user who owns %s", err, dir)
 	}
 	return err
 }

@@ -56,12 +56,12 @@ func (f *caFlags) open(command string) (*place, error) {
 		p.cas = []config.CA{ca}
 	} else {
 		var err error
-		if p.settings, err = load(f.config); err != nil {
+		if p.settings, err = loadByHand(f.config); err != nil {
 			return nil, err
 		}
 		p.cas, stateDir = p.settings.CAs, cmp.Or(f.stateDir, p.settings.StateDir)
 	}
-	if err := becomeOwner(stateDir); err != nil {
+	if err := becomeOwner(f.config, stateDir, writes); err != nil {
 		return nil, err
 	}
 	var err error

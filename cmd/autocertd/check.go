@@ -61,7 +61,7 @@ type checkReport struct {
 
 func check(path string, asJSON bool) error {
 	report := checkReport{Mistakes: config.Problems{}, Warnings: config.Problems{}}
-	s, err := load(path)
+	s, err := loadAsDaemon(path, looks)
 	var list config.Problems
 	switch {
 	case err == nil:

@@ -23,15 +23,15 @@ type liveReport struct {
 
 // checkLive tries all that issuing needs, short of ordering. A configuration with mistakes is told as without --live.
 func checkLive(ctx context.Context, path string, names []string, asJSON bool) error {
-	s, err := load(path)
-	if err != nil {
+	s, err := loadAsDaemon(path, writes)
+	if _, mistakes := errors.AsType[config.Problems](err); mistakes {
 		return check(path, asJSON)
 	}
-	certs, err := selected(s.Config, names)
 	if err != nil {
 		return err
 	}
-	if err := becomeOwner(s.StateDir); err != nil {
+	certs, err := selected(s.Config, names)
+	if err != nil {
 		return err
 	}
 	a, err := newApp(s, appOptions{command: "autocertd check", logger: slog.New(slog.DiscardHandler)}) // the findings tell all

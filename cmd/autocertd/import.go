@@ -59,6 +59,9 @@ func importCommand(opts *options) *cobra.Command {
 }
 
 func importTree(ctx context.Context, path, client, dir string, o importOptions) error {
+	if err := readableHere(path); err != nil {
+		return err
+	}
 	cfg, err := config.Load(path, config.Checks{})
 	if err != nil {
 		if _, missing := os.Stat(path); missing == nil {
@@ -80,7 +83,7 @@ func importTree(ctx context.Context, path, client, dir string, o importOptions) 
 	if err != nil {
 		return err
 	}
-	if err := becomeOwner(cfg.StateDir); err != nil { // the other client's files are read by now
+	if err := becomeOwner(path, cfg.StateDir, intent(!o.dryRun)); err != nil { // the other client's files are read by now
 		return err
 	}
 	store, err := importStore(cfg.StateDir, o.dryRun)

@@ -39,7 +39,7 @@ func (f *orderFlags) begin(ctx context.Context, step, name string) (*orderStep, 
 	if err != nil {
 		return nil, err
 	}
-	if s.regain, err = actAsOwner(stateDir); err != nil {
+	if s.regain, err = actAsOwner(f.config, stateDir); err != nil {
 		return nil, err
 	}
 	if s.store, err = storage.OpenFiles(stateDir, "autocertd order "+step); err != nil {
@@ -90,7 +90,7 @@ func (s *orderStep) wish(step, name string) (cas []config.CA, stateDir string, e
 	if _, err := os.Stat(f.options.config); errors.Is(err, fs.ErrNotExist) {
 		return nil, "", &usageError{fmt.Errorf("there is no configuration %s; name the CA by --directory, or the file by --config", f.options.config)}
 	}
-	if s.settings, err = load(f.options.config); err != nil {
+	if s.settings, err = loadByHand(f.options.config); err != nil {
 		return nil, "", err
 	}
 	stateDir = cmp.Or(f.stateDir, s.settings.StateDir)

@@ -3,69 +3,243 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"os/exec"
 	"os/user"
+	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"autocertd/internal/config"
 )
 
-// becomeOwner makes a command that root runs by hand act as the user who owns the state directory, so that the daemon
-// can read and replace what the command writes there. Without a directory, or when it is root's, nothing changes.
-func becomeOwner(dir string) error {
+// serviceUser is the account that the systemd unit runs the daemon as. "make install" makes it.
+const serviceUser = "autocertd"
+
+// identity is a user with all of their groups.
+type identity struct {
+	name   string // of the account, or its number where it has no name
+	uid    int
+	gid    int
+	groups []int
+}
+
+// intent says what a command does to the state directory.
+type intent bool
+
+const (
+	looks  intent = false
+	writes intent = true
+)
+
+// loadAsDaemon is load as the user of the daemon, when root runs a command by hand: what the daemon may not read is a
+// mistake then, and what the command writes the daemon can replace. See daemonIdentity for who that is.
+func loadAsDaemon(path string, does intent) (*settings, error) {
+	if err := readableHere(path); err != nil {
+		return nil, err
+	}
+	if err := becomeOwner(path, config.StateDir(path), does); err != nil {
+		return nil, err
+	}
+	s, err := load(path) // what isn't readable any more is a mistake
+	if err != nil {
+		return nil, err
+	}
+	return s, becomeOwner(path, s.StateDir, does) // the directory may be written in a way that only load understands
+}
+
+// loadByHand is load for commands that act as the daemon's user later, since they read other files as root first.
+func loadByHand(path string) (*settings, error) {
+	if err := readableHere(path); err != nil {
+		return nil, err
+	}
+	return load(path)
+}
+
+// becomeOwner makes a command that root runs by hand act as the user of the daemon from here on.
+func becomeOwner(path, dir string, does intent) error {
 	if os.Geteuid() != 0 {
 		return nil
 	}
-	owner, groups := ownerOf(dir)
-	if owner == nil {
+	who, err := daemonIdentity(path, dir, does)
+	if err != nil || who == nil {
+		return err
+	}
+	return who.become(dir)
+}
+
+// daemonIdentity returns who the daemon of a state directory is, for root; nil when that is root. It is the owner of the
+// directory. Where there is none yet, or it is root's, and the configuration is the one that the systemd unit reads, it is
+// the user of the unit. A missing directory is made for them when the command writes; one of root's is refused then.
+func daemonIdentity(path, dir string, does intent) (*identity, error) {
+	info, err := os.Stat(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // whoever opens the directory next says it better
+	}
+	missing := err != nil
+	if !missing {
+		if who := ownerOf(info); who != nil {
+			return who, nil
+		}
+	}
+	if abs, err := filepath.Abs(path); err != nil || abs != defaultConfig || dir != config.StateDir(path) {
+		return nil, nil
+	}
+	who := unitIdentity(missing)
+	switch {
+	case who == nil || does == looks:
+		return who, nil
+	case !missing:
+		return nil, fmt.Errorf("the state directory %s belongs to root, and the daemon runs as %s; put that right: chown -R %[2]s: %[1]s", dir, who.name)
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("state directory: %w; make it: install -d -o %s -g %[2]s -m 0755 %s", err, who.name, dir)
+	}
+	if err := os.Lchown(dir, who.uid, who.gid); err != nil {
+		return nil, errors.Join(fmt.Errorf("state directory: %w", err), os.Remove(dir))
+	}
+	return who, nil
+}
+
+// unitIdentity returns the user of the systemd unit, nil when that is root. Where no systemd knows the unit, it is the
+// account that "make install" makes, with guess.
+func unitIdentity(guess bool) *identity {
+	name := ""
+	if guess {
+		name = serviceUser
+	}
+	out, err := exec.Command("systemctl", "show", "--property=LoadState", "--property=User", "autocertd.service").Output()
+	if text := string(out); err == nil && strings.Contains(text, "LoadState=loaded") {
+		_, after, _ := strings.Cut("\n"+text, "\nUser=")
+		name, _, _ = strings.Cut(after, "\n")
+	}
+	u, err := user.Lookup(name)
+	if err != nil || u.Uid == "0" {
 		return nil
 	}
-	if err := errors.Join(syscall.Setgroups(groups), syscall.Setgid(int(owner.Gid)), syscall.Setuid(int(owner.Uid))); err != nil {
-		return fmt.Errorf("acting as the owner of %s (uid %d): %w", dir, owner.Uid, err)
+	return identityOf(u)
+}
+
+// become gives up being root for good.
+func (who *identity) become(dir string) error {
+	if err := errors.Join(syscall.Setgroups(who.groups), syscall.Setgid(who.gid), syscall.Setuid(who.uid)); err != nil {
+		return fmt.Errorf("acting as %s, who owns %s: %w", who.name, dir, err)
 	}
 	return nil
 }
 
 // actAsOwner is becomeOwner for commands that write elsewhere, too: regain gives them back what they may.
-func actAsOwner(dir string) (regain func() error, err error) {
+func actAsOwner(path, dir string) (regain func() error, err error) {
 	regain = func() error { return nil }
 	if os.Geteuid() != 0 {
 		return regain, nil
 	}
-	owner, groups := ownerOf(dir)
-	if owner == nil {
-		return regain, nil
+	who, err := daemonIdentity(path, dir, writes)
+	if err != nil || who == nil {
+		return regain, err
 	}
 	before, err := syscall.Getgroups()
 	if err != nil {
 		return nil, err
 	}
 	gid := os.Getegid()
-	if err := errors.Join(syscall.Setgroups(groups), syscall.Setregid(-1, int(owner.Gid)), syscall.Setreuid(-1, int(owner.Uid))); err != nil {
-		return nil, fmt.Errorf("acting as the owner of %s (uid %d): %w", dir, owner.Uid, err)
+	if err := errors.Join(syscall.Setgroups(who.groups), syscall.Setregid(-1, who.gid), syscall.Setreuid(-1, who.uid)); err != nil {
+		return nil, fmt.Errorf("acting as %s, who owns %s: %w", who.name, dir, err)
 	}
 	return func() error {
 		return errors.Join(syscall.Setreuid(-1, 0), syscall.Setregid(-1, gid), syscall.Setgroups(before))
 	}, nil
 }
 
-// ownerOf returns who owns a directory, with the groups that are theirs; nil when there is no directory, or it is root's.
-func ownerOf(dir string) (owner *syscall.Stat_t, groups []int) {
-	info, err := os.Stat(dir)
-	if err != nil {
-		return nil, nil // whoever opens the directory next says it better
-	}
+// ownerOf returns who owns a file; nil when that is root.
+func ownerOf(info fs.FileInfo) *identity {
 	owner, ok := info.Sys().(*syscall.Stat_t)
 	if !ok || owner.Uid == 0 {
-		return nil, nil
+		return nil
 	}
-	groups = []int{int(owner.Gid)}
-	if u, err := user.LookupId(strconv.Itoa(int(owner.Uid))); err == nil {
-		ids, _ := u.GroupIds()
-		for _, id := range ids {
-			if gid, err := strconv.Atoi(id); err == nil {
-				groups = append(groups, gid)
-			}
+	uid := strconv.Itoa(int(owner.Uid))
+	if u, err := user.LookupId(uid); err == nil {
+		who := identityOf(u)
+		if gid := int(owner.Gid); !slices.Contains(who.groups, gid) {
+			who.groups = append(who.groups, gid)
+		}
+		return who
+	}
+	gid := int(owner.Gid)
+	return &identity{name: "uid " + uid, uid: int(owner.Uid), gid: gid, groups: []int{gid}}
+}
+
+// identityOf is an account with its groups. Its numbers are numbers on every system that this is built for.
+func identityOf(u *user.User) *identity {
+	who := &identity{name: u.Username}
+	who.uid, _ = strconv.Atoi(u.Uid)
+	who.gid, _ = strconv.Atoi(u.Gid)
+	who.groups = []int{who.gid}
+	ids, _ := u.GroupIds()
+	for _, id := range ids {
+		if gid, err := strconv.Atoi(id); err == nil && gid != who.gid {
+			who.groups = append(who.groups, gid)
 		}
 	}
-	return owner, groups
+	return who
+}
+
+// readableHere refuses to go on for a user who may not read the configuration, unless they are the daemon's own, whose
+// rights are a mistake of the configuration.
+func readableHere(path string) error {
+	if os.Geteuid() == 0 {
+		return nil
+	}
+	if err := unix.Access(path, unix.R_OK); !errors.Is(err, fs.ErrPermission) {
+		return nil // whatever else is wrong load says better
+	}
+	if u, err := user.LookupId(strconv.Itoa(os.Geteuid())); err == nil && u.Username == serviceUser || ownedByUs(config.StateDir(path)) {
+		return nil
+	}
+	return &usageError{fmt.Errorf("%s can't be read by you: permission denied; run it as root: %s", path, withSudo())}
+}
+
+// withSudo is the command line that was given, for root.
+func withSudo() string {
+	words := []string{"sudo", "autocertd"}
+	for _, word := range os.Args[1:] {
+		if strings.ContainsFunc(word, func(r rune) bool { return !strings.ContainsRune(plainInShells, r) }) || word == "" {
+			word = "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+		}
+		words = append(words, word)
+	}
+	return strings.Join(words, " ")
+}
+
+// plainInShells are the characters that no shell does anything with.
+const plainInShells = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_=+./:,@%"
+
+// mayLook refuses users who may not look into the state directory. For its owner, what they may not read is a problem of
+// each certificate.
+func mayLook(dir string) error {
+	states := filepath.Join(dir, "states")
+	err := unix.Access(states, unix.X_OK)
+	if !errors.Is(err, fs.ErrPermission) || ownedByUs(dir) {
+		return nil
+	}
+	return stateDirHint(dir, &fs.PathError{Op: "reading", Path: states, Err: err})
+}
+
+// ownedByUs reports whether we are the user who owns a directory.
+func ownedByUs(dir string) bool {
+	var st unix.Stat_t
+	return unix.Stat(dir, &st) == nil && int(st.Uid) == os.Geteuid()
+}
+
+// stateDirHint adds to a refusal of the state directory who may.
+func stateDirHint(dir string, err error) error {
+	if !errors.Is(err, os.ErrPermission) || os.Geteuid() == 0 || ownedByUs(dir) {
+		return err // the storage says whose it is
+	}
+	return fmt.Errorf("%w; run it as root: %s", err, withSudo())
 }

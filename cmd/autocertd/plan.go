@@ -50,11 +50,8 @@ type planReport struct {
 }
 
 func plan(ctx context.Context, path string, scenario *lifecycle.Scenario, asJSON bool) error {
-	s, err := load(path)
+	s, err := loadAsDaemon(path, looks)
 	if err != nil {
-		return err
-	}
-	if err := becomeOwner(s.StateDir); err != nil {
 		return err
 	}
 	store := storage.ViewFiles(s.StateDir)

@@ -44,6 +44,8 @@ func printPlan(r planReport, scenario *lifecycle.Scenario) error {
 // whyPlanned says why a certificate comes when it comes.
 func whyPlanned(c lifecycle.Planned) cell {
 	switch {
+	case c.Unreadable != "":
+		return cell{"can't be looked at: " + c.Unreadable, red}
 	case c.Late():
 		return cell{"expires before its turn comes: " + c.Held, red}
 	case c.Held != "":

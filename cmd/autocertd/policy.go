@@ -34,7 +34,7 @@ type policyReport struct {
 
 // findPlaces finds out where the records of the named certificates go, of all without names. It changes nothing.
 func findPlaces(ctx context.Context, path string, names []string) (*dns01.Solver, []dns01.Place, error) {
-	s, err := load(path)
+	s, err := loadAsDaemon(path, looks)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -68,11 +68,8 @@ type recordsReport struct {
 }
 
 func recordsList(ctx context.Context, path string, asJSON bool) error {
-	s, err := load(path)
+	s, err := loadAsDaemon(path, looks)
 	if err != nil {
-		return err
-	}
-	if err := becomeOwner(s.StateDir); err != nil {
 		return err
 	}
 	store := storage.ViewFiles(s.StateDir)

@@ -15,11 +15,8 @@ import (
 
 // recordsClean removes what dead processes left. It says what became of each record.
 func recordsClean(ctx context.Context, path string, dryRun bool) error {
-	s, err := load(path)
+	s, err := loadAsDaemon(path, looks)
 	if err != nil {
-		return err
-	}
-	if err := becomeOwner(s.StateDir); err != nil {
 		return err
 	}
 	journal, err := dns01.ListRecords(ctx, storage.ViewFiles(s.StateDir))

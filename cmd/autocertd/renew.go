@@ -50,7 +50,7 @@ func renew(ctx context.Context, path string, names []string, how renewalMode) er
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(sparing)
 	}
-	s, err := load(path)
+	s, err := loadAsDaemon(path, writes)
 	if err != nil {
 		return err
 	}
@@ -62,9 +62,6 @@ func renew(ctx context.Context, path string, names []string, how renewalMode) er
 		if err := rehearsing(s, certs); err != nil {
 			return err
 		}
-	}
-	if err := becomeOwner(s.StateDir); err != nil {
-		return err
 	}
 	show := newProgress(newScreen(os.Stderr), len(certs))
 	logger := newLogger(s.Log)

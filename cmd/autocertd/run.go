@@ -57,7 +57,7 @@ type daemonProcess struct {
 }
 
 func runDaemon(ctx context.Context, path string) (err error) {
-	s, err := load(path)
+	s, err := loadAsDaemon(path, writes)
 	if err != nil {
 		return err
 	}

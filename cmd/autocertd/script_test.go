@@ -45,6 +45,7 @@ func TestScripts(t *testing.T) {
 			"eventually": scriptEventually,
 			"terminal":   scriptTerminal,
 			"verifypair": scriptVerifyPair,
+			"asother":    scriptAsOther,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {
@@ -104,6 +105,25 @@ func scriptExits(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	if strconv.Itoa(status) != args[0] {
 		ts.Fatalf("exit status %d, want %s", status, args[0])
+	}
+}
+
+// asother COMMAND… runs a command, by root, as a user who owns nothing.
+func scriptAsOther(ts *testscript.TestScript, neg bool, args []string) {
+	program, err := exec.LookPath(args[0])
+	ts.Check(err)
+	program, err = filepath.EvalSymlinks(program)
+	ts.Check(err)
+	copied := filepath.Join(ts.MkAbs("for-others"), args[0]) // the name makes a test's binary the program
+	ts.Check(os.MkdirAll(filepath.Dir(copied), 0o755))
+	if _, err := os.Stat(copied); err != nil {
+		data, err := os.ReadFile(program)
+		ts.Check(err)
+		ts.Check(os.WriteFile(copied, data, 0o755))
+	}
+	err = ts.Exec("setpriv", append([]string{"--reuid=12345", "--regid=12345", "--clear-groups", copied}, args[1:]...)...)
+	if neg == (err == nil) {
+		ts.Fatalf("ends with %v", err)
 	}
 }
 

@@ -65,7 +65,7 @@ func status(ctx context.Context, path string, names []string, asJSON bool) error
 func findStatus(ctx context.Context, path string, names []string, now time.Time) (*statusReport, error) {
 	report := &statusReport{}
 	cfg := &config.Config{}
-	s, badConfig := load(path)
+	s, badConfig := loadAsDaemon(path, looks)
 	switch {
 	case badConfig == nil:
 		cfg, report.stateDir = s.Config, s.StateDir
@@ -77,7 +77,7 @@ func findStatus(ctx context.Context, path string, names []string, now time.Time)
 	default:
 		return nil, badConfig
 	}
-	if err := becomeOwner(report.stateDir); err != nil {
+	if err := mayLook(report.stateDir); err != nil {
 		return nil, err
 	}
 	store := storage.ViewFiles(report.stateDir)

@@ -9,6 +9,7 @@ import (
 
 	"autocertd/internal/budget"
 	"autocertd/internal/config"
+	"autocertd/internal/printable"
 	"autocertd/internal/storage"
 	"autocertd/scheduler"
 )
@@ -25,6 +26,8 @@ type Planned struct {
 	Last     []string  `json:"takes_last,omitzero"` // the limits that it uses up
 	Exempt   bool      `json:"exempt,omitempty"`    // the CA counts it for no limit
 	NotAfter time.Time `json:"not_after,omitzero"`  // of the certificate that there is
+
+	Unreadable string `json:"unreadable,omitempty"` // why nothing is known of it, and so nothing else here
 }
 
 // Late reports whether the certificate expires before its turn comes.
@@ -61,14 +64,19 @@ func Plan(ctx context.Context, store Storage, s *Snapshot, scenario *Scenario, n
 	}
 	m := New(Config{Storage: store})
 	var all []facts
+	var unreadable []Planned
 	for _, name := range slices.Sorted(maps.Keys(s.Certificates)) {
 		f, err := m.facts(ctx, s, s.Certificates[name], now)
-		if err != nil {
-			return nil, nil, err
+		if ctx.Err() != nil {
+			return nil, nil, ctx.Err()
+		}
+		if err != nil { // it is this certificate's problem alone
+			unreadable = append(unreadable, Planned{Name: name, CA: f.cert.CAs[0], Unreadable: printable.Lines(err.Error())})
+			continue
 		}
 		all = append(all, f)
 	}
-	planned := plan(all, ledgers, now)
+	planned := append(unreadable, plan(all, ledgers, now)...)
 	if scenario == nil {
 		return planned, nil, nil
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"autocertd/internal/config"
+	"autocertd/internal/printable"
 	"autocertd/internal/storage"
 )
 
@@ -24,6 +25,7 @@ const (
 	ByHand      Condition = "waits for a record" // that a person must add
 	Missing     Condition = "not issued yet"
 	Expired     Condition = "expired"
+	Unreadable  Condition = "unreadable" // what is remembered of it can't be read
 )
 
 // Status is everything that is known about one certificate, without its keys.
@@ -43,22 +45,28 @@ type Status struct {
 	ByHand    []string  `json:"by_hand,omitempty"`
 	Held      Held      `json:"held,omitzero"`
 
+	Unreadable string `json:"unreadable,omitempty"` // why nothing is known of it
+
 	ARI Suggestion `json:"renewal_info,omitzero"`
 }
 
-// LastError is why it is held, else the last error, of issuing before that of deploying, else what a person must do; ""
+// LastError is why nothing is known of it, else why it is held, else the last error, of issuing before that of deploying, else what a person must do; ""
 // when there is nothing of that.
 func (s Status) LastError() string {
-	return cmp.Or(s.Held.Reason, s.Issue.Error, s.Deploy.Error, strings.Join(s.ByHand, "; "))
+	return cmp.Or(s.Unreadable, s.Held.Reason, s.Issue.Error, s.Deploy.Error, strings.Join(s.ByHand, "; "))
 }
 
-// Statuses returns the status of each certificate, the most urgent first.
+// Statuses returns the status of each certificate, the most urgent first. One whose state can't be read hides no other.
 func Statuses(ctx context.Context, store storage.Store, certs []config.Certificate, now time.Time) ([]Status, error) {
 	list := make([]Status, 0, len(certs))
 	for _, c := range certs {
 		state, err := loadState(ctx, store, c.Name)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 		if err != nil {
-			return nil, err
+			list = append(list, Status{Name: c.Name, Hostnames: c.Hostnames, Condition: Unreadable, Unreadable: printable.Lines(err.Error())})
+			continue
 		}
 		list = append(list, Status{Name: c.Name, Hostnames: c.Hostnames, Condition: condition(state, now),
 			NotBefore: state.Leaf.NotBefore, NotAfter: state.Leaf.NotAfter, RenewAt: state.RenewAt, RenewWhy: state.RenewWhy,
@@ -92,5 +100,5 @@ func condition(s *State, now time.Time) Condition {
 
 // concern orders conditions by how much a person should care.
 func concern(c Condition) int {
-	return slices.Index([]Condition{Expired, Failing, NotDeployed, ByHand, OnHold, Missing, Due, Valid}, c)
+	return slices.Index([]Condition{Expired, Unreadable, Failing, NotDeployed, ByHand, OnHold, Missing, Due, Valid}, c)
 }

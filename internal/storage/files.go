@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -41,7 +43,8 @@ func OpenFiles(root, command string) (*Files, error) {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
 	if err := os.MkdirAll(filepath.Join(root, lockFolder), 0o700); err != nil {
-		return nil, fmt.Errorf("state directory: %w", err)
+		f := &Files{root: root}
+		return nil, fmt.Errorf("state directory: %w", f.refused(filepath.Join(root, lockFolder), err))
 	}
 	return &Files{root: root, command: command}, nil
 }
@@ -60,7 +63,7 @@ func (f *Files) Load(_ context.Context, key string) ([]byte, error) {
 	}
 	data, err := durable.Read(path, maxObject)
 	if err != nil {
-		return nil, fmt.Errorf("loading %s: %w", key, err)
+		return nil, fmt.Errorf("loading %s: %w", key, f.refused(path, err))
 	}
 	return data, nil
 }
@@ -87,7 +90,7 @@ func (f *Files) write(key string, data []byte, how durable.File) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("saving %s: %w", key, err)
+		return fmt.Errorf("saving %s: %w", key, f.refused(path, err))
 	}
 	return nil
 }
@@ -113,7 +116,7 @@ func (f *Files) Delete(_ context.Context, key string) error {
 		return err
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("deleting %s: %w", key, err)
+		return fmt.Errorf("deleting %s: %w", key, f.refused(path, err))
 	}
 	return nil
 }
@@ -137,7 +140,7 @@ func (f *Files) List(ctx context.Context, prefix string) ([]string, error) {
 		return ctx.Err()
 	})
 	if err != nil {
-		return nil, fmt.Errorf("listing %s: %w", prefix, err)
+		return nil, fmt.Errorf("listing %s: %w", prefix, f.refused(folder, err))
 	}
 	slices.Sort(keys)
 	return keys, nil
@@ -153,7 +156,7 @@ func (f *Files) Lock(ctx context.Context, name string) (func(), error) {
 		if ctx.Err() != nil { // waiting was given up: say for whom it waited
 			return nil, errors.Join(&HeldError{Lock: name, Holder: readHolder(lock.Path())}, ctx.Err())
 		}
-		return nil, fmt.Errorf("locking %s: %w", name, err)
+		return nil, fmt.Errorf("locking %s: %w", name, f.refused(lock.Path(), err))
 	}
 	return f.held(lock), nil
 }
@@ -166,7 +169,7 @@ func (f *Files) TryLock(_ context.Context, name string) (func(), error) {
 	}
 	switch ok, err := lock.TryLock(); {
 	case err != nil:
-		return nil, fmt.Errorf("locking %s: %w", name, err)
+		return nil, fmt.Errorf("locking %s: %w", name, f.refused(lock.Path(), err))
 	case !ok:
 		return nil, &HeldError{Lock: name, Holder: readHolder(lock.Path())}
 	}
@@ -200,6 +203,33 @@ func readHolder(path string) (h Holder) {
 		_ = json.NewDecoder(bytes.NewReader(note)).Decode(&h) // the first value only
 	}
 	return h
+}
+
+// refused adds the cure to a permission that the owner of the root lacks: something below it is another user's, since
+// somebody ran a command or restored a copy as another user.
+func (f *Files) refused(path string, err error) error {
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	var root, st unix.Stat_t
+	if unix.Stat(f.root, &root) != nil || int(root.Uid) != os.Geteuid() {
+		return err
+	}
+	for ; len(path) > len(f.root); path = filepath.Dir(path) {
+		if unix.Lstat(path, &st) == nil && st.Uid != root.Uid {
+			return fmt.Errorf("%w: %s belongs to %s; give it back: chown -R %s: %s", err, path, userName(st.Uid), userName(root.Uid), f.root)
+		}
+	}
+	return err
+}
+
+// userName is the name of a user, or the number of one who has no name.
+func userName(uid uint32) string {
+	id := strconv.FormatUint(uint64(uid), 10)
+	if u, err := user.LookupId(id); err == nil {
+		return u.Username
+	}
+	return id
 }
 
 func (f *Files) path(key string) (string, error) {
