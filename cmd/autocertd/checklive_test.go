@@ -114,14 +114,14 @@ func TestCheckLiveAsOwner(t *testing.T) {
 	s.hostnames = hosts(1)
 	s.providers = []string{fmt.Sprintf("[provider.bind]\ntype = \"rfc2136\"\nserver = %q\nkey_name = \"acme-key\"\nkey = %q\n%s\n",
 		s.bind.Addr(), s.bind.Key("acme-key").Secret, nameservers(s.bind.Addr()))}
-	s.tables = fmt.Sprintf("[[output]]\ndir = %q\n[[output]]\ndir = %q\ngroup = \"0\"\n", s.path("ssl", "{name}"), s.path("state", "own", "{name}"))
+	s.tables = fmt.Sprintf("[[output]]\ndir = %q\n[[output]]\ndir = %q\ngroup = \"0\"\n", s.path("ssl", "{name}"), s.path("own", "{name}"))
 	s.write(t)
-	for _, dir := range []string{filepath.Dir(s.dir), s.dir, s.path("ssl"), s.path("state")} {
+	for _, dir := range []string{filepath.Dir(s.dir), s.dir, s.path("ssl"), s.path("own"), s.path("state")} {
 		if err := errors.Join(os.MkdirAll(dir, 0o755), os.Chmod(dir, 0o755)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Chown(s.path("state"), nobody, nobody); err != nil {
+	if err := errors.Join(os.Chown(s.path("state"), nobody, nobody), os.Chown(s.path("own"), nobody, nobody)); err != nil {
 		t.Fatal(err)
 	}
 	r := s.command(t, "check", "--live")
@@ -129,7 +129,7 @@ func TestCheckLiveAsOwner(t *testing.T) {
 		t.Errorf("status %d:\n%s%s", r.status, r.stdout, r.stderr)
 	}
 	for _, words := range []string{"make a file in " + s.path("ssl") + ": permission denied", "install -d -o nobody -m 0755 " + s.path("ssl") + "\n",
-		"chown " + s.path("state") + ": operation not permitted", "usermod -aG 0 nobody && systemctl restart autocertd\n"} {
+		"chown " + s.path("own") + ": operation not permitted", "usermod -aG 0 nobody && systemctl restart autocertd\n"} {
 		if !strings.Contains(r.stdout, words) {
 			t.Errorf("nothing says %q:\n%s", words, r.stdout)
 		}
