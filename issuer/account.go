@@ -196,7 +196,7 @@ func (i *Issuer) register(ctx context.Context, object string, key crypto.Signer)
 	account := acme.Account{TermsOfServiceAgreed: true, PrivateKey: key, Contact: i.contact()}
 	ctx, noted := observe(ctx)
 	if i.cfg.EAB != nil {
-		if err := account.SetExternalAccountBinding(ctx, i.client, acme.EAB{KeyID: i.cfg.EAB.KeyID, MACKey: i.cfg.EAB.HMACKey}); err != nil {
+		if err := i.client.bind(ctx, &account, *i.cfg.EAB); err != nil {
 			return acme.Account{}, i.failed("account", noted, err)
 		}
 	}

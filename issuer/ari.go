@@ -37,7 +37,7 @@ func (i *Issuer) RenewalInfo(ctx context.Context, cert *x509.Certificate) (Sugge
 		return Suggestion{}, ErrNoRenewalInfo // the CA can't know the certificate by it
 	}
 	var info acme.RenewalInfo
-	noted, err := i.getJSON(ctx, dir.RenewalInfo+"/"+id, &info)
+	noted, err := i.getJSON(ctx, dir.RenewalInfo+"/"+id, renewalShape(), &info)
 	if err != nil {
 		return Suggestion{RetryAfter: noted.retryAfter}, i.failed("renewal information", noted, err)
 	}

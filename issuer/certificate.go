@@ -17,7 +17,7 @@ import (
 // download fetches the certificate of a valid order and checks that it is what was ordered.
 func (o *order) download(ctx context.Context) (*Bundle, error) {
 	noting, noted := observe(ctx)
-	chains, err := o.client.GetCertificateChain(noting, o.account, o.state.Certificate)
+	chains, err := o.client.GetCertificateChain(noting, o.account, o.state.Certificate, o.cfg.PreferredChain != "")
 	if err != nil {
 		return nil, o.failed("certificate", noted, err)
 	}

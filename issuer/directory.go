@@ -2,7 +2,6 @@ package issuer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,32 +11,18 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 )
 
-const (
-	directoryAge = 12 * time.Hour
-	freshAge     = time.Minute // of a directory that says that something isn't offered
-)
-
 // Directory returns the CA's directory (RFC 8555 section 7.1.1), at most twelve hours old.
 func (i *Issuer) Directory(ctx context.Context) (acme.Directory, error) {
 	return i.directoryWithin(ctx, directoryAge)
 }
 
 func (i *Issuer) directoryWithin(ctx context.Context, age time.Duration) (acme.Directory, error) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if i.directory != nil && time.Since(i.fetched) < age {
-		return *i.directory, nil
+	noting, noted := observe(ctx)
+	k, err := i.client.within(noting, age)
+	if err != nil {
+		return acme.Directory{}, i.failed("directory", noted, err)
 	}
-	var dir acme.Directory
-	// The observer shows the library a directory without renewalInfo; this request asks past it.
-	if noted, err := i.getJSON(unfiltered(ctx), i.cfg.Directory, &dir); err != nil {
-		return dir, i.failed("directory", noted, err)
-	}
-	if dir.NewOrder == "" || dir.NewNonce == "" || dir.NewAccount == "" {
-		return dir, i.explain("directory", errors.New("what answered isn't an ACME directory: newOrder, newNonce or newAccount is missing"))
-	}
-	i.directory, i.fetched = &dir, time.Now()
-	return dir, nil
+	return k.directory, nil
 }
 
 // checkProfile refuses a profile that the CA doesn't offer, before anything is ordered.

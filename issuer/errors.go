@@ -30,7 +30,7 @@ func (e *Error) Error() string {
 	if e.Hostname != "" {
 		text += e.Hostname + ": "
 	}
-	text += e.Err.Error()
+	text += shown(e.Err.Error()) // which may quote what the CA sent in several places
 	if e.Hint != "" {
 		text += "; " + e.Hint
 	}
@@ -91,8 +91,11 @@ func (i *Issuer) explain(step string, err error) error {
 		dnsError  *net.DNSError
 		opError   *net.OpError
 		urlError  *url.Error
+		stray     *strayError
 	)
 	switch {
+	case errors.As(err, &stray):
+		e.Err, e.Hint = stray, stray.hint(i.cfg)
 	case errors.As(err, &worded):
 		e.Hint = problemHint(worded.Problem, i.cfg)
 	case errors.As(err, &problem):
@@ -126,7 +129,7 @@ func (e *problemError) Error() string {
 	for _, sub := range e.Subproblems {
 		text += fmt.Sprintf("; %s: %s", sub.Identifier.Value, sub.Detail)
 	}
-	return text
+	return shown(text)
 }
 
 func problemHint(p acme.Problem, cfg Config) string {

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
-	"time"
 
 	"github.com/mholt/acmez/v3/acme"
 )
@@ -60,6 +59,7 @@ type Config struct {
 	Email          string              // the account's contact, or ""
 	AcceptTerms    bool                // without it no account is registered
 	EAB            *EAB                // nil for most CAs
+	Hosts          []string            // host or host:port that the CA's URLs may lead to besides the directory's
 	Roots          []*x509.Certificate // trusted for the CA's own HTTPS, instead of the system's
 	Profile        string              // for requests that name none; "" for the CA's default
 	PreferredChain string              // the wanted root: its common name or its SHA-256 fingerprint in hex; "" for the CA's default
@@ -75,18 +75,16 @@ type Config struct {
 type Issuer struct {
 	cfg    Config
 	http   *http.Client
-	client *acme.Client
+	client *client
 	slots  chan struct{}
 	door   chan struct{} // see knock
 
 	answers answers
 
-	mu        sync.Mutex // guards what follows; held while the account is being made, so that it is made once
-	account   *acme.Account
-	stored    accountFiles // what account was made of
-	told      bool         // UpdateContact was here
-	directory *acme.Directory
-	fetched   time.Time
+	mu      sync.Mutex // guards what follows; held while the account is being made, so that it is made once
+	account *acme.Account
+	stored  accountFiles // what account was made of
+	told    bool         // UpdateContact was here
 }
 
 const defaultConcurrency = 16
@@ -104,16 +102,8 @@ func New(cfg Config) (*Issuer, error) {
 		base = newTransport(cfg.Roots, cfg.Concurrency)
 	}
 	i := &Issuer{cfg: cfg, slots: make(chan struct{}, cfg.Concurrency), door: make(chan struct{}, 1)}
-	i.http = &http.Client{Transport: &observer{base: base, directory: cfg.Directory, agent: cfg.UserAgent}, Timeout: requestTimeout}
-	i.client = &acme.Client{
-		Directory:  cfg.Directory,
-		HTTPClient: i.http,
-		UserAgent:  cfg.UserAgent,
-		// The library polls at a fixed pace after finalizing. A time that is over at once keeps it from that; every poll
-		// is ours, see poll.
-		PollInterval: time.Nanosecond,
-		PollTimeout:  time.Nanosecond,
-	}
+	i.client = newClient(cfg, base)
+	i.http = i.client.http
 	return i, nil
 }
 

@@ -82,7 +82,7 @@ func (i *Issuer) AccountState(ctx context.Context) (AccountState, error) {
 	ctx, noted := observe(ctx)
 	// The library's requests for an account are updates, or may register. An order is fetched by a POST-as-GET, which is
 	// how an account is to be asked for too (RFC 8555 section 7.3), and both have a status.
-	answer, err := i.client.GetOrder(ctx, account, acme.Order{Location: saved.URL})
+	answer, err := i.client.getStatus(ctx, account, acme.Order{Location: saved.URL})
 	switch {
 	case isProblem(err, acme.ProblemTypeAccountDoesNotExist):
 		state.Unknown = true

@@ -2,20 +2,36 @@ package issuer
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
+	"strings"
+	"sync"
 	"time"
+
+	"autocertd/internal/printable"
 )
 
+// Bounds of what a CA may take or send.
 const (
 	requestTimeout = 30 * time.Second // one request, reply included; the library has none of its own
-	maxReply       = 4 << 20          // bytes; a chain is a few KiB
+	maxReply       = 256 << 10        // bytes of a body or of headers; an order of a hundred names takes 40 KiB
+	maxRedirects   = 5
+
+	// An order may take so much of everything, and so much more for each of its names. Five minutes of polling are some
+	// seventy requests for each.
+	orderRequests, nameRequests = 200, 100
+	orderTime, nameTime         = 10 * time.Minute, time.Minute // spent waiting for replies
 )
 
 // newTransport returns an HTTP transport that trusts roots, or the system's where there are none.
@@ -23,6 +39,7 @@ func newTransport(roots []*x509.Certificate, connections int) http.RoundTripper 
 	t := http.DefaultTransport.(*http.Transport).Clone() // keeps the proxy environment and the dial timeouts
 	t.MaxIdleConnsPerHost = connections
 	t.ResponseHeaderTimeout = requestTimeout
+	t.MaxResponseHeaderBytes = maxReply
 	if len(roots) > 0 {
 		pool := x509.NewCertPool()
 		for _, root := range roots {
@@ -33,13 +50,11 @@ func newTransport(roots []*x509.Certificate, connections int) http.RoundTripper 
 	return t
 }
 
-// observer sees each request and reply: it notes the Retry-After that the ACME library keeps to itself, bounds replies,
-// and takes renewalInfo out of the directory that the library sees, since the library would ask for renewal
-// information while a certificate is being fetched and wait seconds for it.
+// observer stands between the ACME library and the CA. It lets requests go to the CA's hosts alone, bounds what comes
+// back, gives the library replies that it can read (see replies.go), and notes what the library keeps to itself.
 type observer struct {
-	base      http.RoundTripper
-	directory string
-	agent     string
+	base  http.RoundTripper
+	hosts []string // host:port of those that the CA may lead to
 }
 
 // reply is what the observer notes of the last reply under one context.
@@ -51,8 +66,9 @@ type reply struct {
 }
 
 type (
-	replyKey      struct{}
-	unfilteredKey struct{}
+	replyKey struct{}
+	callKey  struct{}
+	spentKey struct{}
 )
 
 // observe returns a context under which the observer notes the last reply into r. One context serves one request at a
@@ -62,51 +78,285 @@ func observe(ctx context.Context) (_ context.Context, r *reply) {
 	return context.WithValue(ctx, replyKey{}, r), r
 }
 
-func unfiltered(ctx context.Context) context.Context {
-	return context.WithValue(ctx, unfilteredKey{}, true)
+// call is what the observer knows of one call of the library.
+type call struct {
+	want       shape  // of the object that is the reply; nil when the reply isn't read
+	chain      bool   // the reply is a certificate chain
+	empty      bool   // no object is fine too
+	once       bool   // what is asked for must not happen twice, so that a request is never repeated whose reply is lost
+	directory  []byte // what the library takes for the CA's directory
+	alternates []string
+	stop       context.CancelCauseFunc // keeps the library from trying again
+}
+
+// end keeps the library from trying again, and returns the reason.
+func (c *call) end(err error) error {
+	if c != nil {
+		c.stop(&endError{err})
+	}
+	return err
+}
+
+// endError is why a call was ended.
+type endError struct{ error }
+
+// spent is what an order has taken of its CA. Its requests run side by side.
+type spent struct {
+	names int
+
+	mu       sync.Mutex
+	requests int
+	time     time.Duration
+}
+
+// account returns a context under which all requests together are bounded, as those of one order of some names.
+func account(ctx context.Context, names int) context.Context {
+	return context.WithValue(ctx, spentKey{}, &spent{names: names})
+}
+
+func (s *spent) request() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.requests++
+	if most := orderRequests + s.names*nameRequests; s.requests > most {
+		return fmt.Errorf("the CA has been sent %d requests for one order, and no certificate came of it", most)
+	}
+	if most := orderTime + time.Duration(s.names)*nameTime; s.time > most {
+		return fmt.Errorf("replies for one order have taken %s, and no certificate came of it", most)
+	}
+	return nil
+}
+
+func (s *spent) took(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.time += d
 }
 
 // RoundTrip implements http.RoundTripper.
 func (o *observer) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := o.base.RoundTrip(req)
-	r, noting := req.Context().Value(replyKey{}).(*reply)
-	if err != nil {
-		if noting {
-			*r = reply{url: req.URL.String(), lost: true}
+	c, _ := req.Context().Value(callKey{}).(*call)
+	if c != nil && req.Method == http.MethodGet { // the only thing that the library gets so
+		return made(req, c.directory), nil
+	}
+	if err := allowed(req.URL, o.hosts); err != nil {
+		return nil, c.end(err)
+	}
+	if s, ok := req.Context().Value(spentKey{}).(*spent); ok {
+		if err := s.request(); err != nil {
+			return nil, c.end(err)
 		}
-		return nil, err
+		begin := time.Now()
+		defer func() { s.took(time.Since(begin)) }()
 	}
-	if noting {
-		*r = reply{url: req.URL.String(), status: resp.StatusCode, retryAfter: retryAfter(resp.Header, time.Now())}
+	r, noting := req.Context().Value(replyKey{}).(*reply)
+	if !noting {
+		r = new(reply)
 	}
-	resp.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.LimitReader(resp.Body, maxReply), resp.Body}
-	if req.Context().Value(unfilteredKey{}) == nil && req.Method == http.MethodGet && req.URL.String() == o.directory {
-		return withoutRenewalInfo(resp)
+	resp, err := o.base.RoundTrip(req)
+	if err != nil {
+		*r = reply{url: req.URL.String(), lost: true}
+		return nil, c.lost(req, err)
+	}
+	*r = reply{url: req.URL.String(), status: resp.StatusCode, retryAfter: retryAfter(resp.Header, time.Now())}
+	body, whole, err := readReply(resp)
+	if err != nil {
+		r.lost = true
+		return nil, c.lost(req, err)
+	}
+	if err := c.read(req, resp, r, body, whole); err != nil {
+		return nil, c.end(err)
 	}
 	return resp, nil
 }
 
-func withoutRenewalInfo(resp *http.Response) (*http.Response, error) {
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return nil, err
+// made is a reply that nobody sent.
+func made(req *http.Request, body []byte) *http.Response {
+	return &http.Response{Status: "200 OK", StatusCode: http.StatusOK, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: req,
+		Header: http.Header{"Content-Type": {jsonType}}, Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body))}
+}
+
+// readReply reads a body. It reports whether that was all of it.
+func readReply(resp *http.Response) (body []byte, whole bool, err error) {
+	body, err = io.ReadAll(io.LimitReader(resp.Body, maxReply+1))
+	if len(body) > maxReply {
+		_ = resp.Body.Close() // ends the connection, and with it the rest
+		return body[:maxReply], false, nil
 	}
-	if err := resp.Body.Close(); err != nil {
-		return nil, err
+	return body, true, errors.Join(err, resp.Body.Close())
+}
+
+// lost is for a request without a reply. The library repeats it at once, which helps when a connection broke and does no
+// good when nothing came for half a minute.
+func (c *call) lost(req *http.Request, err error) error {
+	var dial *net.OpError
+	dialled := errors.As(err, &dial) && dial.Op == "dial"
+	var slow net.Error
+	silent := errors.As(err, &slow) && slow.Timeout() || errors.Is(err, context.DeadlineExceeded)
+	if silent && !dialled {
+		err = fmt.Errorf("no answer within %s from %s", requestTimeout, printable.Short(req.URL.Redacted(), maxURL))
 	}
-	var fields map[string]json.RawMessage
-	if json.Unmarshal(body, &fields) == nil { // anything else is for the library to complain about
-		delete(fields, "renewalInfo")
-		if body, err = json.Marshal(fields); err != nil {
+	if c != nil && (silent || c.once && req.Method == http.MethodPost && !dialled) {
+		return c.end(err)
+	}
+	return err
+}
+
+const (
+	jsonType    = "application/json"
+	problemType = "application/problem+json"
+	chainType   = "application/pem-certificate-chain"
+)
+
+// read puts a reply into a form that the library reads, or ends the call. A nil call wants its reply as it is.
+func (c *call) read(req *http.Request, resp *http.Response, r *reply, body []byte, whole bool) (err error) {
+	defer func() {
+		resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+		resp.Header.Del("Content-Length")
+	}()
+	location := resp.Header.Get("Location")
+	switch {
+	case resp.StatusCode >= http.StatusBadRequest:
+		body, err = c.readError(resp, r, body)
+		return err
+	case resp.StatusCode >= http.StatusMultipleChoices && location != "" && req.Method == http.MethodPost:
+		return fmt.Errorf("%s redirects a signed request, to %s, which no ACME server does", where(req.URL.String()), where(location))
+	case !whole:
+		return fmt.Errorf("%s sends more than %d KiB, which no ACME server does", where(req.URL.String()), maxReply>>10)
+	case c == nil || req.Method != http.MethodPost:
+		return nil
+	}
+	if location != "" {
+		if u, err := req.URL.Parse(location); err == nil { // it may be relative (RFC 9110 section 10.2.2)
+			resp.Header.Set("Location", u.String())
+		}
+	}
+	switch {
+	case c.chain:
+		if !bytes.Contains(body, []byte("-----BEGIN CERTIFICATE-----")) {
+			return fmt.Errorf("%s sends no certificate, but %s: %s", where(req.URL.String()), printable.Short(resp.Header.Get("Content-Type"), 100), printable.Short(string(body), 200))
+		}
+		c.alternates = links(req.URL, resp.Header.Values("Link"), "alternate")
+		resp.Header.Del("Link") // the library would follow each, and those called "up" for ever
+		resp.Header.Set("Content-Type", chainType)
+	case c.want != nil:
+		if c.empty && len(bytes.TrimSpace(body)) == 0 {
+			body = []byte("{}")
+		}
+		if body, err = readObject(body, c.want); err != nil {
+			return fmt.Errorf("the reply of %s can't be read: %w", where(req.URL.String()), err)
+		}
+		resp.Header.Set("Content-Type", jsonType)
+	}
+	return nil
+}
+
+// readError gives the library an error that it can read. A server that says when to ask again isn't asked before that.
+func (c *call) readError(resp *http.Response, r *reply, body []byte) ([]byte, error) {
+	p, said, ok := readProblem(resp.StatusCode, body)
+	clean := []byte(said)
+	resp.Header.Set("Content-Type", "text/plain")
+	var err error
+	if ok {
+		resp.Header.Set("Content-Type", problemType)
+		if clean, err = json.Marshal(p); err != nil {
 			return nil, err
 		}
 	}
-	resp.Body = io.NopCloser(bytes.NewReader(body))
-	resp.ContentLength = int64(len(body))
-	return resp, nil
+	if c == nil || resp.StatusCode < http.StatusInternalServerError || r.retryAfter.IsZero() {
+		return clean, nil
+	}
+	if ok {
+		return clean, p
+	}
+	return clean, fmt.Errorf("HTTP %d: %s", resp.StatusCode, said)
+}
+
+// links finds the targets of a relation (RFC 8288) in Link headers.
+func links(base *url.URL, headers []string, relation string) (targets []string) {
+	for _, header := range headers {
+		for _, link := range strings.Split(header, ",") {
+			target, parameters, ok := strings.Cut(strings.TrimSpace(link), ">")
+			if !ok || !strings.HasPrefix(target, "<") || !slices.ContainsFunc(strings.Split(parameters, ";"), func(p string) bool {
+				name, value, _ := strings.Cut(strings.TrimSpace(p), "=")
+				return strings.EqualFold(name, "rel") && strings.EqualFold(strings.Trim(value, `"`), relation)
+			}) {
+				continue
+			}
+			if u, err := base.Parse(target[1:]); err == nil {
+				targets = append(targets, u.String())
+			}
+		}
+	}
+	return targets
+}
+
+// strayError is a URL of the CA that leads to where nobody allowed it.
+type strayError struct {
+	URL  string // printable
+	Host string // what hosts must hold for it; "" when nothing helps
+}
+
+func (e *strayError) Error() string {
+	if e.Host == "" {
+		return fmt.Sprintf("the CA leads to %s, which isn't an https URL", e.URL)
+	}
+	return fmt.Sprintf("the CA leads to %s, which isn't on the host of its directory", e.URL)
+}
+
+// hint names the line that allows what a CA leads to.
+func (e *strayError) hint(cfg Config) string {
+	if e.Host == "" {
+		return ""
+	}
+	var hosts []string
+	for _, h := range append(slices.Clone(cfg.Hosts), e.Host) {
+		hosts = append(hosts, strconv.Quote(h))
+	}
+	return fmt.Sprintf("if the CA is right, write hosts = [%s] below [ca.%s]", strings.Join(hosts, ", "), cfg.Name)
+}
+
+// allowed reports whether the CA may lead to a URL: by https alone, and to its own hosts.
+func allowed(u *url.URL, hosts []string) error {
+	if u.Scheme != "https" || u.Host == "" || u.User != nil {
+		return &strayError{URL: where(u.Redacted())}
+	}
+	if !slices.Contains(hosts, hostPort(u.Host)) {
+		return &strayError{URL: where(u.Redacted()), Host: printable.Short(u.Host, 300)}
+	}
+	return nil
+}
+
+// hostPort writes a host as host:port, in lower case.
+func hostPort(host string) string {
+	u := url.URL{Host: strings.ToLower(host)}
+	return net.JoinHostPort(strings.TrimSuffix(u.Hostname(), "."), cmp.Or(u.Port(), "443"))
+}
+
+// hostsOf lists where a CA may lead to.
+func hostsOf(cfg Config) []string {
+	var hosts []string
+	if u, err := url.Parse(cfg.Directory); err == nil {
+		hosts = append(hosts, hostPort(u.Host))
+	}
+	for _, host := range cfg.Hosts {
+		hosts = append(hosts, hostPort(host))
+	}
+	return hosts
+}
+
+// where shows a URL of the CA.
+func where(url string) string { return printable.Short(url, 200) }
+
+// checkRedirect lets what has no signature be redirected, to where RoundTrip lets it go.
+func checkRedirect(req *http.Request, via []*http.Request) error {
+	if len(via) > maxRedirects {
+		return fmt.Errorf("the CA redirects %d times", maxRedirects)
+	}
+	if via[0].Method == http.MethodPost { // RoundTrip has refused it
+		return http.ErrUseLastResponse
+	}
+	return nil
 }
 
 // retryAfter reads a Retry-After header (RFC 9110 section 10.2.3), in seconds or as a date; zero when there is none.
@@ -123,14 +373,18 @@ func retryAfter(h http.Header, now time.Time) time.Time {
 }
 
 // getJSON fetches what needs no account: the directory and renewal information.
-func (i *Issuer) getJSON(ctx context.Context, url string, into any) (*reply, error) {
+func (i *Issuer) getJSON(ctx context.Context, url string, want shape, into any) (*reply, error) {
+	return getJSON(ctx, i.http, i.cfg.UserAgent, url, want, into)
+}
+
+func getJSON(ctx context.Context, client *http.Client, agent, url string, want shape, into any) (*reply, error) {
 	ctx, noted := observe(ctx)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return noted, err
 	}
-	req.Header.Set("User-Agent", i.cfg.UserAgent)
-	resp, err := i.http.Do(req)
+	req.Header.Set("User-Agent", agent)
+	resp, err := client.Do(req)
 	if err != nil {
 		return noted, err
 	}
@@ -140,10 +394,13 @@ func (i *Issuer) getJSON(ctx context.Context, url string, into any) (*reply, err
 		return noted, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return noted, fmt.Errorf("%s answers HTTP %d", url, resp.StatusCode)
+		return noted, fmt.Errorf("%s answers HTTP %d", where(url), resp.StatusCode)
 	}
-	if err := json.Unmarshal(body, into); err != nil {
-		return noted, fmt.Errorf("%s answers no JSON: %w", url, err)
+	if body, err = readObject(body, want); err == nil {
+		err = json.Unmarshal(body, into)
+	}
+	if err != nil {
+		return noted, fmt.Errorf("the reply of %s can't be read: %w", where(url), err)
 	}
 	return noted, nil
 }

@@ -1,0 +1,345 @@
+package issuer
+
+import (
+	"context"
+	"crypto"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/mholt/acmez/v3/acme"
+)
+
+const (
+	directoryAge = 12 * time.Hour
+	freshAge     = time.Minute // of a directory that says that something isn't offered
+
+	callTimeout    = 2 * time.Minute // one call of the library, with all that it repeats
+	mostAlternates = 10              // alternate chains that are looked at
+)
+
+// client is the ACME library as it is used here: with a directory that was fetched before, replies that were read before
+// (see replies.go), and calls that end.
+type client struct {
+	cfg      Config
+	http     *http.Client
+	fetching chan struct{} // held while the directory is fetched
+
+	mu    sync.Mutex
+	known *known // nil before the first
+}
+
+// known is a directory and the library's client for it. The library keeps what it once took for the directory, and
+// fetches it under a lock that all clients of the process share: a CA that doesn't answer would keep all others from
+// theirs. So it is given what was fetched here, for a client of its own, under a URL that nobody asks anywhere.
+type known struct {
+	directory acme.Directory
+	fetched   time.Time
+	text      []byte
+	library   *acme.Client
+}
+
+func newClient(cfg Config, base http.RoundTripper) *client {
+	return &client{cfg: cfg, fetching: make(chan struct{}, 1), http: &http.Client{
+		Transport: &observer{base: base, hosts: hostsOf(cfg)}, CheckRedirect: checkRedirect, Timeout: requestTimeout}}
+}
+
+// current returns the directory when it isn't older than age.
+func (c *client) current(age time.Duration) *known {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.known == nil || time.Since(c.known.fetched) >= age {
+		return nil
+	}
+	return c.known
+}
+
+// within returns a directory that isn't older than age.
+func (c *client) within(ctx context.Context, age time.Duration) (*known, error) {
+	if k := c.current(age); k != nil {
+		return k, nil
+	}
+	select {
+	case c.fetching <- struct{}{}:
+		defer func() { <-c.fetching }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if k := c.current(age); k != nil { // it was fetched meanwhile
+		return k, nil
+	}
+	k, err := c.fetch(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.known != nil && string(c.known.text) == string(k.text) {
+		k.library = c.known.library // it has nonces
+	}
+	c.known = k
+	return k, nil
+}
+
+func (c *client) fetch(ctx context.Context) (*known, error) {
+	k := &known{fetched: time.Now()}
+	noted, err := getJSON(ctx, c.http, c.cfg.UserAgent, c.cfg.Directory, directoryShape(), &k.directory)
+	if r, ok := ctx.Value(replyKey{}).(*reply); ok {
+		*r = *noted
+	}
+	if err != nil {
+		return nil, err
+	}
+	d := &k.directory
+	if d.NewOrder == "" || d.NewNonce == "" || d.NewAccount == "" {
+		return nil, errors.New("what answered isn't an ACME directory: newOrder, newNonce or newAccount is missing")
+	}
+	for _, url := range []string{d.NewNonce, d.NewAccount, d.NewOrder, d.RevokeCert, d.KeyChange, d.RenewalInfo} {
+		if err := c.leads(url); url != "" && err != nil {
+			return nil, err
+		}
+	}
+	shown := *d
+	shown.RenewalInfo = "" // the library would ask for it while a certificate is being fetched, and wait seconds for it
+	if k.text, err = json.Marshal(shown); err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(k.text)
+	k.library = &acme.Client{
+		Directory:  c.cfg.Directory + "#" + hex.EncodeToString(sum[:]), // see observer.RoundTrip
+		HTTPClient: c.http,
+		UserAgent:  c.cfg.UserAgent,
+		// The library polls at a fixed pace after finalizing. A time that is over at once keeps it from that; every poll
+		// is ours, see poll.
+		PollInterval: time.Nanosecond,
+		PollTimeout:  time.Nanosecond,
+	}
+	return k, nil
+}
+
+// leads is an error when a URL leads to where the CA may not lead to.
+func (c *client) leads(to string) error {
+	u, err := url.Parse(to)
+	if err != nil || len(to) > maxURL {
+		return fmt.Errorf("the CA leads to %q, which isn't a URL", where(to))
+	}
+	return allowed(u, hostsOf(c.cfg))
+}
+
+// do makes one call of the library.
+func (c *client) do(ctx context.Context, what call, request func(ctx context.Context, library *acme.Client) error) error {
+	k, err := c.within(ctx, directoryAge)
+	if err != nil {
+		return err
+	}
+	inner, cancel := context.WithTimeoutCause(ctx, callTimeout, fmt.Errorf("no result within %s", callTimeout))
+	defer cancel()
+	inner, what.stop = context.WithCancelCause(inner)
+	defer what.stop(nil)
+	what.directory = k.text
+	err = request(context.WithValue(inner, callKey{}, &what), k.library)
+	switch ended := (*endError)(nil); {
+	case ctx.Err() != nil && err != nil:
+		return context.Cause(ctx)
+	case errors.As(context.Cause(inner), &ended):
+		return ended.error
+	case err != nil && inner.Err() != nil:
+		return context.Cause(inner)
+	}
+	return err
+}
+
+// GetDirectory returns the CA's directory.
+func (c *client) GetDirectory(ctx context.Context) (acme.Directory, error) {
+	k, err := c.within(ctx, directoryAge)
+	if err != nil {
+		return acme.Directory{}, err
+	}
+	return k.directory, nil
+}
+
+// bind adds an external account binding to an account that is to be registered.
+func (c *client) bind(ctx context.Context, account *acme.Account, eab EAB) error {
+	return c.do(ctx, call{}, func(ctx context.Context, library *acme.Client) error {
+		return account.SetExternalAccountBinding(ctx, library, acme.EAB{KeyID: eab.KeyID, MACKey: eab.HMACKey})
+	})
+}
+
+// NewAccount registers an account, or finds the one that there is for the key.
+func (c *client) NewAccount(ctx context.Context, account acme.Account) (acme.Account, error) {
+	return c.account(ctx, account, func(ctx context.Context, library *acme.Client) (acme.Account, error) {
+		return library.NewAccount(ctx, account)
+	})
+}
+
+// GetAccount finds the account of a key.
+func (c *client) GetAccount(ctx context.Context, account acme.Account) (acme.Account, error) {
+	return c.account(ctx, account, func(ctx context.Context, library *acme.Client) (acme.Account, error) {
+		return library.GetAccount(ctx, account)
+	})
+}
+
+func (c *client) account(ctx context.Context, account acme.Account, request func(ctx context.Context, library *acme.Client) (acme.Account, error)) (acme.Account, error) {
+	got := account
+	err := c.do(ctx, call{want: accountShape(), empty: true}, func(ctx context.Context, library *acme.Client) (err error) {
+		got, err = request(ctx, library)
+		return err
+	})
+	if err == nil {
+		err = c.located("account", got.Location)
+	}
+	return got, err
+}
+
+// located is an error unless the CA has said where it put something that it made.
+func (c *client) located(what, location string) error {
+	if location == "" {
+		return fmt.Errorf("the CA doesn't say where the %s is: its reply has no Location", what)
+	}
+	return c.leads(location)
+}
+
+// UpdateAccount changes the account.
+func (c *client) UpdateAccount(ctx context.Context, account acme.Account) (got acme.Account, err error) {
+	err = c.do(ctx, call{want: accountShape(), empty: true}, func(ctx context.Context, library *acme.Client) (err error) {
+		got, err = library.UpdateAccount(ctx, account)
+		return err
+	})
+	return got, err
+}
+
+// AccountKeyRollover gives the account another key.
+func (c *client) AccountKeyRollover(ctx context.Context, account acme.Account, next crypto.Signer) (got acme.Account, err error) {
+	err = c.do(ctx, call{}, func(ctx context.Context, library *acme.Client) (err error) {
+		got, err = library.AccountKeyRollover(ctx, account, next)
+		return err
+	})
+	return got, err
+}
+
+// NewOrder makes an order. It is sent once, since each reply that is lost would leave an order behind.
+func (c *client) NewOrder(ctx context.Context, account acme.Account, order acme.Order) (got acme.Order, err error) {
+	err = c.do(ctx, call{want: orderShape(), once: true}, func(ctx context.Context, library *acme.Client) (err error) {
+		got, err = library.NewOrder(ctx, account, order)
+		return err
+	})
+	if err == nil {
+		err = c.located("order", got.Location)
+	}
+	if err == nil {
+		err = orderStatus(got)
+	}
+	return got, err
+}
+
+// GetOrder fetches an order.
+func (c *client) GetOrder(ctx context.Context, account acme.Account, order acme.Order) (got acme.Order, err error) {
+	if got, err = c.getStatus(ctx, account, order); err == nil {
+		err = orderStatus(got)
+	}
+	return got, err
+}
+
+// getStatus is GetOrder for other objects that have a status, too.
+func (c *client) getStatus(ctx context.Context, account acme.Account, order acme.Order) (got acme.Order, err error) {
+	err = c.do(ctx, call{want: orderShape()}, func(ctx context.Context, library *acme.Client) (err error) {
+		got, err = library.GetOrder(ctx, account, order)
+		return err
+	})
+	return got, err
+}
+
+// orderStatus is an error when an order has no status that an order can have (RFC 8555 section 7.1.6).
+func orderStatus(order acme.Order) error {
+	switch order.Status {
+	case acme.StatusPending, acme.StatusReady, acme.StatusProcessing, acme.StatusValid, acme.StatusInvalid:
+		return nil
+	case "":
+		return errors.New("what the CA sends isn't an order: it has no status")
+	}
+	return fmt.Errorf("an order can't be %q", order.Status)
+}
+
+// FinalizeOrder sends the CSR. The order that it returns may have any status.
+func (c *client) FinalizeOrder(ctx context.Context, account acme.Account, order acme.Order, csr []byte) (acme.Order, error) {
+	got := order
+	err := c.do(ctx, call{want: orderShape(), empty: true}, func(ctx context.Context, library *acme.Client) (err error) {
+		got, err = library.FinalizeOrder(ctx, account, order, csr)
+		return err
+	})
+	return got, err
+}
+
+// GetAuthorization fetches an authorization.
+func (c *client) GetAuthorization(ctx context.Context, account acme.Account, url string) (got acme.Authorization, err error) {
+	err = c.do(ctx, call{want: authorizationShape()}, func(ctx context.Context, library *acme.Client) (err error) {
+		got, err = library.GetAuthorization(ctx, account, url)
+		return err
+	})
+	if err == nil && got.Status == "" {
+		err = errors.New("what the CA sends isn't an authorization: it has no status")
+	}
+	return got, err
+}
+
+// DeactivateAuthorization gives an authorization up.
+func (c *client) DeactivateAuthorization(ctx context.Context, account acme.Account, url string) (got acme.Authorization, err error) {
+	err = c.do(ctx, call{want: authorizationShape(), empty: true}, func(ctx context.Context, library *acme.Client) (err error) {
+		got, err = library.DeactivateAuthorization(ctx, account, url)
+		return err
+	})
+	return got, err
+}
+
+// InitiateChallenge has the CA look.
+func (c *client) InitiateChallenge(ctx context.Context, account acme.Account, challenge acme.Challenge) (got acme.Challenge, err error) {
+	err = c.do(ctx, call{want: challengeShape(), empty: true}, func(ctx context.Context, library *acme.Client) (err error) {
+		got, err = library.InitiateChallenge(ctx, account, challenge)
+		return err
+	})
+	return got, err
+}
+
+// GetCertificateChain downloads a certificate with its chain, and those of its alternates (RFC 8555 section 7.4.2) that
+// are wanted and can be had.
+func (c *client) GetCertificateChain(ctx context.Context, account acme.Account, url string, alternates bool) ([]acme.Certificate, error) {
+	chains, others, err := c.chain(ctx, account, url)
+	if err != nil || !alternates {
+		return chains, err
+	}
+	others = slices.DeleteFunc(others, func(other string) bool { return c.leads(other) != nil })
+	for _, other := range others[:min(len(others), mostAlternates)] {
+		more, _, err := c.chain(ctx, account, other)
+		if err != nil {
+			c.cfg.Logger.Debug("an alternate chain can't be had", "ca", c.cfg.Name, "url", where(other), "err", err)
+			continue
+		}
+		chains = append(chains, more...)
+	}
+	return chains, nil
+}
+
+func (c *client) chain(ctx context.Context, account acme.Account, url string) (chains []acme.Certificate, alternates []string, err error) {
+	what := &call{}
+	err = c.do(ctx, call{chain: true}, func(ctx context.Context, library *acme.Client) (err error) {
+		what = ctx.Value(callKey{}).(*call)
+		chains, err = library.GetCertificateChain(ctx, account, url)
+		return err
+	})
+	return chains, what.alternates, err
+}
+
+// RevokeCertificate revokes a certificate.
+func (c *client) RevokeCertificate(ctx context.Context, account acme.Account, cert *x509.Certificate, key crypto.Signer, reason int) error {
+	return c.do(ctx, call{}, func(ctx context.Context, library *acme.Client) error {
+		return library.RevokeCertificate(ctx, account, cert, key, reason)
+	})
+}
