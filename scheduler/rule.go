@@ -13,6 +13,13 @@ type Facts struct {
 	// Without Chosen it can't be told from a moment that passed while waiting for Window.
 	Suggested, Chosen time.Time
 
+	// Now is when the question is asked. A moment that is past by then, and was missed since nobody looked while Window
+	// was open, moves to its next opening. The zero time asks what is planned.
+	Now time.Time
+
+	// Earliest is a moment before which there is no renewal, whatever else speaks for one; zero is none.
+	Earliest time.Time
+
 	// Window is the administrator's maintenance window.
 	Window Window
 
@@ -27,7 +34,7 @@ const shortLived = 10 * 24 * time.Hour
 // RenewAt returns when to renew a certificate, and why then, in a few words for a status page.
 //
 // The moment is the one that the CA suggests, else two thirds into the lifetime (half, below ten days). It
-// moves into the window, but not beyond the emergency moment. An Emergency that is longer than what is left at
+// moves into the window, the next one that is open at f.Now or opens later, but not beyond the emergency moment. An Emergency that is longer than what is left at
 // the moment itself switches the window off and nothing else: it brings no renewal forward, since the CA
 // exempts from its limits only what it suggested. With the default, and with any shorter Emergency, the moment
 // is never later than the emergency moment, whatever the CA suggests.
@@ -37,7 +44,7 @@ func RenewAt(f Facts) (at time.Time, why string) {
 	}
 	hasSuggestion := !f.Suggested.IsZero()
 	if hasSuggestion && !f.Chosen.IsZero() && !f.Suggested.After(f.Chosen) {
-		return f.Suggested, "the CA asks for it now"
+		return f.notBefore(f.Suggested, "the CA asks for it now")
 	}
 
 	lifetime := f.NotAfter.Sub(f.NotBefore)
@@ -55,9 +62,14 @@ func RenewAt(f Facts) (at time.Time, why string) {
 		emergency = lifetime / 6
 	}
 	if latest := f.NotAfter.Add(-min(emergency, lifetime/6)); at.After(latest) {
-		return latest, "the CA suggests a later moment, which leaves too little lifetime"
+		return f.notBefore(latest, "the CA suggests a later moment, which leaves too little lifetime")
 	}
-	open := f.Window.Next(at)
+	at, why = f.notBefore(at, why)
+	look := later(at, f.Now)
+	open := f.Window.Next(look)
+	if open.Equal(look) { // it's open, perhaps since before
+		open = f.Window.Next(at)
+	}
 	if open.Equal(at) {
 		return at, why
 	}
@@ -65,6 +77,17 @@ func RenewAt(f Facts) (at time.Time, why string) {
 		return later(at, latest), "too little lifetime left to wait for the window"
 	}
 	return open, why + ", then the window"
+}
+
+// notBefore keeps a moment from lying before Earliest, and says so while that is ahead.
+func (f Facts) notBefore(at time.Time, why string) (time.Time, string) {
+	if !at.Before(f.Earliest) {
+		return at, why
+	}
+	if f.Now.Before(f.Earliest) {
+		why += ", though not right after it was issued"
+	}
+	return f.Earliest, why
 }
 
 // Backoff returns how long to wait after so many failures in a row: about 1 min, 10 min, 100 min, then a day.

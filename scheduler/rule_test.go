@@ -17,6 +17,8 @@ func TestRenewAt(t *testing.T) {
 		chosen    time.Duration // after issuance
 		window    string
 		emergency time.Duration
+		now       time.Duration // after issuance; zero asks for the plan
+		earliest  time.Duration // after issuance; zero is none
 		want      time.Duration // after issuance
 		why       string
 	}{
@@ -45,6 +47,21 @@ func TestRenewAt(t *testing.T) {
 		{name: "an emergency longer than the lifetime does the same", lifetime: 10 * time.Minute, window: "22:00-04:00", emergency: 30 * day, want: 5 * time.Minute, why: "too little lifetime"},
 		{name: "a negative emergency is the default", lifetime: 90 * time.Second, window: "22:00-04:00", emergency: -time.Hour, want: 75 * time.Second, why: "too little lifetime"},
 
+		{name: "asked before, the plan is the same", lifetime: 90 * day, window: "22:00-04:00", now: 60*day + 9*time.Hour, want: 60*day + 10*time.Hour, why: "then the window"},
+		{name: "while the window is open it stays due", lifetime: 90 * day, window: "22:00-04:00", now: 60*day + 15*time.Hour, want: 60*day + 10*time.Hour, why: "then the window"},
+		{name: "a window that was missed is over", lifetime: 90 * day, window: "22:00-04:00", now: 60*day + 16*time.Hour, want: 61*day + 10*time.Hour, why: "then the window"},
+		{name: "missed for a week", lifetime: 90 * day, window: "22:00-04:00", now: 67 * day, want: 67*day + 10*time.Hour, why: "then the window"},
+		{name: "missed for a week, and open now: due since the first", lifetime: 90 * day, window: "22:00-04:00", now: 67*day + 11*time.Hour, want: 60*day + 10*time.Hour, why: "then the window"},
+		{name: "a moment inside the window, which closed before anybody looked", lifetime: 90 * day, window: "10:00-14:00", now: 60*day + 3*time.Hour, want: 60*day + 22*time.Hour, why: "then the window"},
+		{name: "a suggestion that passed while nobody looked", lifetime: 90 * day, suggested: 59 * day, chosen: day, window: "22:00-04:00", now: 59*day + 20*time.Hour, want: 60*day + 10*time.Hour, why: "suggested by the CA, then the window"},
+		{name: "missed until the emergency", lifetime: 90 * day, window: "22:00-04:00", now: 80 * day, want: 75 * day, why: "too little lifetime"},
+		{name: "missed, and the next would be after the emergency", lifetime: 160 * time.Hour, window: "Tue 00:00-02:00", now: 110 * time.Hour, want: 160*time.Hour - 160*time.Hour/6, why: "too little lifetime"},
+		{name: "a mass revocation beats a window that was missed", lifetime: 90 * day, suggested: 10 * day, chosen: 11 * day, window: "22:00-04:00", now: 12 * day, want: 10 * day, why: "the CA asks for it now"},
+
+		{name: "not before the earliest", lifetime: 90 * day, suggested: time.Hour, chosen: time.Minute, now: 2 * time.Hour, earliest: 6 * time.Hour, want: 6 * time.Hour, why: "though not right after it was issued"},
+		{name: "the window moves the earliest too", lifetime: 90 * day, suggested: time.Hour, chosen: time.Minute, window: "22:00-04:00", now: 2 * time.Hour, earliest: 6 * time.Hour, want: 10 * time.Hour, why: "then the window"},
+		{name: "a mass revocation waits for the earliest", lifetime: 90 * day, suggested: -time.Hour, chosen: time.Hour, now: 2 * time.Hour, earliest: 6 * time.Hour, want: 6 * time.Hour, why: "the CA asks for it now"},
+
 		{name: "a mass revocation beats the window", lifetime: 90 * day, suggested: 10 * day, chosen: 10*day + time.Hour, window: "22:00-04:00", want: 10 * day, why: "the CA asks for it now"},
 		{name: "it may come before the beginning", lifetime: 90 * day, suggested: -time.Hour, chosen: time.Hour, window: "22:00-04:00", want: -time.Hour, why: "the CA asks for it now"},
 		{name: "a moment chosen to be now is now", lifetime: 90 * day, suggested: 60 * day, chosen: 60 * day, window: "22:00-04:00", want: 60 * day, why: "the CA asks for it now"},
@@ -58,6 +75,12 @@ func TestRenewAt(t *testing.T) {
 			f := Facts{NotBefore: issued, NotAfter: issued.Add(tt.lifetime), Window: window, Emergency: tt.emergency}
 			if tt.suggested != 0 {
 				f.Suggested, f.Chosen = issued.Add(tt.suggested), issued.Add(tt.chosen)
+			}
+			if tt.now != 0 {
+				f.Now = issued.Add(tt.now)
+			}
+			if tt.earliest != 0 {
+				f.Earliest = issued.Add(tt.earliest)
 			}
 			at, why := RenewAt(f)
 			if got := at.Sub(issued); got != tt.want {

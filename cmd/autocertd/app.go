@@ -42,6 +42,7 @@ func load(path string) (*settings, error) {
 			return err
 		},
 		Pace:     s.pace,
+		Meet:     s.meet,
 		Lifetime: lifetimeOf,
 	})
 	if err != nil {

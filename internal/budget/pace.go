@@ -29,7 +29,7 @@ func CheckWindow(w scheduler.Window, s scheduler.Schedule, emergency, lifetime t
 	}
 	due := renewal(lifetime)
 	room := lifetime - emergency - due
-	if room <= 0 {
+	if room <= 0 || w.String() == "" {
 		return nil
 	}
 	closed := longestGap(w.Next, from, room)
@@ -40,6 +40,25 @@ func CheckWindow(w scheduler.Window, s scheduler.Schedule, emergency, lifetime t
 	}
 	return nil
 }
+
+// CheckMeeting refuses a maintenance window into which no look of the schedule falls: no renewal would ever start in it.
+func CheckMeeting(w scheduler.Window, s scheduler.Schedule, from time.Time) error {
+	for t := from; t.Before(from.Add(horizon)); {
+		look := s.Next(t)
+		if look.IsZero() {
+			break
+		}
+		open := w.Next(look)
+		if open.Equal(look) {
+			return nil
+		}
+		t = open.Add(-time.Nanosecond) // a look at the very opening counts
+	}
+	return fmt.Errorf("no look of the schedule is sure to fall into it, and renewals start at looks: "+
+		"it is open at %s, and the next look is at %s", w.Next(from).Format(minutes), s.Next(w.Next(from)).Format(minutes))
+}
+
+const minutes = "2006-01-02 15:04 MST"
 
 // renewal is how long after its beginning a certificate is renewed.
 func renewal(lifetime time.Duration) time.Duration {

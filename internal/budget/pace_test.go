@@ -32,6 +32,7 @@ func TestPace(t *testing.T) {
 		{"* * * * *", "Sun 02:00-04:00", 160 * time.Hour, 100 * time.Hour, ""}, // switched off
 		{"0 3 * * *", "Sun 02:00-04:00", 45 * day, 0, "looks are up to 24h apart"},
 		{"* * * * *", "Sun 02:00-04:00", 45 * day, 0, ""},
+		{"@monthly", "", 160 * time.Hour, 0, "it looks too seldom"},
 		{"* * * * *", "02:00-04:00", 10 * time.Minute, 0, "it is closed for up to 22h"},
 	}
 	for _, tt := range tests {
@@ -43,6 +44,9 @@ func TestPace(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if err := CheckWindow(window, schedule, tt.emergency, tt.lifetime, noon()); err != nil && tt.window == "" {
+			t.Errorf("%s: %v, of a window that nobody wrote", tt.schedule, err)
+		}
 		var got string
 		if err := CheckSchedule(schedule, tt.lifetime, noon()); err != nil {
 			got = err.Error()
@@ -52,6 +56,45 @@ func TestPace(t *testing.T) {
 		}
 		if (got == "") != (tt.want == "") || !strings.Contains(got, tt.want) {
 			t.Errorf("%s: %q, want %q", fmt.Sprint(tt.schedule, " ", tt.window, " ", tt.lifetime), got, tt.want)
+		}
+	}
+}
+
+func TestMeeting(t *testing.T) {
+	tests := []struct {
+		schedule, window string
+		want             string // part of the error, "" for none
+	}{
+		{"* * * * *", "", ""},
+		{"0 3 * * *", "", ""},
+		{"* * * * *", "20:15-20:16", ""},
+		{"0 3 * * *", "22:00-23:00", "is open at 2026-06-01 22:00 UTC, and the next look is at 2026-06-02 03:00 UTC"},
+		{"0 3 * * *", "03:00-03:01", ""},
+		{"0 3 * * *", "02:00-03:00", "no look of the schedule"}, // its end isn't in it
+		{"0 3 * * *", "Sun 02:00-04:00", ""},
+		{"0 3 * * 1-5", "Sat,Sun 00:00-24:00", "no look of the schedule"},
+		{"0 3 1 * *", "Sat 02:00-04:00", ""}, // some months begin on a Saturday
+		{"*/2 * * * *", "20:15-20:16", "no look of the schedule"},
+		{"*/2 * * * *", "20:15-20:17", ""},
+		{"0 3 * * *", "22:00-23:00; 02:00-04:00", ""},
+		{"TZ=Europe/Berlin 0 3 * * *", "00:00-02:30", ""},               // one or two in UTC
+		{"@every 1h", "02:00-02:30", "no look of the schedule is sure"}, // when it looks depends on when it was started
+		{"@every 30m", "02:00-02:31", ""},
+		{"@every 1s", "02:00-02:01", ""},
+		{"@monthly", "02:00-04:00", "no look of the schedule"},
+	}
+	for _, tt := range tests {
+		schedule, err := scheduler.ParseSchedule(tt.schedule)
+		if err != nil {
+			t.Fatal(err)
+		}
+		window, err := scheduler.ParseWindow(tt.window)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = CheckMeeting(window, schedule, noon())
+		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s, window %q: %v, want %q", tt.schedule, tt.window, err, tt.want)
 		}
 	}
 }

@@ -147,6 +147,8 @@ type Checks struct {
 	Provider func(p *Provider) error // Problems are reported as they are, other errors at the provider's table
 	// Pace judges schedule and window, which were judged by themselves before, for certificates of a lifetime.
 	Pace func(lifetime, emergency time.Duration) (schedule, window error)
+	// Meet judges whether the schedule looks while the window is open, both judged by themselves before.
+	Meet func() error
 	// Lifetime returns that of the certificate that there is, 0 when there is none.
 	Lifetime func(stateDir, name string) time.Duration
 }

@@ -187,6 +187,12 @@ func (l *loader) checkPace(raw *rawConfig) {
 	if !raw.Schedule.ok && !window.ok || l.checks.Pace == nil || len(l.problems) > 0 {
 		return
 	}
+	if window.ok && l.checks.Meet != nil {
+		if err := l.checks.Meet(); err != nil {
+			l.fail(window.at, fmt.Sprintf("%q: %s", shorten(window.Value), err), `look more often: schedule = "* * * * *"`)
+			return
+		}
+	}
 	implied, issued := l.shortestLives(time.Now())
 	for _, shortest := range []life{implied, issued} {
 		if shortest.long == 0 {

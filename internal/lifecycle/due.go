@@ -30,31 +30,58 @@ func (j *job) due(now time.Time) (why string) {
 	if at, why := j.renewal(now); !now.Before(at) {
 		return why
 	}
+	if j.insist == byHand && j.state.Issue.Failures > 0 { // a person who has mended something waits for no window
+		if at, why := j.renewalIn(scheduler.Window{}, now); !now.Before(at) {
+			return why
+		}
+	}
 	if j.insist == forced {
 		return byForce
 	}
 	return ""
 }
 
-// renewal is when the certificate is to be renewed, and why then. A certificate can be due from its first moment on,
-// when its CA dates it back, asks for its renewal, or this machine's clock is ahead: it is kept for a while, so that
-// orders don't follow one another in a loop.
+// renewal is when the certificate is to be renewed, and why then, for who looks at a moment: a window that was missed until
+// then isn't used. A certificate can be due from its first moment on, when its CA dates it back, asks for its renewal, or
+// this machine's clock is ahead: it is kept for a while, so that orders don't follow one another in a loop.
 func (j *job) renewal(now time.Time) (at time.Time, why string) {
+	return j.renewalIn(j.snapshot.Window, now)
+}
+
+// renewalIn is renewal with another window.
+func (j *job) renewalIn(window scheduler.Window, now time.Time) (at time.Time, why string) {
 	if j.state.compromised() {
 		return now, compromisedWhy
 	}
-	at, why = scheduler.RenewAt(scheduler.Facts{NotBefore: j.leaf.NotBefore, NotAfter: j.leaf.NotAfter,
-		Suggested: j.state.ARI.Moment, Chosen: j.state.ARI.ChosenAt,
-		Window: j.snapshot.Window, Emergency: j.snapshot.Emergency})
-	issued := j.bundle.Issued
-	earliest := issued.Add(min(j.state.ARI.settling(), j.leaf.NotAfter.Sub(issued)/3))
-	if at.Before(earliest) && !issued.After(now) { // issued by a clock that was ahead, it would never be due
-		at = earliest
-		if now.Before(earliest) {
-			why += ", though not right after it was issued"
-		}
+	f := scheduler.Facts{NotBefore: j.leaf.NotBefore, NotAfter: j.leaf.NotAfter,
+		Suggested: j.state.ARI.Moment, Chosen: j.state.ARI.ChosenAt, Now: now,
+		Window: window, Emergency: j.snapshot.Emergency}
+	if issued := j.bundle.Issued; !issued.After(now) { // issued by a clock that was ahead, it would never be due
+		f.Earliest = issued.Add(min(j.state.ARI.settling(), j.leaf.NotAfter.Sub(issued)/3))
 	}
+	at, why = scheduler.RenewAt(f)
 	return at, j.state.ARI.because(why)
+}
+
+// windowed is when a try that is planned for a moment may be: for a renewal, while the window is open. A certificate that
+// isn't there, or isn't what is configured, waits for no window.
+func (j *job) windowed(retry time.Time) time.Time {
+	if j.bundle == nil || j.bundle.fits(j.cert, j.snapshot) != "" {
+		return retry
+	}
+	if at, _ := j.renewal(retry); at.After(retry) {
+		return at
+	}
+	return retry
+}
+
+// missed reports whether a renewal that failed would be tried again now, were it not for the window.
+func (j *job) missed(now time.Time) bool {
+	if j.state.Issue.Failures == 0 || j.bundle == nil {
+		return false
+	}
+	at, _ := j.renewalIn(scheduler.Window{}, now)
+	return !now.Before(at)
 }
 
 // issueIfDue obtains a certificate when one is due and no earlier failure says to wait. A changed wish doesn't wait: the
@@ -69,7 +96,12 @@ func (j *job) issueIfDue(ctx context.Context) error {
 		if changed {
 			j.tellContacts(ctx)
 		}
-		j.state.Wish, j.state.Issue, j.state.Held = mark, Trouble{}, Held{}
+		j.state.Wish, j.state.Held = mark, Held{}
+		if j.missed(now) {
+			j.state.Issue.RetryAt = j.windowed(now).UTC()
+			return nil
+		}
+		j.state.Issue = Trouble{}
 		j.handDone()
 		return nil
 	}
@@ -103,7 +135,7 @@ func (j *job) issueIfDue(ctx context.Context) error {
 		return err
 	}
 	now = time.Now()
-	retry := scheduler.RetryAt(now, j.state.Issue.Failures+1, rand.Float64(), j.askAfter(), j.state.Leaf.NotAfter.Sub(now))
+	retry := j.windowed(scheduler.RetryAt(now, j.state.Issue.Failures+1, rand.Float64(), j.askAfter(), j.state.Leaf.NotAfter.Sub(now)))
 	j.state.Issue = j.state.Issue.next(err, now, retry)
 	j.cfg.Logger.Warn("certificate not issued", "certificate", j.cert.Name, "why_due", why, "failures", j.state.Issue.Failures,
 		"retry", retry.UTC().Format(time.RFC3339), "err", err)

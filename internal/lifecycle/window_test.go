@@ -1,0 +1,99 @@
+package lifecycle
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+	"time"
+
+	"autocertd/scheduler"
+)
+
+// TestWindow looks at a certificate whose renewal is due since an hour ago, with a window that was missed or is open.
+func TestWindow(t *testing.T) {
+	t.Parallel()
+	hour := time.Now().UTC().Hour()
+	open := fmt.Sprintf("%02d:00-%02d:00", (hour+22)%24, (hour+2)%24)
+	missed := fmt.Sprintf("%02d:00-%02d:00", (hour+16)%24, (hour+20)%24)
+	tests := []struct {
+		what     string
+		window   string
+		failures int // since the renewal is due
+		byHand   bool
+		renewed  bool
+	}{
+		{"no window", "", 0, false, true},
+		{"the window is open", open, 0, false, true},
+		{"the window was missed", missed, 0, false, false},
+		{"a retry in the window", open, 2, false, true},
+		{"a retry outside of it", missed, 2, false, false},
+		{"a person who mended what failed", missed, 2, true, true},
+		{"a person who mended nothing", missed, 0, true, false},
+	}
+	w := newWorld(t)
+	p := w.start()
+	for _, tt := range tests {
+		if p.status().Leaf.Serial == "" {
+			p.look() // the first certificate waits for no window
+		}
+		window, err := scheduler.ParseWindow(tt.window)
+		if err != nil {
+			t.Fatal(err)
+		}
+		snapshot := *p.snapshot.Load()
+		snapshot.Window = window
+		p.Use(&snapshot)
+		p.makeDue(tt.failures)
+		before := p.status()
+		now := time.Now()
+		if tt.byHand {
+			err = p.Retry(p.ctx, name)
+		} else {
+			_, err = p.Reconcile(p.ctx, name)
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", tt.what, err)
+		}
+		after := p.status()
+		if renewed := after.Leaf.Serial != before.Leaf.Serial; renewed != tt.renewed {
+			t.Errorf("%s: renewed is %t", tt.what, renewed)
+		}
+		if tt.renewed {
+			if after.Issue.Failures != 0 {
+				t.Errorf("%s: there are %d failures still", tt.what, after.Issue.Failures)
+			}
+			continue
+		}
+		opens := window.Next(now).UTC()
+		if !after.RenewAt.Equal(opens) || after.Issue.Failures != tt.failures || tt.failures > 0 && !after.Issue.RetryAt.Equal(opens) {
+			t.Errorf("%s: renews at %s, next try at %s after %d failures; the window opens at %s", tt.what, after.RenewAt, after.Issue.RetryAt, after.Issue.Failures, opens)
+		}
+	}
+}
+
+// makeDue makes the certificate an old one, which the CA suggested to renew an hour ago, and which failed so many times since.
+func (p *process) makeDue(failures int) {
+	p.Helper()
+	now := time.Now().UTC()
+	bundle, _ := p.bundle()
+	bundle.Issued = now.AddDate(0, 0, -20)
+	state, err := loadState(p.ctx, p.store, name)
+	if err != nil {
+		p.Fatal(err)
+	}
+	state.ARI = Suggestion{Start: now.Add(-2 * time.Hour), End: now.Add(time.Hour), Moment: now.Add(-time.Hour), ChosenAt: now.AddDate(0, 0, -5), AskAgain: now.Add(time.Hour)}
+	state.Issue = Trouble{}
+	if failures > 0 {
+		state.Issue = Trouble{Failures: failures, Error: "no luck", At: now.Add(-time.Hour), RetryAt: now.Add(-time.Minute)}
+	}
+	data, err := json.Marshal(bundle)
+	if err == nil {
+		err = p.store.Save(p.ctx, bundleObject(name), data)
+	}
+	if err == nil {
+		err = p.saveState(p.ctx, state)
+	}
+	if err != nil {
+		p.Fatal(err)
+	}
+}
