@@ -225,9 +225,9 @@ func (c *client) AccountKeyRollover(ctx context.Context, account acme.Account, n
 	return got, err
 }
 
-// NewOrder makes an order. It is sent once, since each reply that is lost would leave an order behind.
+// NewOrder makes an order. It is sent twice at most, since each reply that is lost leaves an order behind.
 func (c *client) NewOrder(ctx context.Context, account acme.Account, order acme.Order) (got acme.Order, err error) {
-	err = c.do(ctx, call{want: orderShape(), once: true}, func(ctx context.Context, library *acme.Client) (err error) {
+	err = c.do(ctx, call{want: orderShape(), lasting: true}, func(ctx context.Context, library *acme.Client) (err error) {
 		got, err = library.NewOrder(ctx, account, order)
 		return err
 	})

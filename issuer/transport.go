@@ -83,7 +83,8 @@ type call struct {
 	want       shape  // of the object that is the reply; nil when the reply isn't read
 	chain      bool   // the reply is a certificate chain
 	empty      bool   // no object is fine too
-	once       bool   // what is asked for must not happen twice, so that a request is never repeated whose reply is lost
+	lasting    bool   // each request leaves something behind at the CA, so that only the first one whose reply is lost is repeated
+	losses     int    // replies that were lost
 	directory  []byte // what the library takes for the CA's directory
 	alternates []string
 	stop       context.CancelCauseFunc // keeps the library from trying again
@@ -196,7 +197,13 @@ func (c *call) lost(req *http.Request, err error) error {
 	if silent && !dialled {
 		err = fmt.Errorf("no answer within %s from %s", requestTimeout, printable.Short(req.URL.Redacted(), maxURL))
 	}
-	if c != nil && (silent || c.once && req.Method == http.MethodPost && !dialled) {
+	if c == nil {
+		return err
+	}
+	if c.lasting && req.Method == http.MethodPost && !dialled {
+		c.losses++
+	}
+	if silent || c.losses > 1 {
 		return c.end(err)
 	}
 	return err
