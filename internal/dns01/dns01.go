@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libdns/libdns"
@@ -89,6 +90,7 @@ type recordKey struct{ provider, zone, name, value string }
 // record is a record that we published, or are about to, and haven't removed.
 type record struct {
 	recordKey
+	table    *table   // that of the order that published it; nil: of an earlier process, or its provider can't remove it
 	users    int      // solutions that need it; two orders may share an authorization
 	groups   []*group // journal objects that hold it
 	leaving  bool     // in its queue's removals, or taken from there and not yet settled
@@ -100,14 +102,29 @@ type record struct {
 
 type zoneKey struct{ provider, zone string }
 
-// Solver implements issuer.Solver for all orders of the process.
+// Solver implements issuer.Solver for all orders of the process. An order has one of its own: it shares everything with the
+// others but the table, which stays the one that the order began with.
 type Solver struct {
-	cfg      Config
-	system   func() ([]string, error) // this machine's resolvers
+	*shared
+	began    *table // nil: what is configured at the moment
 	watchers watchers
-	tasks    tasks
-	ctx      context.Context // of all that is sent; ended by stop
-	stop     context.CancelFunc
+}
+
+// table is what one configuration says. It is never changed; Use puts another in its place.
+type table struct {
+	providers []Provider
+	resolving []string // configured resolvers, host:port
+}
+
+// shared is what all orders have in common.
+type shared struct {
+	cfg       Config
+	system    func() ([]string, error) // this machine's resolvers
+	current   atomic.Pointer[table]
+	sightings *sightings
+	tasks     tasks
+	ctx       context.Context // of all that is sent; ended by stop
+	stop      context.CancelFunc
 
 	// journal guards what follows and is taken before mu. It is held while storage is waited for.
 	journal  sync.Mutex
@@ -117,8 +134,6 @@ type Solver struct {
 
 	// mu guards what follows. It is never held while a server or storage is waited for.
 	mu        sync.Mutex
-	providers []Provider
-	resolving []string          // configured resolvers, host:port
 	answering map[string]string // by provider, the one of its servers that answered last
 	queues    map[zoneKey]*queue
 	records   map[recordKey]*record
@@ -132,16 +147,39 @@ func New(cfg Config) *Solver {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Solver{cfg: cfg, system: systemResolvers, slots: map[string]func(){}, answering: map[string]string{}, resolving: cfg.Resolvers,
-		queues: map[zoneKey]*queue{}, records: map[recordKey]*record{}}
+	s := &Solver{shared: &shared{cfg: cfg, system: systemResolvers, slots: map[string]func(){}, answering: map[string]string{},
+		queues: map[zoneKey]*queue{}, records: map[recordKey]*record{}, sightings: &sightings{}}}
+	s.current.Store(&table{resolving: cfg.Resolvers})
 	s.ctx, s.stop = context.WithCancel(context.Background())
-	s.watchers.solver = s
+	s.watchers = watchers{s.sightings, s}
 	return s
 }
 
-// Configure replaces the providers. Records on their way go on; those of a provider that is gone can't be removed until
-// it is back, and are by the next Sweep then.
-func (s *Solver) Configure(providers []Provider) {
+// during returns the solver that goes by a table for as long as it lives.
+func (s *Solver) during(t *table) *Solver {
+	view := &Solver{shared: s.shared, began: t}
+	view.watchers = watchers{s.sightings, view}
+	return view
+}
+
+// table returns what the solver goes by.
+func (s *Solver) table() *table {
+	if s.began != nil {
+		return s.began
+	}
+	return s.current.Load()
+}
+
+// Configure is Use with the resolvers that there are.
+func (s *Solver) Configure(providers []Provider) { s.Use(providers, s.recursive()) }
+
+// UseResolvers is Use with the providers that there are.
+func (s *Solver) UseResolvers(list []string) { s.Use(s.table().providers, list) }
+
+// Use replaces the providers and the resolvers, host:port, for all orders that begin from now on. Those that have begun go
+// on with the ones that they found. A record whose provider is gone is removed by it as long as the process remembers it;
+// those of earlier processes wait until it is back, and are removed by the next Sweep then.
+func (s *Solver) Use(providers []Provider, resolvers []string) {
 	providers = slices.Clone(providers) // the defaults are ours
 	for i := range providers {
 		p := &providers[i]
@@ -155,39 +193,21 @@ func (s *Solver) Configure(providers []Provider) {
 			p.PropagationTimeout = defaultPropagationTimeout
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.providers = providers
-	s.watchers.forget()
-}
-
-// UseResolvers replaces the resolvers of Config. It goes before Configure.
-func (s *Solver) UseResolvers(list []string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.resolving = list
+	s.current.Store(&table{providers: providers, resolving: resolvers})
+	s.sightings.forget()
 }
 
 // recursive returns the configured resolvers.
-func (s *Solver) recursive() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.resolving
-}
+func (s *Solver) recursive() []string { return s.table().resolving }
 
-func (s *Solver) provider(name string) (Provider, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	i := s.indexOf(name)
+func (s *Solver) provider(name string) (Provider, bool) { return s.table().provider(name) }
+
+func (t *table) provider(name string) (Provider, bool) {
+	i := slices.IndexFunc(t.providers, func(p Provider) bool { return p.Name == name })
 	if i < 0 {
 		return Provider{}, false
 	}
-	return s.providers[i], true
-}
-
-// indexOf finds a provider; mu is held.
-func (s *Solver) indexOf(name string) int {
-	return slices.IndexFunc(s.providers, func(p Provider) bool { return p.Name == name })
+	return t.providers[i], true
 }
 
 // Begin implements issuer.Solver.
@@ -198,7 +218,7 @@ func (s *Solver) begin() *solution {
 	defer s.mu.Unlock()
 	s.expected++
 	s.active++
-	return &solution{solver: s, expected: true}
+	return &solution{solver: s.during(s.table()), expected: true}
 }
 
 // errClosed is what orders hear that come too late.

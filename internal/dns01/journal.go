@@ -131,6 +131,7 @@ func (s *Solver) removed(zone zoneKey, records []*record, results []error) {
 		r.leaving = false
 		if err := results[i]; err != nil {
 			r.failures++
+			r.table = nil // the next try is with what is configured then: perhaps the key was replaced
 			r.failure, r.retryAt = err, now.Add(removalBackoff(r.failures))
 			failed[err.Error()] = append(failed[err.Error()], r)
 			continue

@@ -109,13 +109,12 @@ func (e *NoProviderError) Error() string {
 // providerFor returns the provider with the longest zone that holds the name. A lone provider without zones serves
 // whatever its servers do.
 func (s *Solver) providerFor(name string) (best Provider, ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.providers) == 1 && len(s.providers[0].Zones) == 0 {
-		return s.providers[0], true
+	providers := s.table().providers
+	if len(providers) == 1 && len(providers[0].Zones) == 0 {
+		return providers[0], true
 	}
 	longest := -1
-	for _, p := range s.providers {
+	for _, p := range providers {
 		for _, zone := range p.Zones {
 			if inZone(name, zone) && len(zone) > longest {
 				best, longest = p, len(zone)
@@ -126,9 +125,7 @@ func (s *Solver) providerFor(name string) (best Provider, ok bool) {
 }
 
 func (s *Solver) zones() (zones []string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, p := range s.providers {
+	for _, p := range s.table().providers {
 		zones = append(zones, p.Zones...)
 	}
 	return zones
@@ -283,7 +280,5 @@ func (s *Solver) resolvers(configuredOnly bool) ([]string, error) {
 
 // anyServers reports whether the servers of some zones are named, so that this machine's view of DNS isn't wanted.
 func (s *Solver) anyServers() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.ContainsFunc(s.providers, func(p Provider) bool { return len(p.Servers) > 0 })
+	return slices.ContainsFunc(s.table().providers, func(p Provider) bool { return len(p.Servers) > 0 })
 }

@@ -47,7 +47,7 @@ func (s *Solver) queue(key recordKey) *queue {
 	zone := zoneKey{key.provider, key.zone}
 	q := s.queues[zone]
 	if q == nil {
-		q = &queue{zoneKey: zone, solver: s, poke: make(chan struct{}, 1)}
+		q = &queue{zoneKey: zone, solver: s.during(nil), poke: make(chan struct{}, 1)}
 		s.queues[zone] = q
 	}
 	return q

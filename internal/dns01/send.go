@@ -1,6 +1,7 @@
 package dns01
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -95,12 +96,40 @@ func (q *queue) sendRemovals(removals []*record) {
 	q.solver.removed(q.zoneKey, removals, q.send(removals, Client.DeleteRecords))
 }
 
-// send gives the group to the provider and returns each record's result. It runs under a context of its own: an order
-// that is given up doesn't stop the others' records.
+// send gives the group to the provider and returns each record's result. Shortly after a reload the records of orders that
+// had begun before go to the provider as it was then.
 func (q *queue) send(records []*record, do write) []error {
+	results := make([]error, len(records))
+	for t, chosen := range q.solver.byTable(records) {
+		part := make([]*record, len(chosen))
+		for i, n := range chosen {
+			part[i] = records[n]
+		}
+		p, ok := t.provider(q.provider)
+		for i, err := range q.sendBy(p, ok, part, do) {
+			results[chosen[i]] = err
+		}
+	}
+	return results
+}
+
+// byTable divides records by the tables that their orders go by; a record of none goes by what is configured now.
+func (s *Solver) byTable(records []*record) map[*table][]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	parts := make(map[*table][]int, 1)
+	for i, r := range records {
+		t := cmp.Or(r.table, s.table())
+		parts[t] = append(parts[t], i)
+	}
+	return parts
+}
+
+// sendBy gives records to one provider, if it is known. It runs under a context of its own: an order that is given up
+// doesn't stop the others' records.
+func (q *queue) sendBy(p Provider, known bool, records []*record, do write) []error {
 	s := q.solver
-	p, ok := s.provider(q.provider)
-	if !ok {
+	if !known {
 		return repeat(errNoProvider, len(records))
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, max(sendTimeout, p.Timeout)+time.Duration(len(records))*sendTimePerItem)

@@ -78,7 +78,9 @@ func (sol *solution) enqueue(keys []recordKey) []chan error {
 			r = &record{recordKey: key}
 			s.records[key] = r
 		}
-		r.users++
+		if r.users++; r.users == 1 {
+			r.table = s.began
+		}
 		sol.records = append(sol.records, r)
 		results[i] = make(chan error, 1)
 		s.queue(key).add(addition{r, results[i]})

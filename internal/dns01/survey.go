@@ -56,9 +56,7 @@ func (s *Solver) place(ctx context.Context, name string, silent map[string]error
 
 // silent returns the providers none of whose servers answers anything, with what was tried.
 func (s *Solver) silent(ctx context.Context) map[string]error {
-	s.mu.Lock()
-	list := slices.Clone(s.providers)
-	s.mu.Unlock()
+	list := s.table().providers
 	failures := make([]error, len(list))
 	each(len(list), func(i int) {
 		zone := "."

@@ -231,8 +231,9 @@ func (s *Solver) retryRemovals(due time.Time, elsewhere map[recordKey]bool) {
 	var done []*group
 	s.mu.Lock()
 	for key, r := range s.records {
+		_, configured := s.provider(r.provider)
 		switch {
-		case r.users > 0 || r.failures == 0 || r.leaving || s.indexOf(r.provider) < 0:
+		case r.users > 0 || r.failures == 0 || r.leaving || !configured:
 		case elsewhere[key]: // another process needs it by now, and removes it
 			done = append(done, r.forget(r.groups...)...)
 			delete(s.records, key)

@@ -14,11 +14,21 @@ const serversKept = 5 * time.Minute
 
 // watchers looks, for all orders at once, whether servers have records.
 type watchers struct {
+	*sightings
 	solver *Solver
+}
 
+// sightings is what is known of servers, for all orders.
+type sightings struct {
 	mu      sync.Mutex
 	servers map[server]*watched
-	zones   map[zoneKey]*lookup
+	zones   map[zoneLookup]*lookup
+}
+
+// zoneLookup is a search for a zone's servers by one configuration: another may name others.
+type zoneLookup struct {
+	zoneKey
+	table *table
 }
 
 // lookup is one search for a zone's servers, for all who want to know.
@@ -31,7 +41,7 @@ type lookup struct {
 }
 
 // forget drops what is known of zones' servers; after a reload they may be others.
-func (w *watchers) forget() {
+func (w *sightings) forget() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.servers = nil
@@ -166,14 +176,15 @@ func (w *watchers) lookup(key zoneKey) (l *lookup, ours bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.zones == nil {
-		w.zones = map[zoneKey]*lookup{}
+		w.zones = map[zoneLookup]*lookup{}
 	}
-	l = w.zones[key]
+	search := zoneLookup{key, w.solver.table()}
+	l = w.zones[search]
 	if l != nil && (l.until.IsZero() || time.Now().Before(l.until)) {
 		return l, false
 	}
 	l = &lookup{done: make(chan struct{})}
-	w.zones[key] = l
+	w.zones[search] = l
 	return l, true
 }
 
@@ -182,8 +193,8 @@ func (w *watchers) found(key zoneKey, l *lookup) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	l.until = time.Now().Add(serversKept)
-	if l.err != nil && w.zones[key] == l {
-		delete(w.zones, key)
+	if search := (zoneLookup{key, w.solver.table()}); l.err != nil && w.zones[search] == l {
+		delete(w.zones, search)
 	}
 	close(l.done)
 }
