@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -84,6 +85,9 @@ func (o *order) records() []Record {
 }
 
 // validate accepts all challenges and waits until every authorization is valid.
+//
+// What one of them fails by ends none of the others: the CA looks for the records of each, and counts each that it doesn't
+// find. So the records stay until it has decided about all that it was told to look at, and each that failed is named.
 func (o *order) validate(ctx context.Context) error {
 	if len(o.pending) == 0 {
 		return nil
@@ -91,11 +95,19 @@ func (o *order) validate(ctx context.Context) error {
 	if err := o.enter(ctx); err != nil {
 		return err
 	}
-	err := each(ctx, len(o.pending), o.accept)
-	if err == nil {
-		err = o.awaitValidation(ctx)
+	verdicts := make([]error, len(o.pending))
+	o.busy = make([]bool, len(o.pending))
+	_ = each(ctx, len(o.pending), func(ctx context.Context, n int) error {
+		o.busy[n], verdicts[n] = o.accept(ctx, n)
+		return nil
+	})
+	if err := context.Cause(ctx); err != nil {
+		return err
 	}
-	if err != nil {
+	if err := o.awaitValidation(ctx, verdicts); err != nil {
+		return err
+	}
+	if err := o.joinVerdicts(verdicts); err != nil {
 		var refused *refusedError
 		if errors.As(err, &refused) && !refused.open { // the order can only become invalid now
 			return errors.Join(err, o.drop(ctx))
@@ -109,71 +121,185 @@ func (o *order) validate(ctx context.Context) error {
 
 // refusedError is a failed validation: the CA looked and wasn't convinced.
 type refusedError struct {
-	err  error
-	open bool // the CA looks again when the challenge is accepted again; the order can still be finished
+	hostnames []string
+	reasons   []error // beside each of hostnames
+	open      bool    // the CA looks again when the challenges are accepted again; the order can still be finished
 }
 
-func (e *refusedError) Error() string { return fmt.Sprintf("validation failed: %v", e.err) }
-func (e *refusedError) Unwrap() error { return e.err }
+// shownReasons bounds how many hostnames are named with the reason; the others are named without.
+const shownReasons = 5
+
+func (e *refusedError) Error() string {
+	if len(e.reasons) == 1 {
+		return fmt.Sprintf("validation failed: %v", e.reasons[0])
+	}
+	text := fmt.Sprintf("validation failed of %d hostnames", len(e.hostnames))
+	for n, hostname := range e.hostnames {
+		switch {
+		case n < shownReasons:
+			text += fmt.Sprintf("; %s: %v", hostname, e.reasons[n])
+		case n == shownReasons:
+			text += "; and " + strings.Join(e.hostnames[n:], ", ")
+		}
+	}
+	return text
+}
+
+func (e *refusedError) Unwrap() []error { return e.reasons }
 
 // FailedValidation reports whether err says that the CA looked for the records and wasn't convinced, which CAs count.
-func FailedValidation(err error) bool {
-	var refused *refusedError
-	return errors.As(err, &refused)
-}
+func FailedValidation(err error) bool { return len(FailedHostnames(err)) > 0 }
 
-// accept tells the CA that the records of the nth pending authorization are there.
-func (o *order) accept(ctx context.Context, n int) error {
-	a, c := o.pending[n], o.accepted[n]
-	if c.Status != acme.StatusPending { // a resumed order may have accepted it before
-		return nil
-	}
-	noting, noted := observe(ctx)
-	answer, err := o.client.InitiateChallenge(noting, o.account, c)
-	if err != nil && !o.wasAccepted(ctx, a, c) {
-		return about(a.IdentifierValue(), o.failed("challenge", noted, err))
-	}
-	if err == nil && answer.Status == acme.StatusPending && answer.Error != nil { // as step-ca does
-		return about(a.IdentifierValue(), o.explain("challenge", &refusedError{err: &problemError{*answer.Error}, open: true}))
+// FailedHostnames returns the hostnames whose records the CA looked for and wasn't convinced by. CAs count each of them.
+func FailedHostnames(err error) []string {
+	var refused *refusedError
+	if errors.As(err, &refused) {
+		return refused.hostnames
 	}
 	return nil
 }
 
-// awaitValidation returns nil when all pending authorizations have become valid.
-func (o *order) awaitValidation(ctx context.Context) error {
-	left := slices.Clone(o.pending)
+// joinVerdicts makes one error of what became of the authorizations, nil when all are valid: of all that the CA refused,
+// else the first.
+func (o *order) joinVerdicts(verdicts []error) error {
+	all := &refusedError{open: true}
+	var first error
+	for n, err := range verdicts {
+		var refused *refusedError
+		switch {
+		case errors.As(err, &refused):
+			all.hostnames = append(all.hostnames, o.pending[n].IdentifierValue())
+			all.reasons = append(all.reasons, refused.reasons...)
+			all.open = all.open && refused.open
+		case err != nil && first == nil:
+			first = err
+		}
+	}
+	if len(all.hostnames) == 0 {
+		return first
+	}
+	err := o.explain("challenge", all)
+	if len(all.hostnames) == 1 {
+		return about(all.hostnames[0], err)
+	}
+	return err
+}
+
+// accept tells the CA that the records of the nth pending authorization are there. It reports whether the CA says that it
+// is looking already, as after an earlier attempt, or when the reply to an earlier request of the library was lost.
+func (o *order) accept(ctx context.Context, n int) (busy bool, err error) {
+	a, c := o.pending[n], o.accepted[n]
+	if c.Status != acme.StatusPending { // a resumed order may have accepted it before
+		return false, nil
+	}
+	noting, noted := observe(ctx)
+	answer, err := o.client.InitiateChallenge(noting, o.account, c)
+	switch {
+	case noted.status == http.StatusConflict || isProblem(err, acme.ProblemTypeNamespace+"conflict"):
+		return true, nil // the challenge looks as if nobody had accepted it, and is being validated
+	case err != nil && o.wasAccepted(ctx, a, c):
+		return false, nil
+	case err != nil:
+		return false, about(a.IdentifierValue(), o.failed("challenge", noted, err))
+	case answer.Status == acme.StatusPending && answer.Error != nil: // as step-ca does
+		return false, &refusedError{hostnames: []string{a.IdentifierValue()}, reasons: []error{&problemError{*answer.Error}}, open: true}
+	}
+	return false, nil
+}
+
+// Times of validations.
+const (
+	verdictsWithin = 30 * time.Second // the other verdicts, once the CA has refused the first hostname
+	impasseAge     = time.Hour        // of an order whose validation never ends, though the CA was asked for long
+)
+
+// errImpasse says that a validation didn't end, and that the order was given up for another.
+var errImpasse = errors.New("the CA's validation doesn't end")
+
+// awaitValidation waits for the verdicts about the pending authorizations that have none yet: nil for one that has become
+// valid. An error ends all of them.
+func (o *order) awaitValidation(ctx context.Context, verdicts []error) error {
+	var left []int
+	for n := range o.pending {
+		if verdicts[n] == nil {
+			left = append(left, n)
+		}
+	}
+	if len(left) == 0 {
+		return nil
+	}
+	var again, refused time.Time // when the CA wants to be asked again, and when it refused the first
+	begin := time.Now()
 	err := o.poll(ctx, func(ctx context.Context) (bool, time.Time, error) {
-		wishes := make([]time.Time, len(left)) // of the CA, when to ask again
+		decided := make([]bool, len(left))
+		wishes := make([]time.Time, len(left))
 		err := each(ctx, len(left), func(ctx context.Context, n int) (err error) {
 			ctx, noted := observe(ctx)
-			left[n], err = o.lookAt(ctx, noted, left[n])
+			decided[n], verdicts[left[n]], err = o.lookAt(ctx, noted, left[n])
 			wishes[n] = noted.retryAfter
 			return err
 		})
 		if err != nil {
 			return false, time.Time{}, err
 		}
-		left = slices.DeleteFunc(left, func(a acme.Authorization) bool { return a.Status == acme.StatusValid })
-		return len(left) == 0, slices.MaxFunc(wishes, time.Time.Compare), nil
+		var open []int
+		for n, index := range left {
+			switch {
+			case !decided[n] && o.busy[index] && time.Since(begin) >= o.cfg.Impasse:
+				return false, time.Time{}, errImpasse
+			case !decided[n]:
+				open = append(open, index)
+			case verdicts[index] != nil && refused.IsZero():
+				refused = time.Now()
+			}
+		}
+		again = slices.MaxFunc(wishes, time.Time.Compare)
+		left = open
+		done := len(left) == 0 || !refused.IsZero() && time.Since(refused) >= verdictsWithin
+		return done, again, nil
 	})
-	if err != nil {
-		return about(left[0].IdentifierValue(), o.explain("authorization", err))
+	switch {
+	case errors.Is(err, errNoResult) && time.Since(o.open.Created) >= impasseAge, errors.Is(err, errImpasse):
+		return o.giveUp(ctx, left)
+	case errors.Is(err, errNoResult):
+		return &WorkingError{CA: o.cfg.Name, Hostname: o.pending[left[0]].IdentifierValue(), Order: o.state.Location, Again: again}
+	case err != nil:
+		return about(o.pending[left[0]].IdentifierValue(), o.explain("authorization", err))
 	}
 	return nil
 }
 
-// lookAt asks for a pending authorization, under a context that notes the reply. It is an error when it became something
-// else than valid.
-func (o *order) lookAt(ctx context.Context, noted *reply, was acme.Authorization) (acme.Authorization, error) {
+// giveUp deactivates authorizations whose validation doesn't end, since the CA would answer a new order with them, and
+// drops the order. It returns errImpasse.
+func (o *order) giveUp(ctx context.Context, stuck []int) error {
+	o.cfg.Logger.Warn("a validation doesn't end; ordering anew", "ca", o.cfg.Name, "order", o.state.Location,
+		"hostname", o.pending[stuck[0]].IdentifierValue())
+	for _, n := range stuck {
+		noting, noted := observe(ctx)
+		if _, err := o.client.DeactivateAuthorization(noting, o.account, o.pending[n].Location); err != nil {
+			return about(o.pending[n].IdentifierValue(), o.failed("authorization", noted, err))
+		}
+	}
+	if err := o.drop(ctx); err != nil {
+		return err
+	}
+	return errImpasse
+}
+
+// lookAt asks for the nth pending authorization, under a context that notes the reply. It reports whether the CA has
+// decided, and why it refuses.
+func (o *order) lookAt(ctx context.Context, noted *reply, n int) (decided bool, verdict, err error) {
+	was := o.pending[n]
 	a, err := o.client.GetAuthorization(ctx, o.account, was.Location)
 	switch {
 	case err != nil:
-		return was, about(was.IdentifierValue(), o.failed("authorization", noted, err))
-	case a.Status == acme.StatusPending || a.Status == acme.StatusValid:
-		a.Location = was.Location
-		return a, nil
+		return false, nil, about(was.IdentifierValue(), o.failed("authorization", noted, err))
+	case a.Status == acme.StatusPending:
+		return false, nil, nil
+	case a.Status == acme.StatusValid:
+		return true, nil, nil
 	}
-	return a, about(a.IdentifierValue(), o.explain("challenge", &refusedError{err: reason(a)}))
+	return true, &refusedError{hostnames: []string{was.IdentifierValue()}, reasons: []error{reason(a)}}, nil
 }
 
 // wasAccepted reports whether the CA has accepted a challenge although it refuses to: the reply to an earlier request was

@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -225,18 +226,44 @@ func (c *client) AccountKeyRollover(ctx context.Context, account acme.Account, n
 	return got, err
 }
 
-// NewOrder makes an order. It is sent twice at most, since each reply that is lost leaves an order behind.
-func (c *client) NewOrder(ctx context.Context, account acme.Account, order acme.Order) (got acme.Order, err error) {
-	err = c.do(ctx, call{want: orderShape(), lasting: true}, func(ctx context.Context, library *acme.Client) (err error) {
-		got, err = library.NewOrder(ctx, account, order)
+// post sends a signed request (RFC 8555 section 6.2) for which the library has no words of its own. Of all its requests only
+// the one for challenges lets the caller choose the payload, so this is one of those to another URL. Its own newOrder sends
+// fields that a client has nothing to say about, and its own finalize polls, and returns what it knew of the order before
+// instead of what the CA said. url is where, of the directory as it is then.
+func (c *client) post(ctx context.Context, what call, account acme.Account, url func(acme.Directory) string, payload, into any) (location string, err error) {
+	k, err := c.within(ctx, directoryAge)
+	if err != nil {
+		return "", err
+	}
+	var seen *call
+	err = c.do(ctx, what, func(ctx context.Context, library *acme.Client) error {
+		seen = ctx.Value(callKey{}).(*call)
+		_, err := library.InitiateChallenge(ctx, account, acme.Challenge{URL: url(k.directory), Payload: payload})
 		return err
 	})
+	if err != nil {
+		return "", err
+	}
+	return seen.location, json.Unmarshal(seen.object, into)
+}
+
+// newOrder is what a new order is made of (RFC 8555 section 7.4, RFC 9773 section 5).
+type newOrder struct {
+	Identifiers []acme.Identifier `json:"identifiers"`
+	Profile     string            `json:"profile,omitempty"`
+	Replaces    string            `json:"replaces,omitempty"`
+}
+
+// NewOrder makes an order. It is sent twice at most, since each reply that is lost leaves an order behind.
+func (c *client) NewOrder(ctx context.Context, account acme.Account, order newOrder) (got acme.Order, err error) {
+	location, err := c.post(ctx, call{want: orderShape(), lasting: true}, account, func(d acme.Directory) string { return d.NewOrder }, order, &got)
 	if err == nil {
-		err = c.located("order", got.Location)
+		err = c.located("order", location)
 	}
 	if err == nil {
 		err = orderStatus(got)
 	}
+	got.Location = location
 	return got, err
 }
 
@@ -268,13 +295,14 @@ func orderStatus(order acme.Order) error {
 	return fmt.Errorf("an order can't be %q", order.Status)
 }
 
-// FinalizeOrder sends the CSR. The order that it returns may have any status.
-func (c *client) FinalizeOrder(ctx context.Context, account acme.Account, order acme.Order, csr []byte) (acme.Order, error) {
-	got := order
-	err := c.do(ctx, call{want: orderShape(), empty: true}, func(ctx context.Context, library *acme.Client) (err error) {
-		got, err = library.FinalizeOrder(ctx, account, order, csr)
-		return err
-	})
+// FinalizeOrder sends the CSR (RFC 8555 section 7.4). The order that it returns has the status that the CA says; some say
+// nothing, and that is what they are asked for then.
+func (c *client) FinalizeOrder(ctx context.Context, account acme.Account, order acme.Order, csr []byte) (got acme.Order, err error) {
+	payload := map[string]string{"csr": base64.RawURLEncoding.EncodeToString(csr)}
+	_, err = c.post(ctx, call{want: orderShape(), empty: true}, account, func(acme.Directory) string { return order.Finalize }, payload, &got)
+	if err == nil && orderStatus(got) != nil {
+		return c.GetOrder(ctx, account, acme.Order{Location: order.Location})
+	}
 	return got, err
 }
 

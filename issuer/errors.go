@@ -2,16 +2,20 @@ package issuer
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
+
+	"autocertd/internal/printable"
 )
 
 // Error says at which step which CA failed, and what helps.
@@ -39,6 +43,22 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
+// WorkingError says that the CA hasn't decided about an order yet. It is no failure: the order stays open, and the same
+// one is asked about again.
+type WorkingError struct {
+	CA       string
+	Hostname string    // whose validation runs; "" when it is the certificate that is made
+	Order    string    // URL
+	Again    time.Time // when the CA wants to be asked; zero when it didn't say
+}
+
+func (e *WorkingError) Error() string {
+	if e.Hostname != "" {
+		return fmt.Sprintf("CA %s: %s: the CA is still validating; the same order is asked about again", e.CA, e.Hostname)
+	}
+	return fmt.Sprintf("CA %s: the CA is still working on the order; the same one is asked about again", e.CA)
+}
+
 // RetryAfter returns when the CA wants to be asked again, zero when no error in the chain says so.
 func RetryAfter(err error) time.Time {
 	var e *Error
@@ -52,8 +72,11 @@ func RetryAfter(err error) time.Time {
 func (i *Issuer) failed(step string, noted *reply, err error) error {
 	explained := i.explain(step, err)
 	var e *Error
-	if errors.As(explained, &e) && (noted.status == http.StatusTooManyRequests || noted.status == http.StatusServiceUnavailable) {
+	if errors.As(explained, &e) && noted.status >= http.StatusBadRequest {
 		e.RetryAfter = noted.retryAfter
+	}
+	if e != nil && noted.status >= http.StatusBadRequest && noted.method == http.MethodHead { // which can say nothing else
+		e.Err = fmt.Errorf("%s answers HTTP %d (%s)", noted.url, noted.status, http.StatusText(noted.status))
 	}
 	if e != nil && noted.status == http.StatusNotFound && noted.url == i.cfg.Directory {
 		e.Err = errors.New("the server answers HTTP 404, and not as an ACME server does")
@@ -88,6 +111,9 @@ func (i *Issuer) explain(step string, err error) error {
 		worded    *problemError
 		problem   acme.Problem
 		authority x509.UnknownAuthorityError
+		wrongName x509.HostnameError
+		invalid   x509.CertificateInvalidError
+		noTLS     tls.RecordHeaderError
 		dnsError  *net.DNSError
 		opError   *net.OpError
 		urlError  *url.Error
@@ -97,17 +123,30 @@ func (i *Issuer) explain(step string, err error) error {
 	case errors.As(err, &stray):
 		e.Err, e.Hint = stray, stray.hint(i.cfg)
 	case errors.As(err, &worded):
-		e.Hint = problemHint(worded.Problem, i.cfg)
+		e.Hint = problemHint(worded.Problem, step, i.cfg)
 	case errors.As(err, &problem):
-		e.Err, e.Hint = &problemError{problem}, problemHint(problem, i.cfg)
+		e.Err, e.Hint = &problemError{problem}, problemHint(problem, step, i.cfg)
 	case errors.As(err, &authority):
-		e.Err = fmt.Errorf("%s shows a certificate by an authority that this machine doesn't trust", i.cfg.Directory)
-		e.Hint = fmt.Sprintf(`name the CA's root: roots = ["/path/to/root.pem"] below [ca.%s]`, i.cfg.Name)
+		e.Err, e.Hint = i.untrusted(authority.Cert)
+	case errors.As(err, &wrongName):
+		e.Err = fmt.Errorf("the server shows a certificate for %s, not for %s", namesOf(wrongName.Certificate), printable.Line(wrongName.Host))
+		e.Hint = fmt.Sprintf("write directory below [ca.%s] with a name that the certificate has, or have the CA's server certificate issued for %s too",
+			i.cfg.Name, printable.Line(wrongName.Host))
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		e.Err = fmt.Errorf("the certificate that the server shows is valid from %s to %s, and this machine's clock says %s", invalid.Cert.NotBefore.UTC().Format(time.RFC3339),
+			invalid.Cert.NotAfter.UTC().Format(time.RFC3339), time.Now().UTC().Format(time.RFC3339))
+		e.Hint = "check this machine's clock: timedatectl; if it is right, the CA's server needs another certificate"
+	case errors.As(err, &invalid):
+		e.Err = fmt.Errorf("the certificate that the server shows isn't taken: %s", printable.Line(invalid.Error()))
+		e.Hint = "the CA's server needs another certificate"
+	case errors.As(err, &noTLS):
+		e.Err = fmt.Errorf("what answers at %s doesn't speak TLS", i.cfg.Directory)
+		e.Hint = fmt.Sprintf("check the port in directory below [ca.%s]", i.cfg.Name)
 	case errors.As(err, &dnsError):
 		e.Err = fmt.Errorf("the name %s doesn't resolve: %w", dnsError.Name, err)
 		e.Hint = fmt.Sprintf("check directory below [ca.%s] and this machine's resolver", i.cfg.Name)
 	case errors.As(err, &opError) && opError.Op == "dial":
-		e.Err = fmt.Errorf("%s can't be reached: %w", opError.Addr, opError.Err)
+		e.Err = fmt.Errorf("%s can't be reached: %w", dialled(err, opError), opError.Err)
 		e.Hint = "check that the CA runs, and the way to it: firewall, HTTPS_PROXY"
 	case errors.As(err, &urlError) && urlError.Timeout():
 		e.Err = fmt.Errorf("no answer within %s from %s", requestTimeout, urlError.URL)
@@ -132,8 +171,62 @@ func (e *problemError) Error() string {
 	return shown(text)
 }
 
-func problemHint(p acme.Problem, cfg Config) string {
+// untrusted says which authority isn't trusted, and how to trust it. Who named roots already has named others than the
+// CA's.
+func (i *Issuer) untrusted(cert *x509.Certificate) (err error, hint string) {
+	by := "an authority"
+	if cert != nil {
+		by = fmt.Sprintf("%q", printable.Line(cert.Issuer.String()))
+	}
+	if len(i.cfg.Roots) == 0 {
+		return fmt.Errorf("%s shows a certificate by an authority that this machine doesn't trust: %s", i.cfg.Directory, by),
+			fmt.Sprintf(`name the CA's root: roots = ["/path/to/root.pem"] below [ca.%s]`, i.cfg.Name)
+	}
+	var roots []string
+	for _, root := range i.cfg.Roots {
+		roots = append(roots, fmt.Sprintf("%q", printable.Line(root.Subject.String())))
+	}
+	return fmt.Errorf("%s shows a certificate by %s, which none of the configured roots has signed: %s", i.cfg.Directory, by, strings.Join(roots, ", ")),
+		fmt.Sprintf("the files of roots below [ca.%s] are those of another CA; put the root there that signs the certificates of this server", i.cfg.Name)
+}
+
+// namesOf lists what a certificate is for.
+func namesOf(cert *x509.Certificate) string {
+	names := slices.Clone(cert.DNSNames)
+	for _, ip := range cert.IPAddresses {
+		names = append(names, ip.String())
+	}
+	if len(names) == 0 {
+		return "no name"
+	}
+	return printable.Line(strings.Join(names, ", "))
+}
+
+// dialled names what couldn't be reached: the host that was asked for, and the address that was tried where it is another.
+// Behind a proxy the address is the proxy's.
+func dialled(err error, op *net.OpError) string {
+	address := "the server"
+	if op.Addr != nil {
+		address = op.Addr.String()
+	}
+	urlError, ok := errors.AsType[*url.Error](err)
+	if !ok {
+		return address
+	}
+	u, parseErr := url.Parse(urlError.URL)
+	if parseErr != nil || u.Host == "" || u.Host == address {
+		return address
+	}
+	return fmt.Sprintf("%s (%s)", u.Host, address)
+}
+
+func problemHint(p acme.Problem, step string, cfg Config) string {
+	noContact := step == "account" && cfg.Email == ""
 	switch p.Type {
+	case acme.ProblemTypeMalformed:
+		if noContact {
+			return fmt.Sprintf(`if the CA wants a contact: email = "you@example.org" below [ca.%s]`, cfg.Name)
+		}
 	case acme.ProblemTypeExternalAccountRequired:
 		return fmt.Sprintf(`this CA wants an external account binding: eab = { kid = "…", hmac_key = { file = "…" } } below [ca.%s]`, cfg.Name)
 	case acme.ProblemTypeCAA:
@@ -141,9 +234,23 @@ func problemHint(p acme.Problem, cfg Config) string {
 	case acme.ProblemTypeUserActionRequired:
 		return "the CA wants a person to act: read the page that it names"
 	case acme.ProblemTypeInvalidContact, acme.ProblemTypeUnsupportedContact:
+		if noContact {
+			return fmt.Sprintf(`the CA wants a contact: email = "you@example.org" below [ca.%s]`, cfg.Name)
+		}
 		return fmt.Sprintf("check email below [ca.%s]", cfg.Name)
 	}
 	return ""
+}
+
+// KeyRefused reports whether a CA refused the key of a certificate, or the CSR by it, as it does when it has blocked the
+// key. sure says that it can have meant nothing else.
+func KeyRefused(err error) (refused, sure bool) {
+	e, ok := errors.AsType[*Error](err)
+	if !ok || e.Step != "finalize" {
+		return false, false
+	}
+	sure = isProblem(err, acme.ProblemTypeBadPublicKey)
+	return sure || isProblem(err, acme.ProblemTypeBadCSR), sure
 }
 
 // isProblem reports whether err is a problem document of one of the types.

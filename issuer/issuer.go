@@ -4,12 +4,14 @@
 package issuer
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/mholt/acmez/v3/acme"
 )
@@ -64,6 +66,8 @@ type Config struct {
 	Profile        string              // for requests that name none; "" for the CA's default
 	PreferredChain string              // the wanted root: its common name or its SHA-256 fingerprint in hex; "" for the CA's default
 	Concurrency    int                 // orders that talk to the CA at a time; 0 means 16
+	Patience       time.Duration       // how long an attempt waits for the CA to decide, before the order is left for later; 0 means 5 min
+	Impasse        time.Duration       // when a validation that the CA says is running, and that doesn't end, is given up; 0 means 2 min
 	UserAgent      string
 	Storage        Storage
 	Solver         Solver
@@ -87,13 +91,18 @@ type Issuer struct {
 	told    bool         // UpdateContact was here
 }
 
-const defaultConcurrency = 16
+// What the zero values of a Config stand for.
+const (
+	defaultConcurrency = 16
+	defaultPatience    = 5 * time.Minute
+	defaultImpasse     = 2 * time.Minute
+)
 
 // New makes an issuer. It asks the CA nothing yet.
 func New(cfg Config) (*Issuer, error) {
-	if cfg.Concurrency == 0 {
-		cfg.Concurrency = defaultConcurrency
-	}
+	cfg.Concurrency = cmp.Or(cfg.Concurrency, defaultConcurrency)
+	cfg.Patience = cmp.Or(cfg.Patience, defaultPatience)
+	cfg.Impasse = cmp.Or(cfg.Impasse, defaultImpasse)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -27,6 +27,10 @@ type Request struct {
 	Replaces *x509.Certificate
 	// Spare says that another CA stands by: this one isn't asked while it doesn't answer others.
 	Spare bool
+	// Domains are what CAs count the hostnames under: the domains that were bought. Nil when that isn't known.
+	Domains []string
+	// Exempt says that the CA counts the order for none of its limits, as the renewal that it suggested.
+	Exempt bool
 	// Open is the order that an earlier attempt left, nil when there is none.
 	Open *OpenOrder
 	// Orders remembers the open order.
@@ -51,6 +55,7 @@ type OpenOrder struct {
 	Key       string    `json:"key"` // PKCS #8 PEM; "" with a CSR
 	CSR       []byte    `json:"csr,omitempty"`
 	Created   time.Time `json:"created"`
+	Replaces  bool      `json:"replaces,omitempty"` // the CA took it as the renewal of a certificate (RFC 9773 section 5)
 
 	// ByHand are the records that a person was asked to publish, and Expires is until when that makes sense.
 	ByHand  []Record  `json:"by_hand,omitempty"`
@@ -104,6 +109,8 @@ type order struct {
 	open     *OpenOrder           // as it was kept
 	pending  []acme.Authorization // those that still need their challenge
 	accepted []acme.Challenge     // beside each of pending, its dns-01 challenge
+	busy     []bool               // beside each of pending, whether the CA says that it is looking at it already
+	replaced bool                 // the CA took the order as one that replaces a certificate
 	inside   bool                 // is one of those that may talk to the CA; see enter
 }
 
@@ -114,6 +121,10 @@ type order struct {
 // the caller drops it when the bundle is durable, since until then the order is where it can be had again.
 func (i *Issuer) Obtain(ctx context.Context, req Request) (*Bundle, error) {
 	bundle, err := i.obtain(ctx, req)
+	if errors.Is(err, errImpasse) { // the order is given up
+		req.Open = nil
+		bundle, err = i.obtain(ctx, req)
+	}
 	if err == nil {
 		i.answers.well()
 	}
@@ -189,22 +200,29 @@ func (o *order) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if o.account, err = o.knock(ctx); err != nil {
+	account, opened, err := o.knock(ctx)
+	defer opened()
+	if err != nil {
 		return err
 	}
+	o.account = account
 	resumed, err := o.resume(ctx)
 	if err != nil {
 		return err
 	}
 	if !resumed {
-		if err := o.create(ctx); err != nil {
+		err := o.create(ctx)
+		o.answers.ordered(o.req, err, time.Now())
+		if err != nil {
 			return err
 		}
+		opened()
 		o.leave() // while this waits for the disk
 		if err := o.keep(ctx); err != nil {
 			return err
 		}
 	}
+	opened()
 	if o.state.Status != acme.StatusPending {
 		return nil
 	}
@@ -229,9 +247,15 @@ func (o *order) resume(ctx context.Context) (bool, error) {
 		return false, o.drop(ctx)
 	}
 	noting, noted := observe(ctx)
-	state, err := o.client.GetOrder(noting, o.account, acme.Order{Location: open.URL})
+	var state acme.Order
+	err = o.signed(ctx, noted, func() (err error) {
+		state, err = o.client.GetOrder(noting, o.account, acme.Order{Location: open.URL})
+		return err
+	})
 	missing := noted.status == http.StatusNotFound && noted.url == open.URL // and not the directory, which is asked for first
-	if gone := missing || isProblem(err, acme.ProblemTypeMalformed, acme.ProblemTypeUnauthorized, acme.ProblemTypeAccountDoesNotExist); gone {
+	gone := missing || isProblem(err, acme.ProblemTypeUnauthorized, acme.ProblemTypeAccountDoesNotExist) ||
+		isProblem(err, acme.ProblemTypeMalformed) && !o.keyUnknown(ctx, noted, err)
+	if gone {
 		return false, o.drop(ctx)
 	}
 	if err != nil {
@@ -239,7 +263,10 @@ func (o *order) resume(ctx context.Context) (bool, error) {
 	}
 	expired := !state.Expires.IsZero() && time.Now().After(state.Expires) ||
 		state.NotAfter != nil && time.Now().After(*state.NotAfter) // of the certificate, where the CA has fixed it
-	if expired || state.Status == acme.StatusInvalid {
+	if state.Status == acme.StatusInvalid && state.Error != nil {
+		o.cfg.Logger.Info("the CA gave the open order up; ordering anew", "ca", o.cfg.Name, "order", open.URL, "err", &problemError{*state.Error})
+	}
+	if expired || state.Status == acme.StatusInvalid || state.Status == acme.StatusProcessing && time.Since(open.Created) > longestWork {
 		return false, o.drop(ctx)
 	}
 	o.state, o.open, o.key = state, open, key
@@ -247,6 +274,9 @@ func (o *order) resume(ctx context.Context) (bool, error) {
 	o.progress(Step{Name: Resumed})
 	return true, nil
 }
+
+// longestWork is how long a CA may work on an order before another is made. Most orders say themselves when they expire.
+const longestWork = 7 * 24 * time.Hour
 
 // create makes a key and a new order. Dying between the CA's answer and the end of keep leaves an order at the CA that
 // nobody knows; it expires by itself.
@@ -257,7 +287,7 @@ func (o *order) create(ctx context.Context) (err error) {
 	if o.key, err = o.keyOf(o.req.Key); err != nil {
 		return err
 	}
-	want := acme.Order{Profile: o.req.Profile}
+	want := newOrder{Profile: o.req.Profile}
 	for _, h := range o.req.Hostnames {
 		want.Identifiers = append(want.Identifiers, acme.Identifier{Type: "dns", Value: h})
 	}
@@ -267,7 +297,7 @@ func (o *order) create(ctx context.Context) (err error) {
 		}
 	}
 	noting, noted := observe(ctx)
-	if o.state, err = o.newOrder(noting, want); err != nil {
+	if err = o.sendOrder(noting, noted, want); err != nil {
 		return o.failed("order", noted, err)
 	}
 	return nil
@@ -276,7 +306,8 @@ func (o *order) create(ctx context.Context) (err error) {
 // keep remembers the new order, with the key, before anything else happens to it.
 func (o *order) keep(ctx context.Context) error {
 	o.open = &OpenOrder{URL: o.state.Location, Account: o.account.Location, Hostnames: o.req.Hostnames,
-		KeyType: o.req.KeyType, Profile: o.req.Profile, Key: string(o.key.pem), CSR: o.req.CSR, Created: time.Now().UTC()}
+		KeyType: o.req.KeyType, Profile: o.req.Profile, Key: string(o.key.pem), CSR: o.req.CSR, Created: time.Now().UTC(),
+		Replaces: o.replaced}
 	if err := o.req.Orders.Keep(ctx, *o.open); err != nil {
 		return err
 	}
@@ -284,24 +315,65 @@ func (o *order) keep(ctx context.Context) error {
 	return nil
 }
 
-// newOrder sends the order. It is sent once more without "replaces" where the CA takes offence at that (RFC 9773
+// sendOrder sends the order. It is sent once more without "replaces" where the CA takes offence at that (RFC 9773
 // section 5), and once more after registering again where the CA has forgotten the account.
-func (o *order) newOrder(ctx context.Context, want acme.Order) (acme.Order, error) {
-	state, err := o.client.NewOrder(ctx, o.account, want)
+func (o *order) sendOrder(ctx context.Context, noted *reply, want newOrder) error {
+	send := func() error {
+		return o.signed(ctx, noted, func() (err error) {
+			o.state, err = o.client.NewOrder(ctx, o.account, want)
+			o.replaced = want.Replaces != ""
+			return err
+		})
+	}
+	err := send()
 	if isProblem(err, acme.ProblemTypeAccountDoesNotExist) {
 		if o.account, err = o.registerAgain(ctx, o.account); err != nil {
-			return state, err
+			return err
 		}
 		want.Replaces = "" // another account's certificate can't be replaced
-		return o.client.NewOrder(ctx, o.account, want)
+		return send()
 	}
 	if want.Replaces != "" && isProblem(err, acme.ProblemTypeAlreadyReplaced, acme.ProblemTypeMalformed,
 		acme.ProblemTypeUnauthorized, acme.ProblemTypeNamespace+"notFound", acme.ProblemTypeServerInternal) {
 		o.cfg.Logger.Debug("the CA refuses to take the order as a replacement; ordering without", "ca", o.cfg.Name, "err", err)
 		want.Replaces = ""
-		return o.client.NewOrder(ctx, o.account, want)
+		return send()
 	}
-	return state, err
+	return err
+}
+
+// Times of a change of the account's key: the CA may answer by what it knew before for some seconds.
+const (
+	newKeyFirst = 250 * time.Millisecond
+	newKeyMost  = 10 * time.Second // all pauses together
+)
+
+// signed makes a request that the account's key signs. A CA that was told of a new key a moment ago may take the signature
+// for that of another key, and says "malformed". Whether it is that, the account tells: its own URL is refused in the same
+// way then. The request is made again until the CA knows the key, for some seconds.
+func (o *order) signed(ctx context.Context, noted *reply, request func() error) error {
+	err := request()
+	for pauses, wait := time.Duration(0), newKeyFirst; o.keyUnknown(ctx, noted, err) && pauses < newKeyMost; pauses, wait = pauses+wait, 2*wait {
+		if pauseErr := pause(ctx, wait); pauseErr != nil {
+			return pauseErr
+		}
+		if account, readErr := o.acmeAccount(ctx); readErr == nil { // another process may have changed the key meanwhile
+			o.account = account
+		}
+		err = request()
+	}
+	return err
+}
+
+// keyUnknown reports whether a request failed since the CA doesn't take the account's signatures. What it says to a
+// request for the account is no part of the question.
+func (o *order) keyUnknown(ctx context.Context, noted *reply, err error) bool {
+	if noted.status != http.StatusBadRequest || !isProblem(err, acme.ProblemTypeMalformed) {
+		return false
+	}
+	asking, answered := observe(ctx)
+	_, err = o.client.getStatus(asking, o.account, acme.Order{Location: o.account.Location}) // a POST-as-GET to any URL
+	return answered.status == http.StatusBadRequest && isProblem(err, acme.ProblemTypeMalformed)
 }
 
 // drop forgets the open order: it can't be resumed.
@@ -314,38 +386,24 @@ func (o *order) finish(ctx context.Context) (*Bundle, error) {
 	if err := o.enter(ctx); err != nil {
 		return nil, err
 	}
-	noting, noted := observe(ctx)
-	if o.state.Status == acme.StatusPending || o.state.Status == acme.StatusReady {
-		csr, err := o.key.request(o.req.Hostnames)
-		if err != nil {
-			return nil, err
-		}
-		state, err := o.client.FinalizeOrder(noting, o.account, o.state, csr)
-		state.Location = o.state.Location
-		if err != nil && state.Status != acme.StatusProcessing && !o.wasFinalized(ctx, &state) {
-			return nil, o.orderFailed(ctx, "finalize", noted, state, err)
-		}
-		o.state = state
+	csr, err := o.key.request(o.req.Hostnames)
+	if err != nil {
+		return nil, err
 	}
-	if o.state.Status != acme.StatusValid {
-		err := o.poll(ctx, func(ctx context.Context) (bool, time.Time, error) {
-			noting, noted = observe(ctx)
-			state, err := o.client.GetOrder(noting, o.account, acme.Order{Location: o.state.Location})
-			if err != nil {
-				return false, time.Time{}, err
-			}
-			state.Location, o.state = o.state.Location, state
-			return state.Status == acme.StatusValid || state.Status == acme.StatusInvalid, noted.retryAfter, nil
-		})
-		if err == nil && o.state.Status == acme.StatusInvalid {
-			err = errors.New("the CA gave the order up")
-			if o.state.Error != nil {
-				err = *o.state.Error
-			}
-		}
-		if err != nil {
-			return nil, o.orderFailed(ctx, "finalize", noted, o.state, err)
-		}
+	var again time.Time
+	step := func(ctx context.Context) (decided bool, _ time.Time, err error) {
+		again, err = o.advance(ctx, csr)
+		return o.state.Status == acme.StatusValid, again, err
+	}
+	decided, _, err := step(ctx)
+	if err == nil && !decided {
+		err = o.poll(ctx, step)
+	}
+	if errors.Is(err, errNoResult) {
+		return nil, &WorkingError{CA: o.cfg.Name, Order: o.state.Location, Again: again}
+	}
+	if err != nil {
+		return nil, err
 	}
 	bundle, err := o.download(ctx)
 	if err == nil {
@@ -354,20 +412,75 @@ func (o *order) finish(ctx context.Context) (*Bundle, error) {
 	return bundle, err
 }
 
-// wasFinalized reports whether the CA works on the order although it refuses to finalize it, and gives its state then: the
-// reply to an earlier request was lost, and the library's next one came too late.
-func (o *order) wasFinalized(ctx context.Context, state *acme.Order) bool {
-	now, err := o.client.GetOrder(ctx, o.account, acme.Order{Location: o.state.Location})
-	if err != nil || now.Status != acme.StatusProcessing && now.Status != acme.StatusValid {
-		return false
+// advance makes the request that the order's state asks for (RFC 8555 section 7.4): it finalizes an order that is ready,
+// and asks for the state of one that the CA works on. again is when the CA wants to be asked again. An order that came to
+// nothing is an error, with the CA's reason, and is dropped.
+func (o *order) advance(ctx context.Context, csr []byte) (again time.Time, err error) {
+	noting, noted := observe(ctx)
+	switch o.state.Status {
+	case acme.StatusValid:
+		return time.Time{}, nil
+	case acme.StatusReady, acme.StatusPending: // what is pending has been validated since it was looked at
+		err = o.signed(ctx, noted, func() error { return o.finalize(noting, noted, csr) })
+	default:
+		err = o.signed(ctx, noted, func() error { return o.refresh(noting) })
 	}
-	now.Location, *state = o.state.Location, now
-	return true
+	again = noted.retryAfter
+	if err != nil {
+		return again, o.orderFailed(ctx, "finalize", noted, o.state, err)
+	}
+	if o.state.Status == acme.StatusInvalid {
+		err := errors.New("the CA gave the order up")
+		if o.state.Error != nil {
+			err = &problemError{*o.state.Error}
+		}
+		return again, o.orderFailed(ctx, "finalize", noted, o.state, err)
+	}
+	return again, nil
+}
+
+// finalize sends the CSR. When the CA refuses it, the order says what that means: its reply to an earlier request may be
+// lost, it may have given the order up for a reason of its own, or it isn't ready yet after all; the last is no error.
+func (o *order) finalize(ctx context.Context, noted *reply, csr []byte) error {
+	state, err := o.client.FinalizeOrder(ctx, o.account, o.state, csr)
+	if err == nil {
+		o.take(state)
+		return nil
+	}
+	asking, answered := observe(ctx)
+	if o.refresh(asking) != nil {
+		return err
+	}
+	switch s := o.state; {
+	case s.Status == acme.StatusProcessing, s.Status == acme.StatusValid, s.Status == acme.StatusInvalid && s.Error != nil:
+		return nil
+	}
+	if isProblem(err, acme.ProblemTypeOrderNotReady) {
+		*noted = *answered
+		return nil
+	}
+	return err
+}
+
+// refresh asks for the state of the order.
+func (o *order) refresh(ctx context.Context) error {
+	state, err := o.client.GetOrder(ctx, o.account, acme.Order{Location: o.state.Location})
+	if err == nil {
+		o.take(state)
+	}
+	return err
+}
+
+// take makes what the CA said of the order its state. Where it is doesn't change.
+func (o *order) take(state acme.Order) {
+	state.Location = o.state.Location
+	o.state = state
 }
 
 // orderFailed drops an order that came to nothing and explains why.
 func (o *order) orderFailed(ctx context.Context, step string, noted *reply, state acme.Order, err error) error {
-	dead := state.Status == acme.StatusInvalid || isProblem(err, acme.ProblemTypeBadCSR, acme.ProblemTypeUnauthorized, acme.ProblemTypeRejectedIdentifier)
+	dead := state.Status == acme.StatusInvalid || isProblem(err, acme.ProblemTypeBadCSR, acme.ProblemTypeBadPublicKey,
+		acme.ProblemTypeUnauthorized, acme.ProblemTypeRejectedIdentifier)
 	err = o.failed(step, noted, err)
 	if !dead {
 		return err

@@ -2,7 +2,7 @@ package issuer
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"time"
 )
 
@@ -12,13 +12,15 @@ const (
 	pollFirst   = 10 * time.Millisecond
 	pollFactor  = 2
 	pollSlowest = 5 * time.Second
-	pollTimeout = 5 * time.Minute
 )
 
-// poll calls look until it says done, fails, or five minutes are over. Other orders talk to the CA between the looks.
-// again is when the CA wants to be asked again, zero when it doesn't say.
+// errNoResult says that the CA has decided nothing within Config.Patience.
+var errNoResult = errors.New("no result yet")
+
+// poll calls look until it says done, fails, or the issuer's patience is over, which is errNoResult. Other orders talk to
+// the CA between the looks. again is when the CA wants to be asked again, zero when it doesn't say.
 func (o *order) poll(ctx context.Context, look func(ctx context.Context) (done bool, again time.Time, err error)) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, pollTimeout, fmt.Errorf("no result after %s", pollTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, o.cfg.Patience, errNoResult)
 	defer cancel()
 	for delay := pollFirst; ; delay = min(delay*pollFactor, pollSlowest) {
 		o.leave()
@@ -33,7 +35,7 @@ func (o *order) poll(ctx context.Context, look func(ctx context.Context) (done b
 			return err
 		}
 		if told := time.Until(again); told > delay {
-			delay = min(told, pollTimeout) / pollFactor // the loop multiplies it again
+			delay = min(told, o.cfg.Patience) / pollFactor // the loop multiplies it again
 		}
 	}
 }

@@ -60,6 +60,7 @@ type observer struct {
 // reply is what the observer notes of the last reply under one context.
 type reply struct {
 	url        string // that was asked
+	method     string // by which
 	status     int
 	retryAfter time.Time
 	lost       bool // there was none
@@ -87,6 +88,8 @@ type call struct {
 	losses     int    // replies that were lost
 	directory  []byte // what the library takes for the CA's directory
 	alternates []string
+	object     []byte                  // the reply, for those who read it without the library
+	location   string                  // of what was made
 	stop       context.CancelCauseFunc // keeps the library from trying again
 }
 
@@ -156,10 +159,10 @@ func (o *observer) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	resp, err := o.base.RoundTrip(req)
 	if err != nil {
-		*r = reply{url: req.URL.String(), lost: true}
+		*r = reply{url: req.URL.String(), method: req.Method, lost: true}
 		return nil, c.lost(req, err)
 	}
-	*r = reply{url: req.URL.String(), status: resp.StatusCode, retryAfter: retryAfter(resp.Header, time.Now())}
+	*r = reply{url: req.URL.String(), method: req.Method, status: resp.StatusCode, retryAfter: retryAfter(resp.Header, time.Now())}
 	body, whole, err := readReply(resp)
 	if err != nil {
 		r.lost = true
@@ -236,6 +239,7 @@ func (c *call) read(req *http.Request, resp *http.Response, r *reply, body []byt
 	if location != "" {
 		if u, err := req.URL.Parse(location); err == nil { // it may be relative (RFC 9110 section 10.2.2)
 			resp.Header.Set("Location", u.String())
+			c.location = u.String()
 		}
 	}
 	switch {
@@ -254,6 +258,7 @@ func (c *call) read(req *http.Request, resp *http.Response, r *reply, body []byt
 			return fmt.Errorf("the reply of %s can't be read: %w", where(req.URL.String()), err)
 		}
 		resp.Header.Set("Content-Type", jsonType)
+		c.object = body
 	}
 	return nil
 }
