@@ -139,7 +139,7 @@ func (i *Issuer) explain(step string, err error) error {
 	case errors.As(err, &invalid):
 		e.Err = fmt.Errorf("the certificate that the server shows isn't taken: %s", printable.Line(invalid.Error()))
 		e.Hint = "the CA's server needs another certificate"
-	case errors.As(err, &noTLS):
+	case errors.As(err, &noTLS), errors.Is(err, http.ErrSchemeMismatch):
 		e.Err = fmt.Errorf("what answers at %s doesn't speak TLS", i.cfg.Directory)
 		e.Hint = fmt.Sprintf("check the port in directory below [ca.%s]", i.cfg.Name)
 	case errors.As(err, &dnsError):

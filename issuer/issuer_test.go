@@ -22,6 +22,8 @@ type zoneSolver struct {
 	DNS       *testbed.DNS
 	Spoil     bool  // publish other values
 	PublishOK error // what Publish returns
+	// SpoilNames are records that get other values.
+	SpoilNames []string
 
 	mu        sync.Mutex
 	Published []string // names
@@ -46,7 +48,7 @@ func (s *zoneSolution) Publish(_ context.Context, records []issuer.Record) error
 	}
 	for _, r := range records {
 		value := r.Value
-		if s.z.Spoil {
+		if s.z.Spoil || slices.Contains(s.z.SpoilNames, r.Name) {
 			value = "spoiled"
 		}
 		if err := s.z.DNS.Set(fmt.Sprintf("%s. 60 IN TXT %q", r.Name, value)); err != nil {

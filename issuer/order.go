@@ -111,6 +111,7 @@ type order struct {
 	accepted []acme.Challenge     // beside each of pending, its dns-01 challenge
 	busy     []bool               // beside each of pending, whether the CA says that it is looking at it already
 	replaced bool                 // the CA took the order as one that replaces a certificate
+	early    bool                 // the CA has refused to finalize it, since it wasn't ready
 	inside   bool                 // is one of those that may talk to the CA; see enter
 }
 
@@ -254,7 +255,7 @@ func (o *order) resume(ctx context.Context) (bool, error) {
 	})
 	missing := noted.status == http.StatusNotFound && noted.url == open.URL // and not the directory, which is asked for first
 	gone := missing || isProblem(err, acme.ProblemTypeUnauthorized, acme.ProblemTypeAccountDoesNotExist) ||
-		isProblem(err, acme.ProblemTypeMalformed) && !o.keyUnknown(ctx, noted, err)
+		isProblem(err, acme.ProblemTypeMalformed) && !(isMalformed(noted, err) && o.keyUnknown(ctx))
 	if gone {
 		return false, o.drop(ctx)
 	}
@@ -350,30 +351,36 @@ const (
 
 // signed makes a request that the account's key signs. A CA that was told of a new key a moment ago may take the signature
 // for that of another key, and says "malformed". Whether it is that, the account tells: its own URL is refused in the same
-// way then. The request is made again until the CA knows the key, for some seconds.
+// way then. The request is made again until the CA knows the key, for some seconds, and once more when it does.
 func (o *order) signed(ctx context.Context, noted *reply, request func() error) error {
 	err := request()
-	for pauses, wait := time.Duration(0), newKeyFirst; o.keyUnknown(ctx, noted, err) && pauses < newKeyMost; pauses, wait = pauses+wait, 2*wait {
-		if pauseErr := pause(ctx, wait); pauseErr != nil {
-			return pauseErr
+	for pauses, wait := time.Duration(0), newKeyFirst; isMalformed(noted, err) && pauses < newKeyMost; pauses, wait = pauses+wait, 2*wait {
+		unknown := o.keyUnknown(ctx)
+		if unknown {
+			if err := pause(ctx, wait); err != nil {
+				return err
+			}
+			if account, err := o.acmeAccount(ctx); err == nil { // another process may have changed the key meanwhile
+				o.account = account
+			}
 		}
-		if account, readErr := o.acmeAccount(ctx); readErr == nil { // another process may have changed the key meanwhile
-			o.account = account
+		if err = request(); !unknown {
+			return err
 		}
-		err = request()
 	}
 	return err
 }
 
-// keyUnknown reports whether a request failed since the CA doesn't take the account's signatures. What it says to a
-// request for the account is no part of the question.
-func (o *order) keyUnknown(ctx context.Context, noted *reply, err error) bool {
-	if noted.status != http.StatusBadRequest || !isProblem(err, acme.ProblemTypeMalformed) {
-		return false
-	}
+// isMalformed reports whether the CA found fault with a request. A 404 of this type means what it says.
+func isMalformed(noted *reply, err error) bool {
+	return noted.status == http.StatusBadRequest && isProblem(err, acme.ProblemTypeMalformed)
+}
+
+// keyUnknown reports whether the CA doesn't take the account's signatures: for malformed, when it is asked for the account.
+func (o *order) keyUnknown(ctx context.Context) bool {
 	asking, answered := observe(ctx)
-	_, err = o.client.getStatus(asking, o.account, acme.Order{Location: o.account.Location}) // a POST-as-GET to any URL
-	return answered.status == http.StatusBadRequest && isProblem(err, acme.ProblemTypeMalformed)
+	_, err := o.client.getStatus(asking, o.account, acme.Order{Location: o.account.Location}) // a POST-as-GET to any URL
+	return isMalformed(answered, err)
 }
 
 // drop forgets the open order: it can't be resumed.
@@ -417,10 +424,10 @@ func (o *order) finish(ctx context.Context) (*Bundle, error) {
 // nothing is an error, with the CA's reason, and is dropped.
 func (o *order) advance(ctx context.Context, csr []byte) (again time.Time, err error) {
 	noting, noted := observe(ctx)
-	switch o.state.Status {
-	case acme.StatusValid:
+	switch s := o.state.Status; {
+	case s == acme.StatusValid:
 		return time.Time{}, nil
-	case acme.StatusReady, acme.StatusPending: // what is pending has been validated since it was looked at
+	case s == acme.StatusReady, s == acme.StatusPending && !o.early: // what is pending has been validated since it was looked at
 		err = o.signed(ctx, noted, func() error { return o.finalize(noting, noted, csr) })
 	default:
 		err = o.signed(ctx, noted, func() error { return o.refresh(noting) })
@@ -456,7 +463,7 @@ func (o *order) finalize(ctx context.Context, noted *reply, csr []byte) error {
 		return nil
 	}
 	if isProblem(err, acme.ProblemTypeOrderNotReady) {
-		*noted = *answered
+		o.early, *noted = true, *answered
 		return nil
 	}
 	return err
