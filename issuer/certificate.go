@@ -5,13 +5,19 @@ import (
 	"context"
 	"crypto"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
+
+	"autocertd/internal/printable"
 )
 
 // download fetches the certificate of a valid order and checks that it is what was ordered.
@@ -19,22 +25,54 @@ func (o *order) download(ctx context.Context) (*Bundle, error) {
 	noting, noted := observe(ctx)
 	chains, err := o.client.GetCertificateChain(noting, o.account, o.state.Certificate, o.cfg.PreferredChain != "")
 	if err != nil {
-		return nil, o.failed("certificate", noted, err)
+		if ctx.Err() != nil || noted.lost || noted.status == http.StatusTooManyRequests || noted.status == http.StatusServiceUnavailable {
+			return nil, o.failed("certificate", noted, err)
+		}
+		return nil, o.spoiled(ctx, "certificate", noted, err) // the CA has just said that it is there
 	}
-	chain, err := o.choose(chains)
-	if err != nil {
-		return nil, o.explain("certificate", err)
-	}
-	bundle, err := split(chain)
-	if err == nil {
-		err = matches(bundle.Cert, o.key.public, o.req.Hostnames)
-	}
-	if err != nil { // of no use, and the same order gives the same certificate again
+	bundle, err := o.usable(chains)
+	if err != nil { // the same order gives the same certificate again
 		return nil, o.orderFailed(ctx, "certificate", noted, acme.Order{Status: acme.StatusInvalid}, err)
 	}
 	bundle.Key, bundle.Account, bundle.Order = o.key.pem, o.account.Location, o.state.Location
 	return bundle, nil
 }
+
+// usable makes a bundle of the preferred chain, when that is what services and their clients can use. What is merely odd is
+// told.
+func (o *order) usable(chains []acme.Certificate) (*Bundle, error) {
+	text, err := o.choose(chains)
+	if err != nil {
+		return nil, err
+	}
+	certs, err := parseChain(text)
+	if err != nil {
+		return nil, err
+	}
+	if certs, err = arrange(certs, o.key.public); err != nil {
+		return nil, err
+	}
+	odd, err := judge(certs, o.req.Hostnames, time.Now())
+	if err == nil {
+		err = worse(certs[0], o.req.InUse, time.Now())
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, what := range odd {
+		o.cfg.Logger.Warn("the certificate isn't quite what was ordered", "ca", o.cfg.Name, "hostname", o.req.Hostnames[0], "what", what)
+	}
+	return bundleOf(certs), nil
+}
+
+// Bounds of what a certificate is taken with.
+const (
+	longestChain = 10
+	clockError   = time.Hour        // by which our clock or the CA's may be wrong
+	clockOdd     = 5 * time.Minute  // by which neither is without being told
+	shortestUse  = 10 * time.Second // that must be left of a certificate's lifetime, and a tenth of it
+	shortLived   = 4 * time.Minute  // in which no certificate ends that takes the place of one that lasts longer
+)
 
 func parseChain(text []byte) ([]*x509.Certificate, error) {
 	var certs []*x509.Certificate
@@ -47,7 +85,9 @@ func parseChain(text []byte) ([]*x509.Certificate, error) {
 		if err != nil {
 			return nil, fmt.Errorf("the CA sent a broken certificate: %w", err)
 		}
-		certs = append(certs, cert)
+		if certs = append(certs, cert); len(certs) > longestChain {
+			return nil, fmt.Errorf("the CA sent a chain of more than %d certificates", longestChain)
+		}
 	}
 	if len(certs) == 0 {
 		return nil, errors.New("the CA sent no certificate")
@@ -55,35 +95,104 @@ func parseChain(text []byte) ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
-// split takes a PEM chain apart into the leaf and what is above it, in a clean form.
-func split(chain []byte) (*Bundle, error) {
-	certs, err := parseChain(chain)
-	if err != nil {
-		return nil, err
+// arrange puts a chain in order: the certificate of the key first, and then each that signed the one before. Some CAs
+// send it the other way round.
+func arrange(certs []*x509.Certificate, key crypto.PublicKey) ([]*x509.Certificate, error) {
+	ours := func(c *x509.Certificate) bool {
+		public, ok := c.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
+		return ok && public.Equal(key)
 	}
+	leaf := slices.IndexFunc(certs, ours)
+	if leaf < 0 {
+		return nil, errors.New("the CA sent a certificate for another key")
+	}
+	chain, left := []*x509.Certificate{certs[leaf]}, slices.Delete(slices.Clone(certs), leaf, leaf+1)
+	for len(left) > 0 {
+		last := chain[len(chain)-1]
+		next := slices.IndexFunc(left, func(c *x509.Certificate) bool {
+			return bytes.Equal(last.RawIssuer, c.RawSubject) && last.CheckSignatureFrom(c) == nil
+		})
+		if next < 0 {
+			return nil, fmt.Errorf("the CA sent a chain that doesn't belong together: %s signed by %s is followed by nothing that signed it", nameOf(last.Subject), nameOf(last.Issuer))
+		}
+		chain, left = append(chain, left[next]), slices.Delete(left, next, next+1)
+	}
+	return chain, nil
+}
+
+// nameOf shows a name in a certificate.
+func nameOf(name pkix.Name) string { return strconv.Quote(printable.Short(name.String(), 100)) }
+
+// judge checks that a certificate is for the hostnames, and of use now and for a while, with its chain. It returns what is
+// odd about it and may be meant.
+func judge(chain []*x509.Certificate, hostnames []string, now time.Time) (odd []string, err error) {
+	cert := chain[0]
+	for _, h := range hostnames {
+		if !slices.ContainsFunc(cert.DNSNames, func(name string) bool { return strings.EqualFold(name, h) }) && (strings.HasPrefix(h, "*.") || cert.VerifyHostname(h) != nil) {
+			return nil, fmt.Errorf("the CA sent a certificate that lacks the hostname %s", h)
+		}
+	}
+	if bytes.Equal(cert.RawIssuer, cert.RawSubject) {
+		return nil, errors.New("the CA sent a certificate that names itself as its issuer")
+	}
+	for n, c := range chain[:min(2, len(chain))] {
+		of := "a certificate"
+		if n > 0 {
+			of = "the certificate of an issuer"
+		}
+		switch lifetime, left := c.NotAfter.Sub(c.NotBefore), c.NotAfter.Sub(now); {
+		case c.NotBefore.Sub(now) > clockError:
+			return nil, fmt.Errorf("the CA sent %s that isn't valid before %s; check this machine's clock", of, c.NotBefore.Format(time.RFC3339))
+		case left <= 0:
+			return nil, fmt.Errorf("the CA sent %s that expired at %s; check this machine's clock", of, c.NotAfter.Format(time.RFC3339))
+		case n == 0 && (left < shortestUse || left < lifetime/10):
+			return nil, fmt.Errorf("the CA sent %s that expires at %s, too soon to be of use", of, c.NotAfter.Format(time.RFC3339))
+		}
+	}
+	if early := cert.NotBefore.Sub(now); early > clockOdd {
+		odd = append(odd, fmt.Sprintf("it isn't valid before %s; either this machine's clock is late or the CA's is early", cert.NotBefore.Format(time.RFC3339)))
+	}
+	if len(chain) == 1 {
+		odd = append(odd, "it comes without a chain, so that it is trusted only by those who trust its issuer directly: "+nameOf(cert.Issuer))
+	}
+	if more := others(cert, hostnames); len(more) > 0 {
+		odd = append(odd, "it is for names that weren't ordered, too: "+printable.Short(strings.Join(more, ", "), 500))
+	}
+	return odd, nil
+}
+
+// others lists the names in a certificate that weren't ordered.
+func others(cert *x509.Certificate, hostnames []string) (names []string) {
+	for _, name := range cert.DNSNames {
+		if !slices.Contains(hostnames, strings.ToLower(name)) {
+			names = append(names, name)
+		}
+	}
+	for _, ip := range cert.IPAddresses {
+		names = append(names, ip.String())
+	}
+	for _, uri := range cert.URIs {
+		names = append(names, uri.String())
+	}
+	return append(names, cert.EmailAddresses...)
+}
+
+// worse is an error when a certificate is about to expire and the one in use isn't.
+func worse(cert, inUse *x509.Certificate, now time.Time) error {
+	if inUse == nil || cert.NotAfter.Sub(now) > shortLived || !cert.NotAfter.Before(inUse.NotAfter) {
+		return nil
+	}
+	return fmt.Errorf("the CA sent a certificate that expires at %s, before the one that is in use", cert.NotAfter.Format(time.RFC3339))
+}
+
+// bundleOf writes a chain in a clean form.
+func bundleOf(chain []*x509.Certificate) *Bundle {
 	encode := func(c *x509.Certificate) []byte {
 		return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
 	}
 	var above bytes.Buffer
-	for _, c := range certs[1:] {
+	for _, c := range chain[1:] {
 		above.Write(encode(c))
 	}
-	return &Bundle{Leaf: encode(certs[0]), Chain: above.Bytes(), Cert: certs[0]}, nil
-}
-
-// matches checks that a certificate is for the key and the hostnames, and valid for a while.
-func matches(cert *x509.Certificate, key crypto.PublicKey, hostnames []string) error {
-	public, ok := cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
-	if !ok || !public.Equal(key) {
-		return errors.New("the CA sent a certificate for another key")
-	}
-	for _, h := range hostnames {
-		if err := cert.VerifyHostname(strings.Replace(h, "*", "any", 1)); err != nil {
-			return fmt.Errorf("the CA sent a certificate that lacks a hostname: %w", err)
-		}
-	}
-	if !time.Now().Before(cert.NotAfter) {
-		return fmt.Errorf("the CA sent a certificate that expired at %s; check this machine's clock", cert.NotAfter.Format(time.RFC3339))
-	}
-	return nil
+	return &Bundle{Leaf: encode(chain[0]), Chain: above.Bytes(), Cert: chain[0]}
 }

@@ -22,13 +22,14 @@ func (i *Issuer) choose(chains []acme.Certificate) ([]byte, error) {
 	for _, c := range chains {
 		certs, err := parseChain(c.ChainPEM)
 		if err != nil {
-			return nil, err
+			names = append(names, "one that can't be read")
+			continue
 		}
-		top := certs[len(certs)-1]
+		top := certs[len(certs)-1] // of one that is in order
 		if i.prefers(top) {
 			return c.ChainPEM, nil
 		}
-		names = append(names, top.Issuer.CommonName)
+		names = append(names, nameOf(top.Issuer))
 	}
 	i.cfg.Logger.Warn("the CA offers no chain to the preferred root; taking its default", "ca", i.cfg.Name,
 		"preferred_chain", i.cfg.PreferredChain, "offered", strings.Join(names, ", "))

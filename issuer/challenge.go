@@ -2,6 +2,8 @@ package issuer
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -11,6 +13,8 @@ import (
 
 	"github.com/mholt/acmez/v3/acme"
 	"golang.org/x/sync/errgroup"
+
+	"autocertd/internal/printable"
 )
 
 // requestsPerOrder bounds how many requests of one order are under way at a time.
@@ -25,16 +29,63 @@ func (o *order) authorize(ctx context.Context) error {
 	return o.choosePending(ctx, authorizations)
 }
 
+// authorizations fetches the order's authorizations. There is one for each hostname at most, and each is for one of them:
+// nothing is published for a name that wasn't ordered.
 func (o *order) authorizations(ctx context.Context) ([]acme.Authorization, error) {
-	authorizations := make([]acme.Authorization, len(o.state.Authorizations))
+	urls := o.state.Authorizations
+	if len(urls) > len(o.req.Hostnames) {
+		return nil, o.spoiled(ctx, "order", &reply{}, fmt.Errorf("the CA wants %d authorizations for %d hostnames", len(urls), len(o.req.Hostnames)))
+	}
+	for _, url := range append(slices.Clone(urls), o.state.Finalize) {
+		if err := o.client.leads(url); url != "" && err != nil {
+			return nil, o.spoiled(ctx, "order", &reply{}, err)
+		}
+	}
+	authorizations := make([]acme.Authorization, len(urls))
 	err := each(ctx, len(authorizations), func(ctx context.Context, n int) (err error) {
 		ctx, noted := observe(ctx)
-		if authorizations[n], err = o.client.GetAuthorization(ctx, o.account, o.state.Authorizations[n]); err != nil {
+		if authorizations[n], err = o.client.GetAuthorization(ctx, o.account, urls[n]); err != nil {
 			return o.failed("authorization", noted, err)
 		}
 		return nil
 	})
-	return authorizations, err
+	if err != nil {
+		return nil, err
+	}
+	if err := assign(authorizations, o.req.Hostnames); err != nil {
+		return nil, o.spoiled(ctx, "authorization", &reply{}, err)
+	}
+	return authorizations, nil
+}
+
+// assign finds the hostname that each authorization is for, and writes it as we do. A hostname has one at most. That of
+// *.x is for x, with a mark (RFC 8555 section 7.1.4) that some CAs forget.
+func assign(authorizations []acme.Authorization, hostnames []string) error {
+	left := slices.Clone(hostnames)
+	for n := range authorizations {
+		a := &authorizations[n]
+		name := strings.TrimSuffix(strings.ToLower(a.Identifier.Value), ".")
+		candidates := []string{name, "*." + name}
+		if a.Wildcard {
+			candidates = []string{"*." + strings.TrimPrefix(name, "*.")}
+		}
+		at := -1
+		for _, candidate := range candidates {
+			if at = slices.Index(left, candidate); at >= 0 {
+				break
+			}
+		}
+		if at < 0 || a.Identifier.Type != "dns" {
+			why := "which wasn't ordered"
+			if slices.Contains(hostnames, candidates[0]) && a.Identifier.Type == "dns" {
+				why = "a second time"
+			}
+			return fmt.Errorf("the CA wants an authorization for %q, %s", printable.Short(a.IdentifierValue(), 260), why)
+		}
+		a.Identifier.Value, a.Wildcard = strings.CutPrefix(left[at], "*.")
+		left = slices.Delete(left, at, at+1)
+	}
+	return nil
 }
 
 // each makes n requests of one order, some of them at a time. It returns the first error, and ends the others then.
@@ -59,9 +110,36 @@ func (o *order) choosePending(ctx context.Context, authorizations []acme.Authori
 		if n < 0 {
 			return &Error{CA: o.cfg.Name, Step: "authorization", Err: fmt.Errorf("the CA offers no dns-01 challenge for %s, only %s", a.IdentifierValue(), offered(a))}
 		}
-		o.pending, o.accepted = append(o.pending, a), append(o.accepted, a.Challenges[n])
+		record, err := o.record(a, a.Challenges[n])
+		if err == nil {
+			err = o.client.leads(a.Challenges[n].URL)
+		}
+		if err != nil {
+			return about(a.IdentifierValue(), o.spoiled(ctx, "challenge", &reply{}, err))
+		}
+		o.pending, o.accepted, o.proofs = append(o.pending, a), append(o.accepted, a.Challenges[n]), append(o.proofs, record)
 	}
 	return nil
+}
+
+// longestToken is more than any CA needs. They must have 22 characters (RFC 8555 section 11.3).
+const longestToken = 512
+
+// record makes what must be published for a challenge: of the hostname that was ordered, and of the token and the key of
+// our account (RFC 8555 sections 8.1 and 8.4). No CA can have another value published.
+func (o *order) record(a acme.Authorization, c acme.Challenge) (Record, error) {
+	base64url := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_'
+	}
+	if len(c.Token) > longestToken || strings.ContainsFunc(c.Token, func(r rune) bool { return !base64url(r) }) {
+		return Record{}, fmt.Errorf("the CA's token isn't one: it must be base64url and have at most %d characters", longestToken)
+	}
+	thumbprint, err := o.account.Thumbprint()
+	if err != nil {
+		return Record{}, err
+	}
+	sum := sha256.Sum256([]byte(c.Token + "." + thumbprint))
+	return Record{Name: "_acme-challenge." + a.Identifier.Value, Value: base64.RawURLEncoding.EncodeToString(sum[:])}, nil
 }
 
 func offered(a acme.Authorization) string {
@@ -75,8 +153,7 @@ func offered(a acme.Authorization) string {
 // records returns what must be published for the challenges that are still to be met.
 func (o *order) records() []Record {
 	var records []Record
-	for _, c := range o.accepted {
-		r := Record{Name: strings.ToLower(c.DNS01TXTRecordName()), Value: c.DNS01KeyAuthorization()}
+	for _, r := range o.proofs {
 		if !slices.Contains(records, r) { // a reused authorization may serve twice
 			records = append(records, r)
 		}

@@ -25,6 +25,8 @@ type Request struct {
 	CSR []byte
 	// Replaces is the certificate that this one renews, issued by this CA to this account; nil at the first time.
 	Replaces *x509.Certificate
+	// InUse is the certificate that services have now, from whichever CA; nil when there is none.
+	InUse *x509.Certificate
 	// Spare says that another CA stands by: this one isn't asked while it doesn't answer others.
 	Spare bool
 	// Domains are what CAs count the hostnames under: the domains that were bought. Nil when that isn't known.
@@ -60,7 +62,14 @@ type OpenOrder struct {
 	// ByHand are the records that a person was asked to publish, and Expires is until when that makes sense.
 	ByHand  []Record  `json:"by_hand,omitempty"`
 	Expires time.Time `json:"expires,omitzero"`
+
+	// Failures counts the attempts at which the CA's side of the order made no sense: an authorization of another name, or
+	// a certificate that can't be had or be read.
+	Failures int `json:"failures,omitempty"`
 }
+
+// mostFailures of an order are its end: a CA may have lost what belongs to it.
+const mostFailures = 3
 
 // fits reports whether the order is for what is wanted now.
 func (o *OpenOrder) fits(req Request, account string) bool {
@@ -112,6 +121,7 @@ type order struct {
 	busy     []bool               // beside each of pending, whether the CA says that it is looking at it already
 	replaced bool                 // the CA took the order as one that replaces a certificate
 	early    bool                 // the CA has refused to finalize it, since it wasn't ready
+	proofs   []Record             // beside each of pending, what is published for it
 	inside   bool                 // is one of those that may talk to the CA; see enter
 }
 
@@ -121,7 +131,7 @@ type order struct {
 // On failure the open order is kept when it can be resumed later, and dropped when it can't. On success it is kept:
 // the caller drops it when the bundle is durable, since until then the order is where it can be had again.
 func (i *Issuer) Obtain(ctx context.Context, req Request) (*Bundle, error) {
-	bundle, err := i.obtain(ctx, req)
+	bundle, err := i.obtain(bounded(ctx, len(req.Hostnames)), req)
 	if errors.Is(err, errImpasse) { // the order is given up
 		req.Open = nil
 		bundle, err = i.obtain(ctx, req)
@@ -482,6 +492,21 @@ func (o *order) refresh(ctx context.Context) error {
 func (o *order) take(state acme.Order) {
 	state.Location = o.state.Location
 	o.state = state
+}
+
+// spoiled counts a failure of the order that isn't ours, and drops the order after some of them.
+func (o *order) spoiled(ctx context.Context, step string, noted *reply, err error) error {
+	open := *o.open
+	open.Failures++
+	o.open = &open
+	if open.Failures >= mostFailures {
+		return o.orderFailed(ctx, step, noted, acme.Order{Status: acme.StatusInvalid}, err)
+	}
+	err = o.failed(step, noted, err)
+	if keepErr := o.req.Orders.Keep(context.WithoutCancel(ctx), open); keepErr != nil {
+		return errors.Join(err, keepErr)
+	}
+	return err
 }
 
 // orderFailed drops an order that came to nothing and explains why.

@@ -185,7 +185,7 @@ func TestByHandLeavesTheCAAlone(t *testing.T) {
 // TestStrangeNames: what a CA says is pasted into zones and shown on terminals.
 func TestStrangeNames(t *testing.T) {
 	for said, tells := range map[string]string{
-		`"value":"bank.example.test"`:                      `"_acme-challenge.bank.example.test", which wasn't ordered`,
+		`"value":"bank.example.test"`:                      `an authorization for "bank.example.test", which wasn't ordered`,
 		`"value":"a\nupdate delete example.test\n.test"`:   "which wasn't ordered",
 		`"value":"strange.example.test","odd":"\u001b[2J"`: "",
 	} {

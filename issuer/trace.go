@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+
+	"autocertd/internal/printable"
 )
 
 // Tracer is an HTTP transport for Config that shows a person what goes to the CA and what comes back: payloads are
@@ -50,7 +52,7 @@ func (t *Tracer) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp.Body = struct {
 		io.Reader
 		io.Closer
-	}{io.LimitReader(resp.Body, maxReply), resp.Body}
+	}{io.LimitReader(resp.Body, maxReply+1), resp.Body} // one more, so that who reads it next sees that it was cut
 	got, err := readAgain(&resp.Body)
 	if err != nil {
 		t.show(requestText(req, sent) + fmt.Sprintf("<-- %s, and the reply breaks off: %v\n", resp.Status, err))
@@ -87,7 +89,7 @@ func (t *Tracer) show(text string) {
 
 // requestText shows a request: the JWS (RFC 8555 section 6.2) taken apart.
 func requestText(req *http.Request, body []byte) string {
-	text := fmt.Sprintf("--> %s %s\n", req.Method, req.URL)
+	text := fmt.Sprintf("--> %s %s\n", req.Method, printable.Line(req.URL.String()))
 	var jws struct{ Protected, Payload string }
 	if len(body) == 0 || json.Unmarshal(body, &jws) != nil {
 		return text
@@ -115,7 +117,7 @@ func replyText(resp *http.Response, body []byte) string {
 	text := fmt.Sprintf("<-- %s\n", resp.Status)
 	for _, name := range shownHeaders() {
 		for _, value := range resp.Header.Values(name) {
-			text += fmt.Sprintf("    %s: %s\n", name, value)
+			text += fmt.Sprintf("    %s: %s\n", name, printable.Line(value))
 		}
 	}
 	if len(body) == 0 {
@@ -128,7 +130,21 @@ func replyText(resp *http.Response, body []byte) string {
 }
 
 func indent(label string, text []byte) string {
-	return "    " + label + strings.ReplaceAll(string(text), "\n", "\n    ") + "\n"
+	return "    " + label + strings.ReplaceAll(printableLines(text), "\n", "\n    ") + "\n"
+}
+
+// printableLines makes each line printable. There may be many.
+func printableLines(text []byte) string {
+	var out strings.Builder
+	for line := range strings.Lines(string(text)) {
+		content := strings.TrimLeft(line, " ")
+		out.WriteString(line[:len(line)-len(content)])
+		out.WriteString(printable.Line(content))
+		if strings.HasSuffix(line, "\n") {
+			out.WriteByte('\n')
+		}
+	}
+	return out.String()
 }
 
 const redacted = `"(redacted)"`
@@ -148,7 +164,7 @@ func pretty(data []byte) []byte {
 	if enc.Encode(redact(v)) != nil {
 		return []byte(redacted)
 	}
-	return bytes.TrimSpace(b.Bytes())
+	return []byte(printableLines(bytes.TrimSpace(b.Bytes())))
 }
 
 // redact leaves out what belongs to an account alone: keys, nonces, tokens, and whatever is signed (external account

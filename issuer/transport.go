@@ -84,7 +84,7 @@ type call struct {
 	want       shape  // of the object that is the reply; nil when the reply isn't read
 	chain      bool   // the reply is a certificate chain
 	empty      bool   // no object is fine too
-	lasting    bool   // each request leaves something behind at the CA, so that only the first one whose reply is lost is repeated
+	lasting    bool   // each request leaves something behind at the CA, so that only a first one whose reply is lost is repeated
 	losses     int    // replies that were lost
 	directory  []byte // what the library takes for the CA's directory
 	alternates []string
@@ -113,8 +113,8 @@ type spent struct {
 	time     time.Duration
 }
 
-// account returns a context under which all requests together are bounded, as those of one order of some names.
-func account(ctx context.Context, names int) context.Context {
+// bounded returns a context under which all requests together are bounded, as those of one order of some names.
+func bounded(ctx context.Context, names int) context.Context {
 	return context.WithValue(ctx, spentKey{}, &spent{names: names})
 }
 
@@ -275,7 +275,7 @@ func (c *call) readError(resp *http.Response, r *reply, body []byte) ([]byte, er
 			return nil, err
 		}
 	}
-	if c == nil || resp.StatusCode < http.StatusInternalServerError || r.retryAfter.IsZero() {
+	if c == nil || resp.StatusCode < http.StatusInternalServerError || r.retryAfter.IsZero() && !c.lasting {
 		return clean, nil
 	}
 	if ok {

@@ -119,7 +119,7 @@ func (j *job) obtainFrom(ctx context.Context, ca string, spare bool) error {
 		return err
 	}
 	issued, err := iss.Obtain(ctx, issuer.Request{Hostnames: j.cert.Hostnames, KeyType: issuer.KeyType(j.cert.KeyType),
-		Profile: j.snapshot.profile(j.cert, ca), Replaces: j.replaces(iss), Key: j.keyToReuse(), CSR: j.cert.CSR, Spare: spare, Open: open, Orders: spending,
+		Profile: j.snapshot.profile(j.cert, ca), Replaces: j.replaces(iss), InUse: j.leaf, Key: j.keyToReuse(), CSR: j.cert.CSR, Spare: spare, Open: open, Orders: spending,
 		Progress: j.progress})
 	if endErr := spending.end(ctx, err); endErr != nil {
 		j.cfg.Logger.Warn("what was ordered can't be counted", "certificate", j.cert.Name, "ca", ca, "err", endErr)

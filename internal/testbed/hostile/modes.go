@@ -196,7 +196,7 @@ func endlessModes() map[string]Mode {
 		"link-up": on("certificate", func(x *Exchange) {
 			x.Pass().Header().Add("Link", fmt.Sprintf(`<https://%s%s>;rel="up"`, x.Request.Host, x.Request.URL.Path))
 		}),
-		"link-alternate": on("certificate", func(x *Exchange) { alternates(x, 5000) }),
+		"link-alternate": on("certificate", func(x *Exchange) { alternates(x, 2000) }),
 		"chain-long": forge(func(x *Exchange, csr *x509.CertificateRequest) string {
 			f := x.CA.forger
 			return pemOf(f.leaf(csr, nil)) + strings.Repeat(pemOf(f.issuer), 5000)
@@ -220,8 +220,9 @@ func certificateModes() map[string]Mode {
 			c.NotBefore, c.NotAfter = time.Now().AddDate(0, -3, 0), time.Now().Add(-time.Minute)
 		}),
 		"cert-ending": leaf(func(c *x509.Certificate) {
-			c.NotBefore, c.NotAfter = time.Now().AddDate(0, -3, 0), time.Now().Add(time.Minute)
+			c.NotBefore, c.NotAfter = time.Now().AddDate(0, -3, 0), time.Now().AddDate(0, 0, 1)
 		}),
+		"cert-brief": leaf(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(2 * time.Minute) }),
 		"cert-extraname": leaf(func(c *x509.Certificate) {
 			c.DNSNames = append(slices.Clone(c.DNSNames), "www."+c.DNSNames[0])
 		}),

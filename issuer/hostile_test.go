@@ -1,0 +1,208 @@
+package issuer_test
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/pem"
+	"slices"
+	"strings"
+	"testing"
+
+	"autocertd/internal/testbed"
+	"autocertd/internal/testbed/hostile"
+	"autocertd/issuer"
+)
+
+// newHostileWorld is newWorld with a CA in a mode, which it is in from the first order on.
+func newHostileWorld(t *testing.T, mode string) (*world, *hostile.CA) {
+	t.Helper()
+	dns, err := testbed.StartDNS(testbed.DNSConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { dns.Close() })
+	ca, err := hostile.Start(mode, testbed.CAConfig{DNS: dns.Addr()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ca.Close() })
+	w := &world{CA: ca.CA, DNS: dns, Solver: &zoneSolver{DNS: dns}, Store: &memory{}}
+	w.Config = issuer.Config{Name: "hostile", Directory: ca.Directory(), AcceptTerms: true,
+		Roots: certificates(t, ca.TLSRootsPEM()), Storage: w.Store, Solver: w.Solver, UserAgent: "autocertd/test"}
+	w.restart(t)
+	ca.Turn(true)
+	return w, ca
+}
+
+// TestHostileCA says what becomes of an order at each CA that doesn't play fair: nothing is published that wasn't ordered,
+// nobody is led astray, and the reason is told in words that are fit to be shown.
+func TestHostileCA(t *testing.T) {
+	const fine = ""
+	tests := []struct {
+		mode      string
+		says      string // of the error; fine when there is none
+		published bool   // the records of the order
+	}{
+		{"authz-name", `authorization: the CA wants an authorization for "bank.example.test", which wasn't ordered`, false},
+		{"authz-parent", `the CA wants an authorization for "example.test", which wasn't ordered`, false},
+		{"authz-type", `for "h.example.test", which wasn't ordered`, false},
+		{"authz-wildcard", `for "*.h.example.test", which wasn't ordered`, false},
+		{"authz-value", fine, true},
+		{"authz-token", "the CA's token isn't one", false},
+		{"authz-token-long", "the CA's token isn't one", false},
+		{"authz-twice", "the CA wants 2 authorizations for 1 hostnames", false},
+		{"authz-many", "the CA wants 1000 authorizations for 1 hostnames", false},
+
+		{"url-authz", "isn't on the host of its directory; if the CA is right, write hosts = [", false},
+		{"url-authz-plain", "which isn't an https URL", false},
+		{"url-challenge", "isn't on the host of its directory", false},
+		{"url-finalize", "isn't on the host of its directory", false},
+		{"url-certificate", "isn't on the host of its directory", true},
+		{"redirect-newOrder", "redirects a signed request", false},
+		{"redirect-challenge", "redirects a signed request", true},
+		{"redirect-finalize", "redirects a signed request", true},
+		{"link-alternate-elsewhere", fine, true},
+		{"link-up-elsewhere", fine, true},
+
+		{"endless-order", "sends more than 256 KiB", false},
+		{"endless-authz", "sends more than 256 KiB", false},
+		{"endless-chain", "sends more than 256 KiB", true},
+		{"endless-error", "HTTP 500: <p><p>", false},
+		{"link-up", fine, true},
+		{"link-alternate", fine, true},
+		{"chain-long", "sends more than 256 KiB", true},
+
+		{"cert-notyet", "isn't valid before", true},
+		{"cert-soon", fine, true},
+		{"cert-expired", "expired at", true},
+		{"cert-ending", "too soon to be of use", true},
+		{"cert-extraname", fine, true},
+		{"cert-othername", "lacks the hostname h.example.test", true},
+		{"cert-otherkey", "for another key", true},
+		{"cert-nochain", fine, true},
+		{"cert-foreignchain", "a chain that doesn't belong together", true},
+		{"cert-selfissued", "names itself as its issuer", true},
+		{"cert-cafirst", fine, true},
+		{"cert-404", "certificate: no such certificate (malformed)", true},
+		{"cert-html", "sends no certificate, but text/html: <h1>It works!</h1>", true},
+		{"cert-garbage", "a broken certificate", true},
+
+		{"text-problem", `order: bad]0;title[2J level=ERROR msg="forged line" gnp.exe (rejectedIdentifier)`, false},
+		{"text-long", "\U0001f512 …", false},
+		{"text-html", `HTTP 500: <td>"</td> <td>"</td>`, false},
+		{"text-status", `an order can't be "bad]0;title[2J`, false},
+		{"text-subjects", `"detail":"many"`, false},
+		{"text-directory", fine, true},
+		{"text-issuer", fine, true},
+
+		{"field-problem", "order: Domain is not approved (rejectedIdentifier)", false},
+		{"field-orders", fine, true},
+		{"field-notbefore", fine, true},
+		{"field-expires", fine, true},
+		{"field-never", fine, true},
+		{"field-wildcard", fine, true},
+		{"field-validated", fine, true},
+		{"field-account", fine, true},
+		{"field-type", fine, true},
+		{"field-json", fine, true},
+		{"field-relative", fine, true},
+		{"field-meta", fine, true},
+
+		{"order-null", "it isn't a JSON object: null", false},
+		{"order-empty", "isn't an order: it has no status", false},
+		{"order-nolocation", "doesn't say where the order is", false},
+		{"order-lost", "CA hostile: order: ", false},
+		{"retry-after", "later (rateLimited)", false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.mode, func(t *testing.T) {
+			t.Parallel()
+			w, ca := newHostileWorld(t, tt.mode)
+			keep := &orders{}
+			bundle, err := w.Obtain(t.Context(), issuer.Request{Hostnames: []string{"h.example.test"}, Orders: keep})
+			switch {
+			case tt.says == fine && err != nil:
+				t.Errorf("it fails: %v", err)
+			case tt.says == fine && !slices.Contains(bundle.Cert.DNSNames, "h.example.test"):
+				t.Errorf("the certificate is for %v", bundle.Cert.DNSNames)
+			case tt.says != fine && (err == nil || !strings.Contains(err.Error(), tt.says)):
+				t.Errorf("got %.2000v, want an error that says %q", err, tt.says)
+			case err != nil && (len(err.Error()) > 2000 || strings.ContainsAny(err.Error(), "\x1b\n\r\u202e")):
+				t.Errorf("the error isn't fit to be shown: %q", err)
+			}
+			want := []string(nil)
+			if tt.published {
+				want = []string{"_acme-challenge.h.example.test"}
+			}
+			if !slices.Equal(w.Solver.Published, want) {
+				t.Errorf("published are %v, want %v", w.Solver.Published, want)
+			}
+			if n := ca.Stranger.Visits(); n > 0 {
+				t.Errorf("a stranger got %d requests", n)
+			}
+			if n := ca.NewOrders(); n > 2 {
+				t.Errorf("%d orders for one wish", n)
+			}
+		})
+	}
+}
+
+// TestValueIsMadeHere: the value that is published follows from the token and the key of our account, whatever the CA says.
+func TestValueIsMadeHere(t *testing.T) {
+	w, _ := newHostileWorld(t, "authz-value")
+	keep := &orders{}
+	request := issuer.Request{Hostnames: []string{"v.example.test"}, Orders: keep}
+	view, err := w.OpenStep(t.Context(), request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	chosen := sha256.Sum256([]byte("chosen.by-the-CA"))
+	if len(view.Records) != 1 || view.Records[0].Value == base64.RawURLEncoding.EncodeToString(chosen[:]) {
+		t.Errorf("a person is asked to publish %v", view.Records)
+	}
+}
+
+// TestDeadOrder: an order whose certificate can't be had is given up after some tries.
+func TestDeadOrder(t *testing.T) {
+	w, ca := newHostileWorld(t, "cert-404")
+	keep := &orders{}
+	request := issuer.Request{Hostnames: []string{"d.example.test"}, Orders: keep}
+	var left []bool
+	for range 4 {
+		request.Open = keep.Open
+		if _, err := w.Obtain(t.Context(), request); err == nil {
+			t.Fatal("there is a certificate")
+		}
+		left = append(left, keep.Open != nil)
+	}
+	if want := []bool{true, true, false, true}; !slices.Equal(left, want) || ca.NewOrders() != 2 {
+		t.Errorf("the order is left open: %v, want %v; %d orders", left, want, ca.NewOrders())
+	}
+	ca.Turn(false)
+	request.Open = keep.Open
+	if _, err := w.Obtain(t.Context(), request); err != nil {
+		t.Errorf("when the certificate is there: %v", err)
+	}
+}
+
+// TestCertificateInUse: one that is about to expire doesn't take the place of one that isn't.
+func TestCertificateInUse(t *testing.T) {
+	w, ca := newHostileWorld(t, "cert-brief")
+	request := issuer.Request{Hostnames: []string{"u.example.test"}, Orders: &orders{}}
+	ca.Turn(false)
+	first, err := w.Obtain(t.Context(), request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca.Turn(true)
+	if _, err := w.Obtain(t.Context(), request); err != nil {
+		t.Errorf("there was none before: %v", err)
+	}
+	request.InUse = first.Cert
+	if _, err := w.Obtain(t.Context(), request); err == nil || !strings.Contains(err.Error(), "before the one that is in use") {
+		t.Errorf("got %v", err)
+	}
+	if block, _ := pem.Decode(first.Leaf); block == nil {
+		t.Error("the first certificate isn't PEM")
+	}
+}
