@@ -80,7 +80,7 @@ func (d *Deployer) Apply(ctx context.Context, b Bundle, outputs []Output, st Sta
 		if changed {
 			d.log.Info("files written", "certificate", b.Name, "output", t.id, "repaired", old == t.mark)
 		}
-		if changed || exists(t.place.marker()) || old != t.mark {
+		if changed || t.pending || old != t.mark {
 			due = append(due, t)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -74,6 +75,9 @@ func fileHint(dir string, err error) string {
 	}
 	if _, ok := errors.AsType[user.UnknownUserError](err); ok {
 		return "create the user or correct owner in the output"
+	}
+	if path != nil && errors.Is(err, errForeignLink) {
+		return fmt.Sprintf("write the folder that it leads to into dir, or let only root write to %s", filepath.Dir(path.Path))
 	}
 	switch {
 	case errors.Is(err, syscall.EROFS):

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // failure applies the bundle, demands exactly one *Error with the cause and the words, and returns it.
@@ -63,9 +65,9 @@ func TestRefused(t *testing.T) {
 		"relative":         {Output{Dir: "certs"}, nil, []string{"absolute"}},
 		"dir is a file":    {Output{Dir: filepath.Join(dir, "plain")}, syscall.ENOTDIR, []string{"plain", "move away"}},
 		"below a file":     {Output{Dir: filepath.Join(dir, "plain", "{name}")}, syscall.ENOTDIR, []string{"plain"}},
-		"file is a dir":    {Output{Dir: filepath.Join(dir, "linked")}, fs.ErrExist, []string{"cert.pem"}},
-		"current is a dir": {Output{Dir: filepath.Join(dir, "taken")}, fs.ErrExist, []string{".current"}},
-		"combined is a dir": {Output{Dir: filepath.Join(dir, "bundles"), Format: FormatCombined}, fs.ErrExist,
+		"file is a dir":    {Output{Dir: filepath.Join(dir, "linked")}, syscall.EISDIR, []string{"cert.pem"}},
+		"current is a dir": {Output{Dir: filepath.Join(dir, "taken")}, syscall.EISDIR, []string{".current"}},
+		"combined is a dir": {Output{Dir: filepath.Join(dir, "bundles"), Format: FormatCombined}, syscall.EISDIR,
 			[]string{host + ".pem"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -214,12 +216,12 @@ func TestOwners(t *testing.T) {
 			for range 2 {
 				res := apply(t, d, b, o, nil)
 				wantDeployed(t, o, b)
-				fi, err := os.Stat(key)
-				if err != nil {
+				var st unix.Stat_t
+				if err := unix.Stat(key, &st); err != nil {
 					t.Fatal(err)
 				}
-				if !(owner{65534, 0}).owns(fi) {
-					t.Errorf("wrong owner: %+v", fi.Sys())
+				if !(owner{65534, 0}).owns(&st) {
+					t.Errorf("wrong owner: %+v", st)
 				}
 				before := snapshot(t, o.Dir)
 				apply(t, d, b, o, res.State)

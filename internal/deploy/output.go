@@ -67,14 +67,14 @@ func (o Output) mark(b Bundle) string {
 
 // place is an output's files on disk in one format.
 //
-// right only reads. write replaces the files, never showing a reader a part of a file or a key beside a foreign certificate;
-// when something has to happen after it, it leaves a marker no later than the files: an empty file at the path marker, which
-// the caller removes once all that has succeeded. A write that fails or dies anywhere is healed by asking right again and
-// writing again. paths are the files as services know them, env the same as variables for commands.
+// look only reads: are the files right, and is something still to happen after they were written? write replaces the files,
+// never showing a reader a part of a file or a key beside a foreign certificate; when something has to happen after it, it
+// leaves a marker no later than the files, which done removes once all that has succeeded. A write that fails or dies anywhere
+// is healed by looking and writing again. paths are the files as services know them, env the same as variables for commands.
 type place interface {
-	right() (bool, error)
+	look() (right, pending bool, err error)
 	write() error
-	marker() string
+	done() error
 	paths() []string
 	env() []string
 }

@@ -3,10 +3,10 @@ package deploy
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os/user"
 	"strconv"
-	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // keep as an id means that it is neither set nor looked at. It is what chown(2) takes for that.
@@ -16,9 +16,8 @@ const keep = -1
 type owner struct{ uid, gid int }
 
 // owns reports whether a file has the owner.
-func (o owner) owns(fi fs.FileInfo) bool {
-	st, ok := fi.Sys().(*syscall.Stat_t)
-	return ok && (o.uid == keep || uint32(o.uid) == st.Uid) && (o.gid == keep || uint32(o.gid) == st.Gid)
+func (o owner) owns(st *unix.Stat_t) bool {
+	return (o.uid == keep || uint32(o.uid) == st.Uid) && (o.gid == keep || uint32(o.gid) == st.Gid)
 }
 
 // lookupOwner finds the ids of a user and a group, each a name, a number, or empty.

@@ -17,11 +17,12 @@ type pass struct {
 
 // task is one output in one pass.
 type task struct {
-	output Output
-	id     string // where it writes
-	mark   string // what the state says once all is done
-	place  place
-	failed bool
+	output  Output
+	id      string // where it writes
+	mark    string // what the state says once all is done
+	place   place
+	pending bool // something has to happen after an earlier change of the files
+	failed  bool
 }
 
 // files compares what is on disk with the bundle and writes where they differ.
@@ -40,7 +41,8 @@ func (p *pass) files(ctx context.Context, t *task) (changed bool, err error) {
 		}
 		p.taken[path] = true
 	}
-	right, err := t.place.right()
+	right, pending, err := t.place.look()
+	t.pending = pending
 	if right || err != nil {
 		return false, err
 	}
@@ -82,7 +84,7 @@ func (p *pass) work(ctx context.Context, due []*task) {
 			continue
 		}
 		// Dying before the marker goes, or before the caller has stored the state, does the reloads and runs once more.
-		if err := p.disk.remove(t.place.marker()); err != nil {
+		if err := t.place.done(); err != nil {
 			p.fail(t, StepFiles, t.id, err)
 			continue
 		}

@@ -4,9 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"regexp"
+
+	"golang.org/x/sys/unix"
 )
 
 // current is the link that every reader goes through. It is the only thing that a switch changes.
@@ -36,8 +37,6 @@ type versioned struct {
 
 func (v *versioned) path(name string) string { return filepath.Join(v.dir, name) }
 
-func (v *versioned) marker() string { return filepath.Join(v.path(current), pendingName) }
-
 func (v *versioned) paths() []string {
 	var out []string
 	for _, f := range v.files {
@@ -56,23 +55,46 @@ func (v *versioned) env() []string {
 	return env
 }
 
-func (v *versioned) right() (bool, error) {
-	version, err := linkTarget(v.path(current))
-	if err != nil || !versionName.MatchString(version) {
-		return false, err
-	}
-	fi, err := os.Lstat(v.path(version))
+func (v *versioned) look() (right, pending bool, err error) {
+	dir, err := openFolder(v.dir, nil)
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+		return false, false, nil
 	}
-	if err != nil || fi.Mode() != fs.ModeDir|folderMode {
+	if err != nil {
+		return false, false, err
+	}
+	defer dir.close()
+	version, err := v.current(dir)
+	if version == nil {
+		return false, false, err
+	}
+	defer version.close()
+	right, err = v.right(dir, version)
+	return right, version.exists(pendingName), err
+}
+
+// current opens the version that readers get, and returns nil when there is none of ours.
+func (v *versioned) current(dir *folder) (*folder, error) {
+	name, err := dir.target(current)
+	if err != nil || !versionName.MatchString(name) {
+		return nil, err
+	}
+	version, err := dir.folder(name)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		return nil, nil // another thing stands there
+	}
+	return version, err
+}
+
+func (v *versioned) right(dir, version *folder) (bool, error) {
+	if st, err := version.stat(); err != nil || st.Mode != unix.S_IFDIR|folderMode {
 		return false, err
 	}
 	for _, f := range v.files {
-		if ok, err := v.linked(f.name); !ok {
+		if ok, err := v.linked(dir, f.name); !ok {
 			return false, err
 		}
-		if ok, err := same(filepath.Join(v.path(version), f.name), f, v.owner); !ok {
+		if ok, err := version.same(f, v.owner); !ok {
 			return false, err
 		}
 	}
@@ -80,40 +102,46 @@ func (v *versioned) right() (bool, error) {
 }
 
 // linked reports whether a file's name leads through .current.
-func (v *versioned) linked(name string) (bool, error) {
-	target, err := linkTarget(v.path(name))
+func (v *versioned) linked(dir *folder, name string) (bool, error) {
+	target, err := dir.target(name)
 	return target == current+"/"+name, err
 }
 
 // write makes the directory, or builds a new version in it and switches to it.
 func (v *versioned) write() error {
-	if !exists(v.dir) {
+	dir, err := openFolder(v.dir, nil)
+	if errors.Is(err, fs.ErrNotExist) {
 		return v.writeFirst()
 	}
-	return v.writeNext()
+	if err != nil {
+		return err
+	}
+	defer dir.close()
+	return v.writeNext(dir)
 }
 
 // writeFirst builds the whole directory beside its place. It appears complete, or not at all.
 func (v *versioned) writeFirst() error {
-	parent := filepath.Dir(v.dir)
-	if err := v.disk.makeDir(parent); err != nil {
+	parent, base, err := v.disk.parent(v.dir)
+	if err != nil {
 		return err
 	}
-	if err := v.disk.swap(v.dir, func(tmp string) error {
-		if err := v.disk.mkdir(tmp); err != nil {
+	defer parent.close()
+	if err := v.disk.swap(parent, base, func(tmp string) error {
+		dir, err := v.disk.mkdir(parent, tmp)
+		if err != nil {
 			return err
 		}
-		w := *v
-		w.dir = tmp
-		if err := v.disk.symlink(v.version(), w.path(current)); err != nil {
+		defer dir.close()
+		if err := v.disk.symlink(dir, v.version(), current); err != nil {
 			return err
 		}
 		for _, f := range v.files {
-			if err := v.disk.symlink(current+"/"+f.name, w.path(f.name)); err != nil {
+			if err := v.disk.symlink(dir, current+"/"+f.name, f.name); err != nil {
 				return err
 			}
 		}
-		_, err := w.build(tmp)
+		_, err = v.build(dir, dir)
 		return err
 	}); err != nil {
 		return err
@@ -123,36 +151,36 @@ func (v *versioned) writeFirst() error {
 }
 
 // writeNext builds a new version and switches to it.
-func (v *versioned) writeNext() error {
-	previous, err := linkTarget(v.path(current))
+func (v *versioned) writeNext(dir *folder) error {
+	previous, err := dir.target(current)
 	if err != nil {
 		return err
 	}
 	// Dying before the switch leaves a folder that nobody reads. The pruning after the next switch removes it.
-	version, err := v.build()
+	version, err := v.build(dir)
 	if err != nil {
 		return err
 	}
-	if err := v.disk.link(version, v.path(current)); err != nil {
-		_ = v.disk.removeAll(v.path(version))
+	if err := v.disk.link(dir, version, current); err != nil {
+		_ = v.disk.removeAll(dir, version)
 		return err
 	}
 	// Dying from here on leaves the new pair in use, with its marker. Links come after the switch, since on the first
 	// deployment they may replace files of a service that runs, and must lead somewhere at once.
 	for _, f := range v.files {
-		ok, err := v.linked(f.name)
+		ok, err := v.linked(dir, f.name)
 		if err == nil && !ok {
-			err = v.disk.link(current+"/"+f.name, v.path(f.name))
+			err = v.disk.link(dir, current+"/"+f.name, f.name)
 		}
 		if err != nil {
 			return err
 		}
 	}
 	// A power failure before this line may bring the old version back, whole. The next look then finds a difference.
-	if err := v.disk.sync(v.dir); err != nil {
+	if err := v.disk.sync(dir); err != nil {
 		return err
 	}
-	return v.prune(version, previous)
+	return v.prune(dir, version, previous)
 }
 
 // version is the name of the first folder that this bundle's files get.
@@ -160,43 +188,62 @@ func (v *versioned) version() string { return ours + v.fingerprint[:12] }
 
 // build writes the files into a folder of their own, with the marker, and makes all of it durable, with the names in the
 // folders above that are new too.
-func (v *versioned) build(above ...string) (version string, err error) {
+func (v *versioned) build(dir *folder, above ...*folder) (version string, err error) {
+	const most = 1000 // versions of one certificate: more were made by somebody else
 	version = v.version()
-	err = v.disk.mkdir(v.path(version))
-	for n := 2; errors.Is(err, fs.ErrExist); n++ {
+	made, err := v.disk.mkdir(dir, version)
+	for n := 2; errors.Is(err, fs.ErrExist) && n < most; n++ {
 		version = fmt.Sprintf("%s-%d", v.version(), n)
-		err = v.disk.mkdir(v.path(version))
+		made, err = v.disk.mkdir(dir, version)
 	}
 	if err != nil {
 		return "", err
 	}
-	folder := v.path(version)
+	defer made.close()
 	defer func() {
 		if err != nil {
 			// Gives back a full disk what it needs. If this fails too, the next pruning does it.
-			_ = v.disk.removeAll(folder)
+			_ = v.disk.removeAll(dir, version)
 		}
 	}()
 	if v.marked {
-		if err := v.disk.touch(filepath.Join(folder, pendingName)); err != nil {
+		if err := v.disk.touch(made, pendingName); err != nil {
 			return "", err
 		}
 	}
-	return version, v.disk.create(folder, v.owner, v.files, append(above, folder)...)
+	return version, v.disk.create(made, v.owner, v.files, append(above, made)...)
 }
 
-// prune removes all versions but two. Dying on the way leaves more of them until the next switch.
-func (v *versioned) prune(version, previous string) error {
-	entries, err := os.ReadDir(v.dir)
+// done removes the marker.
+func (v *versioned) done() error {
+	dir, err := openFolder(v.dir, nil)
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
+	defer dir.close()
+	version, err := v.current(dir)
+	if version == nil {
+		return err
+	}
+	defer version.close()
+	return v.disk.remove(version, pendingName)
+}
+
+// prune removes all versions but two. Dying on the way leaves more of them until the next switch.
+func (v *versioned) prune(dir *folder, version, previous string) error {
+	const most = 100 // at a time; the next switch goes on
+	var old []string
+	err := dir.list(func(e fs.DirEntry) {
 		name := e.Name()
-		if !e.IsDir() || !versionName.MatchString(name) || name == version || name == previous {
-			continue
+		if len(old) < most && e.IsDir() && versionName.MatchString(name) && name != version && name != previous {
+			old = append(old, name)
 		}
-		if err := v.disk.removeAll(v.path(name)); err != nil {
+	})
+	if err != nil {
+		return err
+	}
+	for _, name := range old {
+		if err := v.disk.removeAll(dir, name); err != nil {
 			return err
 		}
 	}

@@ -3,13 +3,13 @@ package deploy
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"os/user"
-	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -57,50 +57,33 @@ func (o Output) checkDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	if dir, err = nearest(dir); err != nil {
+	at, err := nearest(dir)
+	if err != nil {
 		return err
 	}
-	if err := try(dir, own); err != nil {
+	defer at.close()
+	if err := at.try(own); err != nil {
 		return err
 	}
 	var room unix.Statfs_t
-	if err := unix.Statfs(dir, &room); err != nil {
-		return &fs.PathError{Op: "statfs", Path: dir, Err: err}
+	if err := unix.Fstatfs(at.fd, &room); err != nil {
+		return &fs.PathError{Op: "statfs", Path: at.path, Err: err}
 	}
 	if room.Bavail*uint64(room.Bsize) < leastRoom || room.Files > 0 && room.Ffree == 0 {
-		return &fs.PathError{Op: "statfs", Path: dir, Err: syscall.ENOSPC}
+		return &fs.PathError{Op: "statfs", Path: at.path, Err: syscall.ENOSPC}
 	}
 	return nil
 }
 
-// nearest returns the directory, or the nearest above it that exists.
-func nearest(dir string) (string, error) {
-	for {
-		fi, err := os.Stat(dir)
-		switch {
-		case errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir):
-			dir = filepath.Dir(dir)
-		case err != nil:
-			return "", err
-		case !fi.IsDir():
-			return "", &fs.PathError{Op: "mkdir", Path: dir, Err: syscall.ENOTDIR}
-		default:
-			return dir, nil
-		}
+// try makes a file with the owner in the folder, and removes it.
+func (f *folder) try(o owner) (err error) {
+	name := ours + "check-" + rand.Text() + ".tmp"
+	w, err := f.create(file{name: name, mode: 0o600}, o)
+	if w == nil {
+		return about("make a file in", f.path, err)
 	}
-}
-
-// try makes a file with the owner, and removes it.
-func try(dir string, o owner) (err error) {
-	w, err := os.CreateTemp(dir, ours+"check-*.tmp")
-	if err != nil {
-		return about("make a file in", dir, err)
-	}
-	defer func() { err = errors.Join(err, w.Close(), os.Remove(w.Name())) }()
-	if o.uid == keep && o.gid == keep {
-		return nil
-	}
-	return about("chown", dir, w.Chown(o.uid, o.gid))
+	err = about("chown", f.path, err)
+	return errors.Join(err, w.Close(), f.removeAll(name))
 }
 
 // about says what failed where; the file that was tried has a random name, and is gone.
