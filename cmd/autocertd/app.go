@@ -130,9 +130,7 @@ func (a *app) use(s *settings) error {
 	a.solver.UseResolvers(s.Resolvers)
 	a.solver.Configure(served)
 	snapshot := lifecycle.NewSnapshot(s.Config, issuers, s.window)
-	if a.settings != nil {
-		snapshot.Reloaded = time.Now()
-	}
+	snapshot.Reloaded = time.Now()
 	a.manager.Use(snapshot)
 	a.settings, a.issuers = s, issuers
 	return nil

@@ -152,6 +152,16 @@ func (b *orderBook) stallAt(n int) error {
 	return nil
 }
 
+// asked is an error while there were fewer than n challenges.
+func (b *orderBook) asked(n int) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.challenges < n {
+		return fmt.Errorf("%d of %d challenges", b.challenges, n)
+	}
+	return nil
+}
+
 // answerAll ends what stallAt began.
 func (b *orderBook) answerAll() {
 	b.mu.Lock()

@@ -34,6 +34,7 @@ type site struct {
 	// The configuration. See write.
 	hostnames []string
 	schedule  string
+	top       string   // more lines before the tables
 	providers []string // tables
 	tables    string   // more tables
 }
@@ -105,8 +106,8 @@ func (s *site) config() string { return s.path("config.toml") }
 
 // text is the main file of the configuration.
 func (s *site) text() string {
-	return fmt.Sprintf("hostnames = [%s]\nstate_dir = %q\nschedule = %q\n[ca.test]\ndirectory = %q\naccept_terms = true\nroots = [\"ca.pem\"]\n%s%s",
-		quoted(s.hostnames), s.path("state"), s.schedule, s.ca.Directory(), strings.Join(s.providers, ""), s.tables)
+	return fmt.Sprintf("hostnames = [%s]\nstate_dir = %q\nschedule = %q\n%s\n[ca.test]\ndirectory = %q\naccept_terms = true\nroots = [\"ca.pem\"]\n%s%s",
+		quoted(s.hostnames), s.path("state"), s.schedule, s.top, s.ca.Directory(), strings.Join(s.providers, ""), s.tables)
 }
 
 // write writes the main file in place.

@@ -35,7 +35,7 @@ type Snapshot struct {
 	Issuers      map[string]*issuer.Issuer // of those
 	Window       scheduler.Window
 	Emergency    time.Duration
-	Reloaded     time.Time // when a running daemon took it over; zero for the first
+	Reloaded     time.Time // when the configuration was read, at a start too; zero when no person had a hand in it
 
 	oneLane bool // for each CA, since there are so many domains
 }
@@ -122,6 +122,7 @@ type Manager struct {
 
 	mu       sync.RWMutex
 	lifetime map[string]lifetime // of the certificates that there are, for their urgency
+	open     map[string]bool     // certificates whose order an earlier process left open, until they were looked at
 	failing  map[string]bool
 }
 
@@ -141,13 +142,17 @@ func New(cfg Config) *Manager {
 // Use makes a snapshot the one that counts. What runs keeps the one that it started with.
 func (m *Manager) Use(s *Snapshot) { m.snapshot.Store(s) }
 
-// Urgency orders due certificates: the fraction of the lifetime that is left, and before all those the ones whose CA
-// wants them renewed at once, since it is about to revoke them.
+// Urgency orders due certificates: the fraction of the lifetime that is left. Before all those come the ones whose CA wants
+// them renewed at once, since it is about to revoke them, and first of all those whose order an earlier process left open:
+// the CA may be looking for its records just now.
 func (m *Manager) Urgency(name string, now time.Time) float64 {
 	m.mu.RLock()
-	l := m.lifetime[name]
+	l, open := m.lifetime[name], m.open[name]
 	m.mu.RUnlock()
-	if l.hurry {
+	switch {
+	case open:
+		return -2
+	case l.hurry:
 		return -1
 	}
 	return scheduler.Left(now, l.notBefore, l.notAfter)
@@ -180,6 +185,7 @@ func (m *Manager) remember(s *State) {
 	if _, ok := m.snapshot.Load().Certificates[s.Name]; !ok {
 		return // it left the configuration while it was worked on
 	}
+	delete(m.open, s.Name)
 	m.lifetime[s.Name] = lifetime{s.Leaf.NotBefore, s.Leaf.NotAfter, s.ARI.hurry()}
 	if s.Issue.Failures+s.Deploy.Failures > 0 {
 		m.failing[s.Name] = true
@@ -197,11 +203,12 @@ func (m *Manager) fail(name string) {
 	}
 }
 
-// Items returns when each certificate of the snapshot is to be looked at, from the saved states: at once when it is new,
-// when its configuration isn't what was last acted on, when it failed or is held for a reason that a person may just have
+// Items returns when each certificate of the snapshot is to be looked at, from the saved states: at once when it is new, when
+// an order of it is open, when its configuration isn't what was last acted on, when it failed or is held for a reason that a person may just have
 // mended, or when its state can't be read, which is told then.
 func (m *Manager) Items(ctx context.Context) ([]scheduler.Item, error) {
 	snapshot, now := m.snapshot.Load(), time.Now()
+	open := m.openOrders(ctx)
 	items := make([]scheduler.Item, 0, len(snapshot.Certificates))
 	for name, cert := range snapshot.Certificates {
 		item := scheduler.Item{Name: name}
@@ -222,11 +229,33 @@ func (m *Manager) Items(ctx context.Context) ([]scheduler.Item, error) {
 				m.budgets.restore(name, state.Held, m.Urgency(name, now))
 			}
 		}
+		if open[name] {
+			item.Due = time.Time{}
+		}
 		items = append(items, item)
 	}
+	m.mu.Lock()
+	m.open = open
+	m.mu.Unlock()
 	m.forget(snapshot)
 	m.budgets.forget(snapshot)
 	return items, nil
+}
+
+// openOrders returns the certificates that have an open order at one of their CAs.
+func (m *Manager) openOrders(ctx context.Context) map[string]bool {
+	objects, err := m.cfg.Storage.List(ctx, "orders")
+	if err != nil {
+		m.cfg.Logger.Warn("open orders can't be listed, so that they don't come first", "err", err)
+	}
+	open := map[string]bool{}
+	for _, object := range objects {
+		_, file, _ := strings.Cut(strings.TrimPrefix(object, "orders/"), "/")
+		if name, ok := strings.CutSuffix(file, ".json"); ok {
+			open[name] = true
+		}
+	}
+	return open
 }
 
 // forget drops what is remembered of certificates that are no longer configured.
