@@ -71,6 +71,11 @@ func (f *caFlags) open(command string) (*place, error) {
 	return p, nil
 }
 
+// log is where a command notes what it has done, which it has told the person already.
+func (p *place) log(command string) *slog.Logger {
+	return commandLogger(config.Log{}, command, true)
+}
+
 // issuer builds the issuer of the CA of that name; "" stands for the only one.
 func (p *place) issuer(ctx context.Context, name string) (*issuer.Issuer, error) {
 	ca, err := p.choose(ctx, name)

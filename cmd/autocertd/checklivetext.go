@@ -18,11 +18,7 @@ const (
 func printLive(report liveReport, certs int) error {
 	printProblems(newScreen(os.Stderr), nil, report.Warnings)
 	out := newScreen(os.Stdout)
-	width := unlimited
-	if out.terminal {
-		width, _ = out.size()
-	}
-	if err := out.table(os.Stdout, page{out, width}.rows(fold(report.Findings))); err != nil {
+	if err := out.table(os.Stdout, page{out, out.width()}.rows(fold(report.Findings))); err != nil {
 		return err
 	}
 	text, c := summary(report, certs)

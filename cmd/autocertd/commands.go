@@ -63,7 +63,7 @@ func rootCommand(opts *options) *cobra.Command {
 	root.Flags().Bool("version", false, "which version is this?")
 	root.AddCommand(renewCommand(opts), statusCommand(opts), checkCommand(opts), importCommand(opts))
 	root.AddCommand(orderCommand(opts))
-	root.AddCommand(revokeCommand(opts), accountCommand(opts))
+	root.AddCommand(revokeCommand(opts), forgetCommand(opts), accountCommand(opts))
 	root.AddCommand(withoutArguments(runCommand(opts), planCommand(opts), recordsCommand(opts), versionCommand())...)
 	root.SetHelpCommand(helpCommand())
 	root.InitDefaultHelpCmd()
@@ -77,6 +77,9 @@ func rootCommand(opts *options) *cobra.Command {
 	}
 	return root
 }
+
+// asRoot ends the help of commands that read what only root and the daemon may.
+const asRoot = "\nRun it as root; it acts as the user of the daemon."
 
 // usageText is shorter than cobra's own, and says which flags belong to the command.
 const usageText = `Usage:

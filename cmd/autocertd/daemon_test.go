@@ -169,7 +169,7 @@ func (s *site) about(t *testing.T, name string) lifecycle.Status {
 	t.Helper()
 	for _, c := range s.report(t).Certificates {
 		if c.Name == name {
-			return c
+			return c.Status
 		}
 	}
 	t.Fatalf("status doesn't know %s", name)

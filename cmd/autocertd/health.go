@@ -52,6 +52,9 @@ func (d *daemonProcess) report(ctx context.Context) {
 			d.health.saved = data
 		}
 	}
+	if err == nil {
+		err = d.doings.save(ctx, d.store)
+	}
 	if err != nil {
 		d.logger.Error("the state directory can't be written", "err", err)
 	}

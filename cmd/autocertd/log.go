@@ -2,16 +2,21 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"strconv"
+	"strings"
 	"sync"
 
+	"github.com/coreos/go-systemd/v22/journal"
 	"golang.org/x/sys/unix"
 
 	"autocertd/internal/config"
+	"autocertd/internal/printable"
 )
 
 // newLogger logs to standard error. Under systemd the journal adds the time, and each line begins with its priority as
@@ -36,15 +41,30 @@ func toJournal() bool {
 	return os.Getenv("JOURNAL_STREAM") == fmt.Sprintf("%d:%d", stat.Dev, stat.Ino)
 }
 
-// journalHandler writes each record as text behind its priority.
-type journalHandler struct {
-	slog.Handler               // writes into line
-	line         *bytes.Buffer // shared, like mu and out, by all that were derived from one
-	mu           *sync.Mutex
-	out          io.Writer
+// commandLogger logs what a command does that a person runs: to standard error, unless quiet, since a screen shows it
+// then, and to the journal, so that what the daemon did and what people did stand in one place.
+func commandLogger(c config.Log, command string, quiet bool) *slog.Logger {
+	var handlers []slog.Handler
+	if !quiet {
+		handlers = append(handlers, newLogger(c).Handler())
+	}
+	if !toJournal() && journal.Enabled() {
+		h := newSendingHandler(journal.Send, &slog.HandlerOptions{Level: c.Level})
+		by := cmp.Or(os.Getenv("SUDO_USER"), os.Getenv("LOGNAME"), os.Getenv("USER"), "uid "+strconv.Itoa(os.Getuid()))
+		handlers = append(handlers, h.WithAttrs([]slog.Attr{slog.String("command", command), slog.String("by", printable.Short(by, 64))}))
+	}
+	return slog.New(slog.NewMultiHandler(handlers...))
 }
 
-func newJournalHandler(out io.Writer, options *slog.HandlerOptions) *journalHandler {
+// journalHandler hands each record on as text and priority.
+type journalHandler struct {
+	slog.Handler               // writes into line
+	line         *bytes.Buffer // shared, like mu, by all that were derived from one
+	mu           *sync.Mutex
+	emit         func(priority journal.Priority, line []byte) error
+}
+
+func newHandler(options *slog.HandlerOptions, emit func(journal.Priority, []byte) error) *journalHandler {
 	options.ReplaceAttr = func(groups []string, attr slog.Attr) slog.Attr {
 		if len(groups) == 0 && (attr.Key == slog.TimeKey || attr.Key == slog.LevelKey) {
 			return slog.Attr{}
@@ -52,7 +72,22 @@ func newJournalHandler(out io.Writer, options *slog.HandlerOptions) *journalHand
 		return attr
 	}
 	line := new(bytes.Buffer)
-	return &journalHandler{slog.NewTextHandler(line, options), line, new(sync.Mutex), out}
+	return &journalHandler{slog.NewTextHandler(line, options), line, new(sync.Mutex), emit}
+}
+
+// newJournalHandler writes to standard error of a service, where a line begins with its priority.
+func newJournalHandler(out io.Writer, options *slog.HandlerOptions) *journalHandler {
+	return newHandler(options, func(p journal.Priority, line []byte) error {
+		_, err := fmt.Fprintf(out, "<%d>%s", p, line)
+		return err
+	})
+}
+
+// newSendingHandler writes to the journal itself, under the name that the service has there.
+func newSendingHandler(send func(string, journal.Priority, map[string]string) error, options *slog.HandlerOptions) *journalHandler {
+	return newHandler(options, func(p journal.Priority, line []byte) error {
+		return send(strings.TrimSuffix(string(line), "\n"), p, map[string]string{"SYSLOG_IDENTIFIER": "autocertd"})
+	})
 }
 
 // Handle implements slog.Handler.
@@ -60,33 +95,31 @@ func (h *journalHandler) Handle(ctx context.Context, r slog.Record) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.line.Reset()
-	h.line.WriteString(priority(r.Level))
 	if err := h.Handler.Handle(ctx, r); err != nil {
 		return err
 	}
-	_, err := h.out.Write(h.line.Bytes())
-	return err
+	return h.emit(priority(r.Level), h.line.Bytes())
 }
 
 // WithAttrs implements slog.Handler.
 func (h *journalHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return &journalHandler{h.Handler.WithAttrs(attrs), h.line, h.mu, h.out}
+	return &journalHandler{h.Handler.WithAttrs(attrs), h.line, h.mu, h.emit}
 }
 
 // WithGroup implements slog.Handler.
 func (h *journalHandler) WithGroup(name string) slog.Handler {
-	return &journalHandler{h.Handler.WithGroup(name), h.line, h.mu, h.out}
+	return &journalHandler{h.Handler.WithGroup(name), h.line, h.mu, h.emit}
 }
 
-// priority is a level as syslog counts, in front of a line.
-func priority(level slog.Level) string {
+// priority is a level as syslog counts.
+func priority(level slog.Level) journal.Priority {
 	switch {
 	case level >= slog.LevelError:
-		return "<3>"
+		return journal.PriErr
 	case level >= slog.LevelWarn:
-		return "<4>"
+		return journal.PriWarning
 	case level >= slog.LevelInfo:
-		return "<6>"
+		return journal.PriInfo
 	}
-	return "<7>"
+	return journal.PriDebug
 }

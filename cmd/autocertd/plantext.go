@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,23 +13,7 @@ import (
 // printPlan writes one row for each certificate, in the order in which they come, and then what that amounts to.
 func printPlan(r planReport, scenario *lifecycle.Scenario) error {
 	out := newScreen(os.Stdout)
-	rows := [][]cell{{{"NAME", dim}, {"CA", dim}, {"DUE IN", dim}, {"ORDERED IN", dim}, {"WHY", dim}}}
-	for _, c := range r.Certificates {
-		rows = append(rows, []cell{{c.Name, plain}, {c.CA, plain}, {next(c.Due, r.Now), plain}, {next(c.At, r.Now), plain}, whyPlanned(c)})
-	}
-	if out.terminal {
-		width, _ := out.size()
-		for i := range rows { // the last column gets what is left
-			room := width
-			for n, w := range columns(rows) {
-				if n < len(rows[i])-1 {
-					room -= w + columnGap
-				}
-			}
-			rows[i][4].text = cut(rows[i][4].text, max(room, leastErrors))
-		}
-	}
-	if err := out.table(os.Stdout, rows); err != nil {
+	if err := out.table(os.Stdout, r.rows(out.width())); err != nil {
 		return err
 	}
 	for _, line := range r.summary() {
@@ -39,6 +24,25 @@ func printPlan(r planReport, scenario *lifecycle.Scenario) error {
 		fmt.Println(out.paint(c, text))
 	}
 	return nil
+}
+
+// rows lays the table out. A column for the CA is there when there are several.
+func (r planReport) rows(width int) [][]cell {
+	rows := [][]cell{{{"NAME", dim}, {"CA", dim}, {"DUE IN", dim}, {"ORDERED IN", dim}}}
+	cas := map[string]bool{}
+	var why []cell
+	for _, c := range r.Certificates {
+		rows = append(rows, []cell{{c.Name, plain}, {c.CA, plain}, {next(c.Due, r.Now), plain}, {next(c.At, r.Now), plain}})
+		why = append(why, whyPlanned(c))
+		cas[c.CA] = true
+	}
+	if len(cas) < 2 {
+		for i := range rows {
+			rows[i] = slices.Delete(rows[i], 1, 2)
+		}
+	}
+	rows, _ = withTexts(rows, "WHY", why, width)
+	return rows
 }
 
 // whyPlanned says why a certificate comes when it comes.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"runtime/debug"
 	"slices"
@@ -64,13 +63,12 @@ func renew(ctx context.Context, path string, names []string, how renewalMode) er
 		}
 	}
 	show := newProgress(newScreen(os.Stderr), len(certs))
-	logger := newLogger(s.Log)
 	if show.screen.terminal {
-		logger = slog.New(slog.DiscardHandler) // the screen shows it
 		printProblems(show.screen, nil, s.Warnings)
 	} else {
-		warn(logger, s.Warnings)
+		warn(newLogger(s.Log), s.Warnings)
 	}
+	logger := commandLogger(s.Log, "autocertd renew", show.screen.terminal)
 	a, err := newApp(s, appOptions{command: "autocertd renew", logger: logger, wait: true, progress: show.step})
 	if err != nil {
 		return err

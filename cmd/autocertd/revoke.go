@@ -9,7 +9,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"slices"
 	"strings"
@@ -193,6 +192,8 @@ func (r *revocation) run(ctx context.Context) error {
 	}
 	if err == nil {
 		fmt.Println(done, r.what())
+		r.log("autocertd revoke").Info("certificate revoked", "serial", hex.EncodeToString(r.cert.SerialNumber.Bytes()),
+			"hostnames", strings.Join(r.cert.DNSNames, ","), "ca", r.issuer.Name(), "reason", r.reason.String())
 	}
 	if r.reason != issuer.KeyCompromise {
 		r.hint(err)
@@ -245,10 +246,7 @@ func (r *revocation) replace(ctx context.Context, users []string) error {
 		return nil
 	}
 	show := newProgress(newScreen(os.Stderr), len(certs))
-	logger := newLogger(r.settings.Log)
-	if show.screen.terminal {
-		logger = slog.New(slog.DiscardHandler) // the screen shows it
-	}
+	logger := commandLogger(r.settings.Log, "autocertd revoke", show.screen.terminal)
 	a, err := newApp(r.settings, appOptions{command: "autocertd revoke", logger: logger, wait: true, progress: show.step})
 	if err != nil {
 		return err

@@ -52,8 +52,9 @@ type daemonProcess struct {
 	handwork  string        // as it was last read; only tick uses it, and run before the first tick
 	refused   atomic.Bool   // the files on disk are not what runs, since they can't be taken for a configuration
 	readable  chan struct{} // they can be now
-	changed   chan struct{} // a certificate was looked at
-	mu        sync.Mutex    // held while settings change or are handed to the scheduler
+	changed   chan struct{} // a certificate was looked at, or a step was taken
+	doings    *doings
+	mu        sync.Mutex // held while settings change or are handed to the scheduler
 }
 
 func runDaemon(ctx context.Context, path string) (err error) {
@@ -63,7 +64,10 @@ func runDaemon(ctx context.Context, path string) (err error) {
 	}
 	logger := newLogger(s.Log)
 	var d *daemonProcess
+	changed := make(chan struct{}, 1)
+	doings := newDoings(func() { nudge(changed) })
 	a, err := newApp(s, appOptions{command: "autocertd run", logger: logger, progress: func(name string, step issuer.Step) {
+		doings.step(name, step)
 		if step.Name == issuer.Published { // what is left to do is to wait for DNS and for the CA
 			d.scheduler.Yield(name)
 		}
@@ -83,7 +87,7 @@ func runDaemon(ctx context.Context, path string) (err error) {
 	}
 	defer release()
 	d = &daemonProcess{app: a, path: path, logger: logger, health: health{PID: os.Getpid(), Started: time.Now().UTC()},
-		changed: make(chan struct{}, 1), readable: make(chan struct{}, 1)}
+		changed: changed, doings: doings, readable: make(chan struct{}, 1)}
 	d.scheduler = scheduler.New(scheduler.Config{Reconciler: d, Schedule: s.schedule, Workers: a.workers(), Most: mostAtATime(),
 		Lane: a.manager.Lane, Urgency: a.manager.Urgency, OnTick: d.tick, Logger: logger})
 	defer func() { err = errors.Join(err, a.close()) }()
@@ -139,11 +143,17 @@ func (d *daemonProcess) run(ctx context.Context) error {
 // Reconcile implements scheduler.Reconciler.
 func (d *daemonProcess) Reconcile(ctx context.Context, name string) (time.Time, error) {
 	next, err := d.manager.Reconcile(ctx, name)
-	select {
-	case d.changed <- struct{}{}:
-	default: // a report is on its way
-	}
+	d.doings.end(name)
+	nudge(d.changed)
 	return next, err
+}
+
+// nudge sends to a channel that holds one value, unless it has one already.
+func nudge(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
 }
 
 // reportChanges tells how things are soon after a certificate was looked at, many of them at once.

@@ -54,6 +54,15 @@ func (s screen) size() (width, height int) {
 	return width, height
 }
 
+// width is how many columns a table may take; a file or a pipe takes any.
+func (s screen) width() int {
+	if !s.terminal {
+		return unlimited
+	}
+	width, _ := s.size()
+	return width
+}
+
 // cell is a field of a table.
 type cell struct {
 	text   string

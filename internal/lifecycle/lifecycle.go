@@ -108,6 +108,9 @@ type Config struct {
 	Wait bool
 }
 
+// Ordering is the step before those of the issuer: the CA is asked for an order, or for the one that is open.
+const Ordering issuer.StepName = "ordering"
+
 // Deployed is the step that follows those of the issuer: the files are where they belong and the services know.
 const Deployed issuer.StepName = "deployed"
 

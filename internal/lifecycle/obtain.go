@@ -118,6 +118,7 @@ func (j *job) obtainFrom(ctx context.Context, ca string, spare bool) error {
 	if err != nil {
 		return err
 	}
+	j.progress(issuer.Step{Name: Ordering})
 	issued, err := iss.Obtain(ctx, issuer.Request{Hostnames: j.cert.Hostnames, KeyType: issuer.KeyType(j.cert.KeyType),
 		Profile: j.snapshot.profile(j.cert, ca), Replaces: j.replaces(iss), InUse: j.leaf, Key: j.keyToReuse(), CSR: j.cert.CSR, Spare: spare, Open: open, Orders: spending,
 		Progress: j.progress})

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"time"
+
+	"autocertd/internal/lifecycle"
+	"autocertd/internal/storage"
+	"autocertd/issuer"
+)
+
+// doingObject says what the daemon is doing for each certificate in work, for status.
+const doingObject = "doing.json"
+
+// doing is what happens to a certificate at the moment.
+type doing struct {
+	Step  string    `json:"step"`
+	Since time.Time `json:"since"`
+
+	name issuer.StepName // the step that began it
+}
+
+// doings are what happens to all certificates in work.
+type doings struct {
+	changed func()
+
+	mu    sync.Mutex
+	now   map[string]doing
+	saved []byte // as it is in the storage
+}
+
+func newDoings(changed func()) *doings {
+	return &doings{changed: changed, now: map[string]doing{}}
+}
+
+// step notes a step. How many servers have the records changes what is shown, and not since when it is waited for them.
+func (d *doings) step(name string, s issuer.Step) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	next := doing{Step: waitsFor(s), Since: time.Now().UTC().Truncate(time.Second), name: s.Name}
+	if s.Name == issuer.Seen && s.Have < s.Want {
+		next.name = issuer.Published
+	}
+	if old, ok := d.now[name]; ok && old.name == next.name {
+		next.Since = old.Since
+	}
+	d.now[name] = next
+	d.changed()
+}
+
+// end notes that nobody works on a certificate any more.
+func (d *doings) end(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.now, name)
+}
+
+// save writes what changed since the last time.
+func (d *doings) save(ctx context.Context, store storage.Store) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	data, err := json.Marshal(d.now)
+	if err != nil || bytes.Equal(data, d.saved) {
+		return err
+	}
+	if err := store.SaveLazily(ctx, doingObject, data); err != nil {
+		return err
+	}
+	d.saved = data
+	return nil
+}
+
+// loadDoings returns what the running daemon is doing; nothing when that isn't known.
+func loadDoings(ctx context.Context, store storage.Store) map[string]doing {
+	var now map[string]doing
+	data, err := store.Load(ctx, doingObject)
+	if err != nil || json.Unmarshal(data, &now) != nil {
+		return nil
+	}
+	return now
+}
+
+// waitsFor says what comes after a step, and so what is waited for.
+func waitsFor(s issuer.Step) string {
+	switch s.Name {
+	case lifecycle.Ordering:
+		return "making the order at the CA"
+	case issuer.Resumed, issuer.Ordered:
+		return "publishing the TXT records"
+	case issuer.Published:
+		return "asking the zone's servers for the records"
+	case issuer.Seen:
+		if s.Have < s.Want {
+			return fmt.Sprintf("%d of %d servers have the records", s.Have, s.Want)
+		}
+		return "the CA is validating"
+	case issuer.Validated:
+		return "the CA is issuing"
+	case issuer.Issued:
+		return "writing files, reloading services"
+	}
+	return string(s.Name)
+}
