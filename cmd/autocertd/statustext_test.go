@@ -162,7 +162,7 @@ lb.corp.example.com   89d         59d        valid
 		{"a column of hostnames where one differs", named[1:], 120, false, `
 NAME                  HOSTNAMES            EXPIRES IN  RENEWS IN  STATE        DETAILS
 new.corp.example.com  =                    -           -          in progress  1 of 2 servers have the records, since 1m
-                                                                                       20s
+                                                                               20s
 lb                    lb.corp.example.com  89d         59d        valid
 `},
 		{"many failures at 80", many, 80, true, ""},
@@ -195,8 +195,8 @@ func TestPlanTable(t *testing.T) {
 	}}
 	want := `
 NAME                  DUE IN  ORDERED IN  WHY
-p1.corp.example.com   now     2d 7h       held: the CA allows 3 certificates
-                                          for example.com in 7d
+p1.corp.example.com   now     2d 7h       held: the CA allows 3 certificates for
+                                          example.com in 7d
 new.corp.example.com  59d     59d         two thirds of the lifetime
 `
 	if got := lay(t, r.rows(80)); got != want {
