@@ -104,7 +104,8 @@ func newApp(s *settings, o appOptions) (*app, error) {
 		return nil, stateDirHint(s.StateDir, err)
 	}
 	a := &app{store: store, logger: o.logger}
-	a.solver = dns01.New(dns01.Config{Storage: store, Resolvers: s.Resolvers, Logger: o.logger})
+	a.solver = dns01.New(dns01.Config{Storage: store, Resolvers: s.Resolvers, Logger: o.logger,
+		Wanted: func(ctx context.Context) ([]string, error) { return lifecycle.OpenHostnames(ctx, store) }})
 	a.manager = lifecycle.New(lifecycle.Config{Storage: store, Logger: o.logger, Wait: o.wait, Progress: o.progress,
 		Deployer: deploy.New(deploy.Config{})})
 	return a, a.use(s)

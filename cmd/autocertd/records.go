@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"slices"
@@ -193,6 +194,9 @@ func otherRecords(spot dns01.Spot, values, ours []string) (list []listedRecord) 
 }
 
 func damagedText(r dns01.JournalRecord) string {
+	if errors.Is(r.Damaged, fs.ErrPermission) {
+		return fmt.Sprintf("%s can't be read (%v); see who owns it: ls -l", r.Object, r.Damaged)
+	}
 	return fmt.Sprintf("%s is damaged (%v): remove the _acme-challenge records that it names by hand, then the file", r.Object, r.Damaged)
 }
 

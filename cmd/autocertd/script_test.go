@@ -59,7 +59,7 @@ func TestScripts(t *testing.T) {
 
 // world starts a CA and a DNS server for corp.example.com, which refuses names that begin with "locked". It sets $DIRECTORY
 // and $DNS, writes tsig.key, ca.pem (what to trust of the CA's server) and root.pem (what certificates chain to), and
-// expands config.toml.
+// expands config.toml. The command "zoneline RECORD" puts a line into the zone.
 func scriptWorld(ts *testscript.TestScript, _ bool, _ []string) {
 	dns, err := testbed.StartDNS(testbed.DNSConfig{Zones: []string{"corp.example.com"}, Allow: func(_, name string) bool {
 		return !strings.HasPrefix(name, "_acme-challenge.locked")
@@ -80,6 +80,7 @@ func scriptWorld(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Setenv("DNS", dns.Addr())
 	ts.Setenv("SECRET", key.Secret)
 	ts.SetCmd("txtcount", scriptTXTCount(dns))
+	ts.SetCmd("zoneline", func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(dns.Set(strings.Join(args, " "))) })
 	ts.SetCmd("certstatus", scriptCertStatus(ca))
 	scriptExpand(ts, false, []string{"config.toml"})
 }

@@ -3,7 +3,6 @@ package dns01
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/libdns/libdns"
@@ -12,12 +11,16 @@ import (
 // retryDelays are the waits before a group that failed for a reason of the moment is sent again.
 var retryDelays = [...]time.Duration{200 * time.Millisecond, time.Second}
 
+// culpritsAtMost is how many records may fail alone, none having gone through, until an answer that needn't be a record's
+// fault counts as the fault of all.
+const culpritsAtMost = 4
+
 // deliver sends a group by do and returns each record's result and the number of calls. An update is atomic: one refused
-// record refuses all. So a culprit is searched in a refused group by halves, until it stands alone; what the search left
+// record refuses all. So a culprit is searched in a failed group by halves, until it stands alone; what the search left
 // out goes as one group again, and for one culprit that is the last call. That takes at most log2(n)+2 further calls for
-// each culprit. Reasons of the moment are tried again as they are, and reasons that can't be one record's fault end it.
-func deliver(ctx context.Context, records []libdns.Record, do func([]libdns.Record) error) (results []error, calls int) {
-	d := delivery{ctx: ctx, records: records, results: make([]error, len(records)), do: do}
+// each culprit. Reasons of the moment are tried again as they are before that, and what isn't divisible ends it.
+func deliver(ctx context.Context, records []libdns.Record, divisible func(error) bool, do func([]libdns.Record) error) (results []error, calls int) {
+	d := delivery{ctx: ctx, records: records, results: make([]error, len(records)), divisible: divisible, do: do}
 	rest := make([]int, len(records))
 	for i := range rest {
 		rest[i] = i
@@ -32,19 +35,35 @@ func deliver(ctx context.Context, records []libdns.Record, do func([]libdns.Reco
 	return d.results, d.calls
 }
 
+// byItsRecords reports whether a part of additions that failed may succeed. A server that answers SERVFAIL may mean one
+// name, such as one that is full; one that doesn't answer means all.
+func byItsRecords(err error) bool { return !whole(err) && !Silent(err) }
+
+// byAnyAnswer is byItsRecords for removals: whatever was answered, a record that was never there must not keep real ones in
+// the zone.
+func byAnyAnswer(err error) bool { return !Silent(err) }
+
 // delivery is a group on its way. Records go by their index.
 type delivery struct {
-	ctx     context.Context
-	records []libdns.Record
-	results []error
-	do      func([]libdns.Record) error
-	calls   int
+	ctx       context.Context
+	records   []libdns.Record
+	results   []error
+	divisible func(error) bool
+	do        func([]libdns.Record) error
+	calls     int
+	sends     int
+	first     error // of the whole group
+	through   bool  // some records have succeeded
+	alone     int   // records that failed alone, for a reason that needn't be theirs
 }
 
-// isolate finds a culprit in a group that was refused with err, and tells it so. It returns the records whose fate is
-// still open.
+// isolate finds a culprit in a group that failed with err, and tells it so. It returns the records whose fate is still
+// open.
 func (d *delivery) isolate(group []int, err error) (open []int) {
-	for len(group) > 1 && d.divisible(err) {
+	if d.first == nil {
+		d.first = err
+	}
+	for len(group) > 1 && d.divides(err) {
 		first, second := group[:len(group)/2], group[len(group)/2:]
 		if refusal := d.send(first); refusal != nil {
 			group, err = first, refusal
@@ -58,30 +77,66 @@ func (d *delivery) isolate(group []int, err error) (open []int) {
 			}
 		}
 	}
-	if !d.divisible(err) { // what is open would fare no better
-		group, open = slices.Concat(group, open), nil
-	}
 	for _, i := range group {
 		d.results[i] = err
 	}
-	return open
+	switch {
+	case !d.divides(err): // what is open would fare no better
+	case !retryable(err) && !whole(err):
+		return open
+	default:
+		if d.alone++; !d.hopeless() {
+			return open
+		}
+		if open = d.sample(open); d.through {
+			return open
+		}
+		err = d.first
+	}
+	for _, i := range open {
+		d.results[i] = err
+	}
+	return nil
 }
 
-// divisible reports whether a part of what failed may succeed.
-func (d *delivery) divisible(err error) bool {
-	return !retryable(err) && !whole(err) && d.ctx.Err() == nil
+// hopeless reports whether so much failed alone that it is probably everybody's.
+func (d *delivery) hopeless() bool { return !d.through && d.alone >= culpritsAtMost }
+
+// sample sends some of the records alone, from all over the group, until one is through. It returns those that it left out.
+func (d *delivery) sample(group []int) (rest []int) {
+	step := max(1, len(group)/culpritsAtMost)
+	for n, i := range group {
+		if d.through || n%step != step-1 {
+			rest = append(rest, i)
+			continue
+		}
+		d.results[i] = d.send([]int{i})
+	}
+	return rest
 }
 
-// send sends some of the records, again while they fail for a reason of the moment.
+// divides reports whether a part of what failed may succeed.
+func (d *delivery) divides(err error) bool { return d.divisible(err) && d.ctx.Err() == nil }
+
+// send sends some of the records. The whole group is sent again while it fails for a reason of the moment; its parts
+// aren't, since that reason has had its time.
 func (d *delivery) send(group []int) error {
 	part := make([]libdns.Record, len(group))
 	for i, n := range group {
 		part[i] = d.records[n]
 	}
-	return try(d.ctx, func() error {
+	once := func() error {
 		d.calls++
 		return d.do(part)
-	})
+	}
+	var err error
+	if d.sends++; d.sends == 1 {
+		err = try(d.ctx, once)
+	} else {
+		err = once()
+	}
+	d.through = d.through || err == nil
+	return err
 }
 
 // try calls f again, a few times, while it fails for a reason of the moment.

@@ -19,6 +19,7 @@ func TestDeliver(t *testing.T) {
 	tests := []struct {
 		name     string
 		records  int
+		removals bool
 		culprits []int
 		err      func(call int) error // of a call that holds a culprit; nil: refused
 		cancel   bool                 // the context ends with the first call
@@ -49,8 +50,24 @@ func TestDeliver(t *testing.T) {
 				}
 				return nil
 			}},
-		{name: "what doesn't heal fails after three calls", records: 4, culprits: []int{2}, maxCalls: 3, took: 1200 * time.Millisecond,
-			err: func(int) error { return later{refused} }, failed: []int{0, 1, 2, 3}},
+		{name: "what doesn't heal and is one record's fails alone", records: 100, culprits: []int{57}, failed: []int{57},
+			maxCalls: 3 + search(100), took: 1200 * time.Millisecond, err: func(int) error { return later{refused} }},
+		{name: "five such records fail alone", records: 100, culprits: []int{7, 21, 57, 58, 99}, failed: []int{7, 21, 57, 58, 99},
+			maxCalls: 3 + 5*search(100), took: 1200 * time.Millisecond, err: func(int) error { return later{refused} }},
+		{name: "what doesn't heal and is everybody's takes few calls", records: 200, culprits: upTo(200), failed: upTo(200),
+			maxCalls: 3 + culpritsAtMost*(search(200)+1) + 1, took: 1200 * time.Millisecond, err: func(int) error { return later{refused} }},
+		{name: "many at the beginning don't speak for all", records: 100, culprits: upTo(8), failed: upTo(8),
+			maxCalls: 3 + 8*search(100) + culpritsAtMost, took: 1200 * time.Millisecond, err: func(int) error { return later{refused} }},
+		{name: "each of many that are refused has its own words", records: 30, culprits: upTo(30), failed: upTo(30),
+			maxCalls: 30 * search(30), err: func(call int) error { return fmt.Errorf("refusal %d", call) }},
+		{name: "silence isn't divided", records: 4, culprits: []int{2}, maxCalls: 1,
+			err: func(int) error { return saying(true) }, failed: []int{0, 1, 2, 3}},
+		{name: "removals are divided whatever was answered", removals: true, records: 100, culprits: []int{57}, failed: []int{57},
+			maxCalls: 1 + search(100), err: func(int) error { return broken{refused} }},
+		{name: "removals that are all refused take few calls", removals: true, records: 200, culprits: upTo(200), failed: upTo(200),
+			maxCalls: 1 + culpritsAtMost*(search(200)+1) + 1, err: func(int) error { return broken{refused} }},
+		{name: "removals aren't divided by silence", removals: true, records: 4, culprits: []int{2}, maxCalls: 1,
+			err: func(int) error { return saying(true) }, failed: []int{0, 1, 2, 3}},
 		{name: "once cancelled nothing is tried again", records: 4, culprits: []int{2}, cancel: true, maxCalls: 1,
 			err: func(int) error { return later{refused} }, failed: []int{0, 1, 2, 3}},
 		{name: "once cancelled nothing is split", records: 4, culprits: []int{2}, cancel: true, maxCalls: 1, failed: []int{0, 1, 2, 3}},
@@ -62,7 +79,11 @@ func TestDeliver(t *testing.T) {
 				defer cancel()
 				made := 0
 				begin := time.Now()
-				results, calls := deliver(ctx, numbered(tt.records), func(part []libdns.Record) error {
+				divisible := byItsRecords
+				if tt.removals {
+					divisible = byAnyAnswer
+				}
+				results, calls := deliver(ctx, numbered(tt.records), divisible, func(part []libdns.Record) error {
 					made++
 					if tt.cancel {
 						cancel()
@@ -87,6 +108,14 @@ func TestDeliver(t *testing.T) {
 			})
 		})
 	}
+}
+
+// upTo are the numbers from 0 to n-1.
+func upTo(n int) (list []int) {
+	for i := range n {
+		list = append(list, i)
+	}
+	return list
 }
 
 func numbered(n int) []libdns.Record {

@@ -76,6 +76,10 @@ type Config struct {
 	Storage   Storage
 	Resolvers []string // host:port of recursive resolvers, asked only about zones that no server of ours knows; empty for the system's
 	Logger    *slog.Logger
+
+	// Wanted lists the hostnames of the orders that are open, whoever made them. While one of those may go on after a
+	// crash, a record that the dead process published for its hostname isn't removed. Nil: none is open.
+	Wanted func(ctx context.Context) (hostnames []string, err error)
 }
 
 const (
@@ -90,14 +94,17 @@ type recordKey struct{ provider, zone, name, value string }
 // record is a record that we published, or are about to, and haven't removed.
 type record struct {
 	recordKey
-	table    *table   // that of the order that published it; nil: of an earlier process, or its provider can't remove it
-	users    int      // solutions that need it; two orders may share an authorization
-	groups   []*group // journal objects that hold it
-	leaving  bool     // in its queue's removals, or taken from there and not yet settled
-	sending  bool     // taken from its queue's additions, and not yet settled
-	failures int      // removals that failed in a row
-	failure  error    // why the last of them failed
-	retryAt  time.Time
+	table     *table    // that of the order that published it; nil: of an earlier process, or its provider can't remove it
+	challenge string    // the name that led here; name itself, unless that is an alias
+	there     bool      // a server confirmed the addition
+	users     int       // solutions that need it; two orders may share an authorization
+	groups    []*group  // journal objects that hold it
+	kept      time.Time // until when it stays though nobody of ours uses it: an open order of a dead process may; zero for no time
+	leaving   bool      // in its queue's removals, or taken from there and not yet settled
+	sending   bool      // taken from its queue's additions, and not yet settled
+	failures  int       // removals that failed in a row
+	failure   error     // why the last of them failed
+	retryAt   time.Time
 }
 
 type zoneKey struct{ provider, zone string }
@@ -130,6 +137,8 @@ type shared struct {
 	journal  sync.Mutex
 	slots    map[string]func() // journal slots that are ours, with what gives them back; nil when the solver is closed
 	slot     string            // the one that we write to; "" before the first record
+	unfit    map[string]bool   // slots that are ours and can't be written
+	aside    map[string]bool   // objects and slots that can't be read, which was told
 	sequence int64
 
 	// mu guards what follows. It is never held while a server or storage is waited for.
@@ -147,7 +156,8 @@ func New(cfg Config) *Solver {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Solver{shared: &shared{cfg: cfg, system: systemResolvers, slots: map[string]func(){}, answering: map[string]string{},
+	s := &Solver{shared: &shared{cfg: cfg, system: systemResolvers, slots: map[string]func(){},
+		unfit: map[string]bool{}, aside: map[string]bool{}, answering: map[string]string{},
 		queues: map[zoneKey]*queue{}, records: map[recordKey]*record{}, sightings: &sightings{}}}
 	s.current.Store(&table{resolving: cfg.Resolvers})
 	s.ctx, s.stop = context.WithCancel(context.Background())
@@ -230,6 +240,7 @@ var errClosed = errors.New("no more records are published: the program is stoppi
 func (s *Solver) Close(ctx context.Context) error {
 	s.mu.Lock()
 	s.closing = true
+	s.releaseKept(func(*record) bool { return true })
 	s.pokeAll()
 	s.mu.Unlock()
 	s.finish(ctx)
@@ -263,12 +274,13 @@ func (s *Solver) finish(ctx context.Context) {
 func (s *Solver) leftBehind(why error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := 0
+	n, sure := 0, true
 	for _, r := range s.records {
 		if len(r.groups) == 0 || errors.Is(r.failure, errNoProvider) {
 			continue
 		}
 		n++
+		sure = sure && r.there
 		if why == nil {
 			why = r.failure
 		}
@@ -279,7 +291,11 @@ func (s *Solver) leftBehind(why error) error {
 	case why == nil:
 		why = errors.New("their orders haven't ended")
 	}
-	return fmt.Errorf("%d TXT records are still published; they are in the journal, and the next start removes them: %w", n, why)
+	are := "are still"
+	if !sure { // no server said that all of them had been published
+		are = "may be"
+	}
+	return fmt.Errorf("%d TXT records %s published; they are in the journal, and the next start removes them: %w", n, are, why)
 }
 
 // Left returns how many records are published or still to be removed.

@@ -370,8 +370,8 @@ func TestCloseTellsWhatStays(t *testing.T) {
 			t.Error("a second Close forgets what the first said")
 		}
 	})
-	if n := len(client.Calls("delete")); n != 6 {
-		t.Errorf("%d attempts to remove, want three at once and three by Close", n)
+	if n := len(client.Calls("delete")); n != 10 {
+		t.Errorf("%d attempts to remove, want three of both and one of each, and as many by Close", n)
 	}
 }
 

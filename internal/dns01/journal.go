@@ -5,9 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"slices"
 	"strconv"
+	"syscall"
 	"time"
+
+	"autocertd/internal/durable"
 )
 
 // The journal: journal/SLOT/SEQUENCE is one group of records that were about to be sent. It is durable before the first
@@ -33,8 +38,19 @@ type journaled struct {
 }
 
 type journaledRecord struct {
-	Name  string `json:"name"`
-	Value string `json:"value"`
+	Name      string `json:"name"`
+	Value     string `json:"value"`
+	Challenge string `json:"challenge,omitempty"` // the name that led here, where it is another one
+}
+
+// challengeOf is the name of the challenge that the record of an entry answers.
+func (j journaled) challengeOf(key recordKey) string {
+	for _, r := range j.Records {
+		if r.Name == key.name && r.Value == key.value && r.Challenge != "" {
+			return r.Challenge
+		}
+	}
+	return key.name
 }
 
 // keys are the records of an entry.
@@ -47,16 +63,34 @@ func (j journaled) keys() []recordKey {
 }
 
 // enter writes a group into the journal. Dying after it leaves an entry for records that perhaps aren't there: removing
-// what is absent is harmless.
+// what is absent is harmless. A slot that can't be written is given up for the next one.
 func (s *Solver) enter(zone zoneKey, records []*record) (*group, error) {
 	object := journaled{Provider: zone.provider, Zone: zone.zone}
 	for _, r := range records {
-		object.Records = append(object.Records, journaledRecord{r.name, r.value})
+		entry := journaledRecord{Name: r.name, Value: r.value}
+		if r.challenge != r.name {
+			entry.Challenge = r.challenge
+		}
+		object.Records = append(object.Records, entry)
 	}
 	data, err := json.Marshal(object)
 	if err != nil {
 		return nil, err
 	}
+	for {
+		g, err := s.save(records, data)
+		switch {
+		case err == nil:
+			return g, nil
+		case g == nil || !isForbidden(err):
+			return nil, err
+		}
+		s.giveUp(g, err)
+	}
+}
+
+// save writes one object for the records. The group is nil when nothing was written, and no slot is left to try.
+func (s *Solver) save(records []*record, data []byte) (*group, error) {
 	name, err := s.nextObject(s.ctx)
 	if err != nil {
 		return nil, fmt.Errorf("nothing was sent, since it can't be noted in the journal: %w", err)
@@ -69,9 +103,38 @@ func (s *Solver) enter(zone zoneKey, records []*record) (*group, error) {
 	s.mu.Unlock()
 	if err := s.cfg.Storage.Save(s.ctx, g.object, data); err != nil {
 		s.leave(g, records) // the object may be there although Save failed
-		return nil, fmt.Errorf("nothing was sent, since it can't be noted in the journal: %w", err)
+		return g, fmt.Errorf("nothing was sent, since it can't be noted in the journal: %w", err)
 	}
 	return g, nil
+}
+
+// isForbidden reports whether an object can't be read or written because of what stands at its place, not because storage
+// fails.
+func isForbidden(err error) bool {
+	_, large := errors.AsType[*durable.TooLargeError](err)
+	return large || errors.Is(err, durable.ErrIrregular) || errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ELOOP)
+}
+
+// giveUp takes another slot for what is written from now on. What the slot holds is still ours to remove.
+func (s *Solver) giveUp(g *group, err error) {
+	s.journal.Lock()
+	defer s.journal.Unlock()
+	slot := slotOf(g.object)
+	if s.slot == slot {
+		s.slot = ""
+	}
+	s.unfit[slot] = true
+	s.setAside(journalFolder+"/"+slot, "another one is used", err)
+}
+
+// setAside tells once of something in the journal that can't be used. The journal is locked.
+func (s *Solver) setAside(object, instead string, err error) {
+	if s.aside[object] {
+		return
+	}
+	s.aside[object] = true
+	s.cfg.Logger.Error("a part of the journal can't be used and stays as it is; "+instead+"; see who owns it, and remove it when the zone has no record of ours",
+		"object", object, "err", err)
 }
 
 // nextObject names the next object of our slot.
@@ -83,6 +146,41 @@ func (s *Solver) nextObject(ctx context.Context) (string, error) {
 	}
 	s.sequence = max(s.sequence+1, time.Now().UnixNano())
 	return journalFolder + "/" + s.slot + "/" + strconv.FormatInt(s.sequence, 36), nil
+}
+
+// objects lists the journal. Where it can't be listed as a whole, a slot that can't is set aside. The journal is locked.
+func (s *Solver) objects(ctx context.Context) ([]string, error) {
+	return listJournal(ctx, s.cfg.Storage, func(slot string, err error) {
+		s.setAside(journalFolder+"/"+slot, "the others are used", err)
+	})
+}
+
+// listJournal lists the objects of the journal, without those of slots that can't be read, which bad is told.
+func listJournal(ctx context.Context, store Storage, bad func(slot string, err error)) ([]string, error) {
+	all, err := store.List(ctx, journalFolder)
+	if err == nil || !isForbidden(err) {
+		return all, err
+	}
+	failures := map[string]error{}
+	for n := range maxSlots {
+		slot := strconv.Itoa(n)
+		list, failure := store.List(ctx, journalFolder+"/"+slot)
+		switch {
+		case failure == nil:
+			all = append(all, list...)
+		case !isForbidden(failure):
+			return nil, failure
+		default:
+			failures[slot] = failure
+		}
+	}
+	if len(failures) == maxSlots { // it isn't the slots that forbid it
+		return nil, err
+	}
+	for _, slot := range slices.Sorted(maps.Keys(failures)) {
+		bad(slot, failures[slot])
+	}
+	return all, nil
 }
 
 // leave takes records out of one group, which aren't in the zone on its account.

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -190,6 +192,86 @@ func TestOneJournalWritePerGroup(t *testing.T) {
 	})
 	if p.saves != 1 || len(p.Calls("append")) != 1 {
 		t.Errorf("%d writes for %d groups, want 1 and 1", p.saves, len(p.Calls("append")))
+	}
+}
+
+// spoilt is a storage in which some objects can be neither read nor written, and some folders can't be listed.
+type spoilt struct {
+	*storage.Files
+	objects string // the beginning of their names
+	folder  string
+}
+
+func (f spoilt) forbids(key string) error {
+	if f.objects != "" && strings.HasPrefix(key, f.objects) {
+		return &fs.PathError{Op: "open", Path: key, Err: fs.ErrPermission}
+	}
+	return nil
+}
+
+func (f spoilt) Load(ctx context.Context, key string) ([]byte, error) {
+	if err := f.forbids(key); err != nil {
+		return nil, err
+	}
+	return f.Files.Load(ctx, key)
+}
+
+func (f spoilt) Save(ctx context.Context, key string, data []byte) error {
+	if err := f.forbids(key); err != nil {
+		return err
+	}
+	return f.Files.Save(ctx, key, data)
+}
+
+func (f spoilt) List(ctx context.Context, prefix string) ([]string, error) {
+	if f.folder != "" && (prefix == f.folder || strings.HasPrefix(f.folder, prefix+"/")) {
+		return nil, &fs.PathError{Op: "open", Path: f.folder, Err: fs.ErrPermission}
+	}
+	return f.Files.List(ctx, prefix)
+}
+
+// A part of the journal that can't be read or written is its own problem: it stays aside and is told once.
+func TestSpoiltJournal(t *testing.T) {
+	tests := []struct {
+		name    string
+		objects string
+		folder  string
+		told    int // objects
+	}{
+		{name: "an entry that can't be read", objects: "journal/0/abc", told: 1},
+		{name: "a slot that can be neither read nor written", objects: "journal/0/", told: 2},
+		{name: "a slot that can't be listed", folder: "journal/0", told: 1},
+		{name: "a slot that can't be listed nor written", folder: "journal/0", objects: "journal/0/", told: 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			files := openFiles(t, t.TempDir())
+			if err := files.Save(t.Context(), "journal/0/abc", []byte(`{"provider":"bind","zone":"example.test","records":[]}`)); err != nil {
+				t.Fatal(err)
+			}
+			log := &logged{}
+			synctest.Test(t, func(t *testing.T) {
+				client := &fakeClient{}
+				s := New(Config{Storage: spoilt{Files: files, objects: tt.objects, folder: tt.folder}, Logger: log.Logger()})
+				s.Configure([]Provider{fake(client)})
+				for _, value := range []string{"x", "y"} {
+					mustSweep(t, s)
+					sol := begin(s)
+					mustSubmit(t, sol, keys(3, value)...)
+					sol.Remove()
+				}
+				closeSolver(t, s)
+				if n := len(client.Calls("append")); n != 2 || client.Left() != 0 {
+					t.Errorf("%d of 2 groups were sent, %d records are left", n, client.Left())
+				}
+			})
+			if n := log.Count("can't be used and stays as it is"); n != tt.told {
+				t.Errorf("it was told %d times, want %d:\n%s", n, tt.told, &log.text)
+			}
+			if left := journalObjects(t, files); len(left) != 1 {
+				t.Errorf("left in the journal: %q, want the entry that was there before", left)
+			}
+		})
 	}
 }
 

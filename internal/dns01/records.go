@@ -25,30 +25,43 @@ func (r JournalRecord) key() recordKey { return recordKey{r.Provider, r.Zone, r.
 // one is named, since it removes the record. The lock of a slot is tried to see whether its process lives, and given
 // back at once; a sweep that finds it held in that moment comes again.
 func ListRecords(ctx context.Context, store Storage) ([]JournalRecord, error) {
-	objects, err := store.List(ctx, journalFolder)
+	var all []JournalRecord
+	bad := func(slot string, err error) {
+		all = append(all, JournalRecord{Object: journalFolder + "/" + slot, Damaged: err})
+	}
+	objects, err := listJournal(ctx, store, bad)
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
-	holders := map[string]*storage.Holder{}
+	holders, locks := map[string]*storage.Holder{}, map[string]error{}
 	for slot := range slotsOf(objects) {
-		if holders[slot], err = holderOf(ctx, store, slot); err != nil {
-			return nil, fmt.Errorf("journal: %w", err)
-		}
+		holders[slot], locks[slot] = holderOf(ctx, store, slot)
 	}
-	var all []JournalRecord
+	var failure error
+	failed := 0
 	for _, object := range objects {
 		slot := slotOf(object)
 		if slot == "" {
 			continue
 		}
+		if err := locks[slot]; err != nil { // nor can anybody take over what it holds
+			all = append(all, JournalRecord{Object: object, Damaged: err})
+			continue
+		}
 		list, err := readObject(ctx, store, object)
-		if err != nil {
+		if err != nil && ctx.Err() != nil {
 			return nil, fmt.Errorf("journal: %w", err)
+		}
+		if err != nil {
+			list, failure, failed = []JournalRecord{{Damaged: err}}, err, failed+1
 		}
 		for _, r := range list {
 			r.Object, r.Holder = object, holders[slot]
 			all = append(all, r)
 		}
+	}
+	if failed > 0 && failed == len(objects) && errors.Is(failure, fs.ErrPermission) { // who asks may read none of it
+		return nil, fmt.Errorf("journal: %w", failure)
 	}
 	return eachOnce(all), nil
 }

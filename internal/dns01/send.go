@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/libdns/libdns"
+	"github.com/miekg/dns"
 )
 
 // write is one of a Client's methods.
@@ -26,7 +27,7 @@ func (q *queue) sendAdditions(additions []addition) {
 	if err != nil {
 		results = repeat(err, len(additions))
 	} else {
-		results = q.send(records, Client.AppendRecords)
+		results = q.send(records, Client.AppendRecords, byItsRecords)
 	}
 	for i, a := range additions {
 		var result error
@@ -35,10 +36,20 @@ func (q *queue) sendAdditions(additions []addition) {
 		}
 		a.result <- result
 	}
+	s.confirm(records, results)
 	if g != nil {
 		q.withdraw(g, s.refused(g, records, results))
 	}
 	s.sent(records)
+}
+
+// confirm notes which additions a server has confirmed.
+func (s *Solver) confirm(records []*record, results []error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, r := range records {
+		r.there = r.there || results[i] == nil
+	}
 }
 
 // refused returns the records that aren't in the zone, as far as the server said, and that no earlier group put there.
@@ -62,7 +73,7 @@ func (q *queue) withdraw(g *group, refused []*record) {
 		return
 	}
 	var absent []*record
-	for i, err := range q.send(refused, Client.DeleteRecords) {
+	for i, err := range q.send(refused, Client.DeleteRecords, byAnyAnswer) {
 		if err == nil || !uncertain(err) {
 			absent = append(absent, refused[i])
 		}
@@ -91,14 +102,48 @@ func (s *Solver) sent(records []*record) {
 	}
 }
 
-// sendRemovals sends the group; what was removed leaves the journal, what wasn't is tried again by a later sweep.
+// sendRemovals sends the group; what was removed leaves the journal, and so does what the server wouldn't remove and hasn't.
+// The rest is tried again by a later sweep.
 func (q *queue) sendRemovals(removals []*record) {
-	q.solver.removed(q.zoneKey, removals, q.send(removals, Client.DeleteRecords))
+	results := q.send(removals, Client.DeleteRecords, byAnyAnswer)
+	q.forgive(removals, results)
+	q.solver.removed(q.zoneKey, removals, results)
+}
+
+// forgive looks for the records whose removal was answered by a failure, and takes it back where the server says that there
+// is nothing to remove: it refused the addition as well.
+func (q *queue) forgive(removals []*record, results []error) {
+	ctx, cancel := context.WithTimeout(q.solver.ctx, sendTimeout)
+	defer cancel()
+	for t, chosen := range q.solver.byTable(removals) {
+		p, known := t.provider(q.provider)
+		if !known {
+			continue
+		}
+		each(len(chosen), func(n int) {
+			i := chosen[n]
+			if err := results[i]; err != nil && !Silent(err) && !errors.Is(err, context.Canceled) && absent(ctx, p.servers(), removals[i].recordKey) {
+				results[i] = nil
+			}
+		})
+	}
+}
+
+// absent reports whether all the servers answer, with authority, that a record isn't there.
+func absent(ctx context.Context, servers []server, key recordKey) bool {
+	for _, at := range servers {
+		// By TCP nobody answers in the server's place who isn't on the way to it.
+		reply, err := askBy(ctx, []string{"tcp"}, at, question(key.name, dns.TypeTXT, false))
+		if err != nil || !isAnswer(reply) || !reply.Authoritative || holds(reply, key.value) {
+			return false
+		}
+	}
+	return len(servers) > 0
 }
 
 // send gives the group to the provider and returns each record's result. Shortly after a reload the records of orders that
 // had begun before go to the provider as it was then.
-func (q *queue) send(records []*record, do write) []error {
+func (q *queue) send(records []*record, do write, divisible func(error) bool) []error {
 	results := make([]error, len(records))
 	for t, chosen := range q.solver.byTable(records) {
 		part := make([]*record, len(chosen))
@@ -106,7 +151,7 @@ func (q *queue) send(records []*record, do write) []error {
 			part[i] = records[n]
 		}
 		p, ok := t.provider(q.provider)
-		for i, err := range q.sendBy(p, ok, part, do) {
+		for i, err := range q.sendBy(p, ok, part, do, divisible) {
 			results[chosen[i]] = err
 		}
 	}
@@ -127,7 +172,7 @@ func (s *Solver) byTable(records []*record) map[*table][]int {
 
 // sendBy gives records to one provider, if it is known. It runs under a context of its own: an order that is given up
 // doesn't stop the others' records.
-func (q *queue) sendBy(p Provider, known bool, records []*record, do write) []error {
+func (q *queue) sendBy(p Provider, known bool, records []*record, do write, divisible func(error) bool) []error {
 	s := q.solver
 	if !known {
 		return repeat(errNoProvider, len(records))
@@ -139,7 +184,7 @@ func (q *queue) sendBy(p Provider, known bool, records []*record, do write) []er
 		batch[i] = libdns.TXT{Name: libdns.RelativeName(r.name, q.zone), TTL: p.TTL, Text: r.value}
 	}
 	begin := time.Now()
-	results, calls := deliver(ctx, batch, func(part []libdns.Record) error {
+	results, calls := deliver(ctx, batch, divisible, func(part []libdns.Record) error {
 		_, err := do(p.Client, ctx, q.zone+".", part)
 		return err
 	})

@@ -1,9 +1,11 @@
 package dns01
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -16,6 +18,7 @@ type solution struct {
 	expected bool // counted in solver.expected
 	ended    bool
 	records  []*record
+	led      map[recordKey]string // the challenge names that led to other names
 }
 
 // lookupsPerOrder bounds how many zones of one order are looked for at a time.
@@ -36,6 +39,10 @@ func (sol *solution) Publish(ctx context.Context, records []issuer.Record) error
 		})
 	}
 	_ = lookups.Wait() // failures has them all
+	sol.led = map[recordKey]string{}
+	for i, r := range records {
+		sol.led[keys[i]] = hostOf(r.Name)
+	}
 	if err := joinEqual(failures); err != nil {
 		return err
 	}
@@ -78,6 +85,8 @@ func (sol *solution) enqueue(keys []recordKey) []chan error {
 			r = &record{recordKey: key}
 			s.records[key] = r
 		}
+		r.challenge = cmp.Or(sol.led[key], r.challenge, r.name)
+		r.kept = time.Time{}
 		if r.users++; r.users == 1 {
 			r.table = s.began
 		}

@@ -40,10 +40,11 @@ func (s *Solver) sweep(ctx context.Context, due time.Time) error {
 	if s.slots == nil {
 		return nil
 	}
-	objects, err := s.cfg.Storage.List(ctx, journalFolder)
+	objects, err := s.objects(ctx)
 	if err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
+	s.reconsider(ctx)
 	dead := map[string]func(){}
 	for slot := range slotsOf(objects) {
 		if s.slots[slot] != nil || s.isClosing() {
@@ -57,11 +58,7 @@ func (s *Solver) sweep(ctx context.Context, due time.Time) error {
 	for slot, unlock := range dead {
 		failures = append(failures, s.takeOver(ctx, slot, unlock))
 	}
-	elsewhere, err := s.elsewhere(ctx, objects)
-	if err != nil {
-		return errors.Join(append(failures, fmt.Errorf("journal: %w", err))...)
-	}
-	s.retryRemovals(due, elsewhere)
+	s.retryRemovals(due, s.elsewhere(ctx, objects))
 	return errors.Join(failures...)
 }
 
@@ -99,18 +96,24 @@ func (s *Solver) takeSlot(ctx context.Context) error {
 		return nil
 	}
 	for slot := range s.slots {
-		s.slot = slot
-		return nil
+		if !s.unfit[slot] {
+			s.slot = slot
+			return nil
+		}
 	}
 	var last error
 	for n := range maxSlots {
 		slot := strconv.Itoa(n)
+		if s.slots[slot] != nil {
+			continue // ours, and unfit
+		}
 		unlock, err := s.cfg.Storage.TryLock(ctx, slotLock(slot))
 		if last = err; err != nil {
-			continue // somebody else's
+			continue // somebody else's, or nobody's to have
 		}
-		if err := s.takeOver(ctx, slot, unlock); err != nil {
-			return err
+		if last = s.takeOver(ctx, slot, unlock); last != nil {
+			s.setAside(journalFolder+"/"+slot, "another one is used", last)
+			continue
 		}
 		s.slot = slot
 		return nil
@@ -132,7 +135,7 @@ func (s *Solver) takeOver(ctx context.Context, slot string, unlock func()) error
 
 // inherit queues the records in a slot of ours for removal.
 func (s *Solver) inherit(ctx context.Context, slot string) error {
-	objects, err := s.cfg.Storage.List(ctx, journalFolder)
+	objects, err := s.objects(ctx)
 	if err != nil {
 		return err
 	}
@@ -148,27 +151,29 @@ func (s *Solver) inherit(ctx context.Context, slot string) error {
 	if len(entries) == 0 {
 		return nil
 	}
-	elsewhere, err := s.elsewhere(ctx, objects)
-	if err != nil {
-		return err
-	}
-	s.adopt(entries, elsewhere)
+	s.adopt(entries, s.elsewhere(ctx, objects), s.wanted(ctx))
 	return nil
 }
 
-// load reads one object into entries. One that is gone was its owner's, who has just finished with it; one that isn't
-// readable as JSON is told of, and stays.
+// load reads one object into entries. One that is gone was its owner's, who has just finished with it; one that can't be
+// read is told of, stays, and keeps nobody from using the others.
 func (s *Solver) load(ctx context.Context, object string, entries map[string]journaled) error {
 	data, err := s.cfg.Storage.Load(ctx, object)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil
-	}
-	if err != nil {
+	case isForbidden(err):
+		s.setAside(object, "the others are used", err)
+		return nil
+	case err != nil:
 		return err
 	}
 	var entry journaled
 	if err := json.Unmarshal(data, &entry); err != nil {
-		s.cfg.Logger.Error("journal entry is damaged and stays: remove the _acme-challenge records that it names by hand, then the entry", "object", object, "err", err)
+		if !s.aside[object] {
+			s.cfg.Logger.Error("journal entry is damaged and stays: remove the _acme-challenge records that it names by hand, then the entry", "object", object, "err", err)
+		}
+		s.aside[object] = true
 		return nil
 	}
 	entries[object] = entry
@@ -177,12 +182,12 @@ func (s *Solver) load(ctx context.Context, object string, entries map[string]jou
 
 // elsewhere returns the records in slots that aren't ours. They are left to those: the process that holds one has
 // resumed the order of a dead one, or will be swept itself.
-func (s *Solver) elsewhere(ctx context.Context, objects []string) (map[recordKey]bool, error) {
+func (s *Solver) elsewhere(ctx context.Context, objects []string) map[recordKey]bool {
 	entries := map[string]journaled{}
 	for _, object := range objects {
 		if slot := slotOf(object); slot != "" && s.slots[slot] == nil {
 			if err := s.load(ctx, object, entries); err != nil {
-				return nil, err
+				s.setAside(object, "the others are used", err)
 			}
 		}
 	}
@@ -192,27 +197,85 @@ func (s *Solver) elsewhere(ctx context.Context, objects []string) (map[recordKey
 			keys[key] = true
 		}
 	}
-	return keys, nil
+	return keys
 }
 
-// adopt queues the records of a dead process for removal. Orders of ours that resumed its orders keep theirs.
-func (s *Solver) adopt(entries map[string]journaled, elsewhere map[recordKey]bool) {
+// keepTime is how long a record of a dead process stays for an open order that doesn't go on. CAs look within minutes for
+// what they were told to look for.
+const keepTime = 10 * time.Minute
+
+// wanted are the challenge names of open orders; all, when these can't be read. The journal is locked.
+func (s *Solver) wanted(ctx context.Context) func(challenge string) bool {
+	if s.cfg.Wanted == nil {
+		return func(string) bool { return false }
+	}
+	hostnames, err := s.cfg.Wanted(ctx)
+	if err != nil {
+		s.cfg.Logger.Warn("it isn't known which orders are open, so records of earlier processes stay for some minutes", "err", err)
+		return func(string) bool { return true }
+	}
+	names := map[string]bool{}
+	for _, h := range hostnames {
+		names["_acme-challenge."+strings.TrimPrefix(hostOf(h), "*.")] = true
+	}
+	return func(challenge string) bool { return names[challenge] }
+}
+
+// reconsider removes the kept records whose orders have ended, or had their time. The journal is locked.
+func (s *Solver) reconsider(ctx context.Context) {
+	s.mu.Lock()
+	kept := false
+	for _, r := range s.records {
+		kept = kept || !r.kept.IsZero()
+	}
+	s.mu.Unlock()
+	if !kept {
+		return
+	}
+	wanted, now := s.wanted(ctx), time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.releaseKept(func(r *record) bool { return !wanted(r.challenge) || !now.Before(r.kept) })
+}
+
+// releaseKept removes those of the kept records. mu is held.
+func (s *Solver) releaseKept(which func(*record) bool) {
+	for _, r := range s.records {
+		if r.kept.IsZero() || !which(r) {
+			continue
+		}
+		r.kept = time.Time{}
+		if r.users == 0 && !r.sending {
+			s.settle(r)
+		}
+	}
+}
+
+// adopt queues the records of a dead process for removal. Orders of ours that resumed its orders keep theirs, and those
+// that may yet be resumed keep theirs for a while.
+func (s *Solver) adopt(entries map[string]journaled, elsewhere map[recordKey]bool, wanted func(challenge string) bool) {
 	var done []*group
 	s.mu.Lock()
 	for object, entry := range entries {
 		g := &group{object: object}
+		kept := 0
 		for _, key := range entry.keys() {
 			if elsewhere[key] {
 				continue
 			}
 			r := s.records[key]
 			if r == nil {
-				r = &record{recordKey: key}
+				r = &record{recordKey: key, challenge: entry.challengeOf(key)}
 				s.records[key] = r
 			}
 			r.groups = append(r.groups, g)
 			g.left++
-			if r.users == 0 {
+			switch {
+			case r.users > 0:
+			case wanted(r.challenge) && !s.closing:
+				r.kept = time.Now().Add(keepTime)
+				kept++
+			default:
 				s.queue(key).remove(r)
 			}
 		}
@@ -220,7 +283,12 @@ func (s *Solver) adopt(entries map[string]journaled, elsewhere map[recordKey]boo
 			done = append(done, g)
 			continue
 		}
-		s.cfg.Logger.Info("removing records that an earlier process left", "provider", entry.Provider, "zone", entry.Zone, "records", g.left)
+		if kept > 0 {
+			s.cfg.Logger.Info("records that an earlier process left stay until their orders have ended", "provider", entry.Provider, "zone", entry.Zone, "records", kept)
+		}
+		if kept < g.left {
+			s.cfg.Logger.Info("removing records that an earlier process left", "provider", entry.Provider, "zone", entry.Zone, "records", g.left-kept)
+		}
 	}
 	s.mu.Unlock()
 	s.drop(done)
@@ -233,7 +301,7 @@ func (s *Solver) retryRemovals(due time.Time, elsewhere map[recordKey]bool) {
 	for key, r := range s.records {
 		_, configured := s.provider(r.provider)
 		switch {
-		case r.users > 0 || r.failures == 0 || r.leaving || !configured:
+		case r.users > 0 || !r.kept.IsZero() || r.failures == 0 || r.leaving || !configured:
 		case elsewhere[key]: // another process needs it by now, and removes it
 			done = append(done, r.forget(r.groups...)...)
 			delete(s.records, key)

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"autocertd/issuer"
 )
 
 // dying publishes the records as a process that dies then.
@@ -108,6 +110,91 @@ func TestSweepSparesResumedOrders(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The CA may look for what a dead process published as long as its order is open. The record stays until the order goes on
+// and ends, or is dropped, or for some minutes at the most.
+func TestSweepKeepsWhatOpenOrdersWant(t *testing.T) {
+	alias := issuer.Record{Name: "_acme-challenge.www.example.org", Value: "aliased"}
+	tests := []struct {
+		name string
+		open []string // hostnames of open orders
+		then func(t *testing.T, s *Solver, open *[]string)
+		err  error // of looking for open orders
+		left []int // records after the first sweep, then, and in the end
+	}{
+		{name: "no order is open", left: []int{0, 0, 0}},
+		{name: "another host's order is open", open: []string{"other.example.test"}, left: []int{0, 0, 0}},
+		{name: "the order is open, and nobody goes on with it", open: []string{"a.example.test"}, left: []int{1, 1, 0}},
+		{name: "the order of a wildcard", open: []string{"*.A.example.test"}, left: []int{1, 1, 0}},
+		{name: "the order is dropped", open: []string{"a.example.test"}, left: []int{1, 0, 0},
+			then: func(_ *testing.T, _ *Solver, open *[]string) { *open = nil }},
+		{name: "the order goes on, and ends", open: []string{"a.example.test"}, left: []int{1, 0, 0},
+			then: func(t *testing.T, s *Solver, _ *[]string) {
+				sol := begin(s)
+				mustSubmit(t, sol, key("a", "x"))
+				sol.Remove()
+			}},
+		{name: "it isn't known which orders are open", err: errors.New("no such folder"), left: []int{2, 2, 0}},
+		{name: "the challenge's name is an alias", open: []string{"www.example.org"}, left: []int{1, 1, 0}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir, zone := t.TempDir(), &fakeZone{}
+			synctest.Test(t, func(t *testing.T) {
+				p := &process{}
+				dead := p.start(t, dir, zone)
+				sol := begin(dead)
+				sol.led = map[recordKey]string{key("b", alias.Value): alias.Name}
+				mustSubmit(t, sol, key("a", "x"), key("b", alias.Value))
+				p.mu.Lock()
+				p.die()
+				p.mu.Unlock()
+				_ = dead.Close(t.Context())
+
+				open := tt.open
+				p = &process{}
+				s := p.start(t, dir, zone)
+				s.cfg.Wanted = func(context.Context) ([]string, error) { return open, tt.err }
+				look := func(when string, want int) {
+					mustSweep(t, s)
+					time.Sleep(removeOldest)
+					if n := zone.Len(); n != want {
+						t.Errorf("%s, %d records are there, want %d", when, n, want)
+					}
+				}
+				look("after the first sweep", tt.left[0])
+				if tt.then != nil {
+					tt.then(t, s, &open)
+				}
+				look("then", tt.left[1])
+				time.Sleep(keepTime)
+				look("in the end", tt.left[2])
+				closeSolver(t, s)
+				if objects := journalObjects(t, p.Files); len(objects) != 0 {
+					t.Errorf("left in the journal: %q", objects)
+				}
+			})
+		})
+	}
+}
+
+// A program that ends in order takes with it what it kept for others.
+func TestCloseRemovesWhatWasKept(t *testing.T) {
+	dir, zone := t.TempDir(), &fakeZone{}
+	synctest.Test(t, func(t *testing.T) {
+		dying(t, dir, zone, key("a", "x"))
+		s := (&process{}).start(t, dir, zone)
+		s.cfg.Wanted = func(context.Context) ([]string, error) { return []string{"a.example.test"}, nil }
+		mustSweep(t, s)
+		if zone.Len() != 1 {
+			t.Error("the record isn't kept")
+		}
+		closeSolver(t, s)
+		if zone.Len() != 0 {
+			t.Error("the record is left")
+		}
+	})
 }
 
 // occupySlot gives the solver a slot other than the dead process's, as a process has that lived beside it.

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path"
+	"strings"
 
 	"autocertd/internal/storage"
 	"autocertd/issuer"
@@ -45,6 +47,28 @@ func (k keeper) load(ctx context.Context) (*issuer.OpenOrder, error) {
 		return nil, nil
 	}
 	return order, nil
+}
+
+// OpenHostnames lists the hostnames of all open orders. An order that can't be read counts for none, since it isn't gone on
+// with; nor does one whose certificate was saved by a process that died before it could drop the order.
+func OpenHostnames(ctx context.Context, store Storage) (hostnames []string, err error) {
+	objects, err := store.List(ctx, "orders")
+	if err != nil {
+		return nil, err
+	}
+	for _, object := range objects {
+		order, err := (keeper{store, object}).load(ctx)
+		if err != nil || order == nil {
+			continue
+		}
+		var issued struct{ Order string }
+		data, err := store.Load(ctx, bundleObject(strings.TrimSuffix(path.Base(object), ".json")))
+		if err == nil && json.Unmarshal(data, &issued) == nil && issued.Order == order.URL {
+			continue
+		}
+		hostnames = append(hostnames, order.Hostnames...)
+	}
+	return hostnames, ctx.Err()
 }
 
 // openOrder returns the order to go on with, nil to make a new one. An order that can't be read must not keep the
