@@ -25,6 +25,7 @@ type caFlags struct {
 	email       string
 	acceptTerms bool
 	roots       []string
+	hosts       []string
 	stateDir    string
 }
 
@@ -33,6 +34,7 @@ func (f *caFlags) add(command *cobra.Command) {
 	flags := command.PersistentFlags()
 	flags.StringVar(&f.directory, "directory", "", "the CA, by the `URL` of its directory; no configuration is read then")
 	flags.StringArrayVar(&f.roots, "roots", nil, "with --directory: trust the certificates in this `FILE` instead of the system's")
+	flags.StringArrayVar(&f.hosts, "ca-host", nil, "with --directory: another `HOST` that the CA's URLs may lead to")
 	flags.StringVar(&f.stateDir, "state-dir", "", "another state directory, a `DIR`")
 }
 
@@ -48,7 +50,7 @@ func (f *caFlags) open(command string) (*place, error) {
 	p := &place{}
 	stateDir := cmp.Or(f.stateDir, config.DefaultStateDir)
 	if f.directory != "" {
-		ca, err := config.FlagCA{Directory: f.directory, Email: f.email, Roots: f.roots}.CA()
+		ca, err := config.FlagCA{Directory: f.directory, Email: f.email, Roots: f.roots, Hosts: f.hosts}.CA()
 		if err != nil {
 			return nil, &usageError{err}
 		}

@@ -134,6 +134,9 @@ func (s *orderStep) next(step string, more ...string) string {
 	for _, file := range f.roots {
 		add("--roots", file)
 	}
+	for _, host := range f.hosts {
+		add("--ca-host", host)
+	}
 	add("--state-dir", f.stateDir)
 	for _, server := range f.nameservers {
 		add("--nameserver", server)

@@ -79,7 +79,7 @@ func (s *orderStep) wish(step, name string) (cas []config.CA, stateDir string, e
 		adhoc.Name, adhoc.Hostnames = "", []string{name}
 	}
 	if f.directory != "" {
-		ca, err := config.FlagCA{Directory: f.directory, Email: f.email, Roots: f.roots}.CA()
+		ca, err := config.FlagCA{Directory: f.directory, Email: f.email, Roots: f.roots, Hosts: f.hosts}.CA()
 		if err != nil {
 			return nil, "", err
 		}

@@ -79,6 +79,11 @@ func (l *loader) buildCA(name string, f field[rawCA]) CA {
 			l.roots(&ca, file)
 		}
 	}
+	for _, host := range raw.Hosts.Value {
+		if host.ok {
+			l.host(&ca, host)
+		}
+	}
 	if raw.Roots.ok && len(raw.Roots.Value) == 0 {
 		l.fail(raw.Roots.at, "is empty", "leave it out to trust the system's roots")
 	}
@@ -190,6 +195,20 @@ func anyBase64(encoding *base64.Encoding, text string) ([]byte, error) {
 	text = strings.Join(strings.Fields(text), "")
 	text = strings.NewReplacer("+", "-", "/", "_").Replace(strings.TrimRight(text, "="))
 	return encoding.DecodeString(text)
+}
+
+// host adds a host that the CA may lead to. A URL is taken for its host: that is what an error shows.
+func (l *loader) host(ca *CA, f field[string]) {
+	text := f.Value
+	if u, err := url.Parse(text); err == nil && u.Scheme == "https" && u.Host != "" {
+		text = u.Host
+	}
+	address, err := splitAddress(text, httpsPort, nameOrIP)
+	if err != nil {
+		l.fail(f.at, fmt.Sprintf("%q %s", shorten(f.Value), err), `name the host of the URL that the CA leads to, as in hosts = ["acme.example.net"]`)
+		return
+	}
+	ca.Hosts = append(ca.Hosts, address)
 }
 
 // roots adds the certificates of one file.

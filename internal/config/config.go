@@ -64,6 +64,7 @@ type CA struct {
 	EAB            *EAB   // nil without external account binding
 	Roots          []*x509.Certificate
 	RootFiles      []string // the files that Roots were read from
+	Hosts          []string // host:port where the CA's URLs may lead to, besides the directory's own
 	Profile        string   // for certificates that name none
 	PreferredChain string   // the root to prefer: its common name, or its SHA-256 fingerprint in hex
 

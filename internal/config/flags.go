@@ -10,6 +10,7 @@ type FlagCA struct {
 	Directory string // as in a file, short names too
 	Email     string
 	Roots     []string
+	Hosts     []string // where the CA may lead to besides
 }
 
 // CA checks the flags as Load checks a table. Whether the terms are accepted is for the caller to say. Without a table
@@ -21,6 +22,9 @@ func (f FlagCA) CA() (CA, error) {
 	}
 	for _, file := range f.Roots {
 		raw.Roots = flagged("--roots", append(raw.Roots.Value, flagged("--roots", file)))
+	}
+	for _, host := range f.Hosts {
+		raw.Hosts = flagged("--ca-host", append(raw.Hosts.Value, flagged("--ca-host", host)))
 	}
 	l := &loader{config: &Config{}}
 	ca := l.buildCA(nameOf(f.Directory), flagged("--directory", raw))

@@ -40,6 +40,7 @@ email = "ssladmin@corp.example.com"
 accept_terms = true
 eab = { kid = "kid-1", hmac_key = "aHVudGVyMg==" }
 preferred_chain = "ISRG Root X1"
+hosts = ["Acme.Example.net", "192.0.2.1:8443", "https://other.example.net/acme/new-order"]
 
 [provider.bind]
 type = "rfc2136"
@@ -116,7 +117,8 @@ func TestLoad(t *testing.T) {
 		Log:         Log{Level: slog.LevelDebug, Format: "json"},
 		CAs: []CA{
 			{Name: "le", Directory: "https://acme-v02.api.letsencrypt.org/directory", Staging: "https://acme-staging-v02.api.letsencrypt.org/directory", Email: "ssladmin@corp.example.com",
-				AcceptTerms: true, EAB: &EAB{KeyID: "kid-1", HMACKey: got.CAs[0].EAB.HMACKey}, PreferredChain: "ISRG Root X1"},
+				AcceptTerms: true, EAB: &EAB{KeyID: "kid-1", HMACKey: got.CAs[0].EAB.HMACKey}, PreferredChain: "ISRG Root X1",
+				Hosts: []string{"acme.example.net:443", "192.0.2.1:8443", "other.example.net:443"}},
 			{Name: "a", Directory: "https://ca.corp.example.com/directory", AcceptTerms: true, Profile: "short"},
 		},
 		Providers: []*Provider{
@@ -234,8 +236,8 @@ func TestProviderDecode(t *testing.T) {
 		hidden string
 	}
 	err = p.Decode(&o)
-	want := "config.toml:25: provider.bind.key: unknown key\n" +
-		"config.toml:24: provider.bind.server: unknown key (did you mean servr?)"
+	want := "config.toml:26: provider.bind.key: unknown key\n" +
+		"config.toml:25: provider.bind.server: unknown key (did you mean servr?)"
 	if got := fmt.Sprint(err); got != want || o.hidden != "" {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
 	}

@@ -129,7 +129,7 @@ func (l *loader) address(f field[string], ipOnly bool) (string, bool) {
 	if !f.ok {
 		return "", false
 	}
-	address, err := splitAddress(f.Value, ipOnly)
+	address, err := splitAddress(f.Value, dnsPort, ipOnly)
 	if err != nil {
 		l.fail(f.at, fmt.Sprintf("%q %s", shorten(f.Value), err), "")
 		return "", false
@@ -137,8 +137,14 @@ func (l *loader) address(f field[string], ipOnly bool) (string, bool) {
 	return address, true
 }
 
-func splitAddress(text string, ipOnly bool) (string, error) {
-	host, port := text, "53"
+// The ports that are meant where none is given.
+const (
+	dnsPort   = "53"
+	httpsPort = "443"
+)
+
+func splitAddress(text, port string, ipOnly bool) (string, error) {
+	host := text
 	if ip, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(text, "["), "]")); err == nil {
 		host = ip.String()
 	} else if h, p, err := net.SplitHostPort(text); err == nil {

@@ -51,6 +51,7 @@ type rawCA struct {
 	AcceptTerms    field[bool]      `toml:"accept_terms"`
 	EAB            field[rawEAB]    `toml:"eab"`
 	Roots          list             `toml:"roots"`
+	Hosts          list             `toml:"hosts"`
 	Profile        field[string]    `toml:"profile"`
 	PreferredChain field[string]    `toml:"preferred_chain"`
 	Limits         field[rawLimits] `toml:"limits"`
