@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -129,7 +130,8 @@ func (c *client) fetch(ctx context.Context) (*known, error) {
 // leads is an error when a URL leads to where the CA may not lead to.
 func (c *client) leads(to string) error {
 	u, err := url.Parse(to)
-	if err != nil || len(to) > maxURL {
+	odd := strings.ContainsFunc(to, func(r rune) bool { return r <= ' ' || r > '~' })
+	if err != nil || odd || len(to) > maxURL {
 		return fmt.Errorf("the CA leads to %q, which isn't a URL", where(to))
 	}
 	return allowed(u, hostsOf(c.cfg))

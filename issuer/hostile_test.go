@@ -1,9 +1,11 @@
 package issuer_test
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -144,6 +146,42 @@ func TestHostileCA(t *testing.T) {
 				t.Errorf("%d orders for one wish", n)
 			}
 		})
+	}
+}
+
+// TestAllowedHosts: a CA may lead to the hosts that its table names.
+func TestAllowedHosts(t *testing.T) {
+	w, ca := newHostileWorld(t, "url-authz")
+	w.Config.Hosts = []string{strings.TrimPrefix(ca.Stranger.HTTPS, "https://")}
+	w.restart(t)
+	_, err := w.Obtain(t.Context(), issuer.Request{Hostnames: []string{"a.example.test"}, Orders: &orders{}})
+	if err == nil || ca.Stranger.Visits() == 0 {
+		t.Errorf("nobody went where the CA leads to: %v", err)
+	}
+}
+
+// TestSilentCADelaysNobody: a CA that doesn't answer keeps only those waiting who asked it.
+func TestSilentCADelaysNobody(t *testing.T) {
+	silent, _ := newHostileWorld(t, "silent")
+	well := newWorld(t, testbed.CAConfig{}, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := silent.Obtain(ctx, issuer.Request{Hostnames: []string{"s.example.test"}, Orders: &orders{}})
+		ended <- err
+	}()
+	if _, err := well.Obtain(t.Context(), issuer.Request{Hostnames: []string{"w.example.test"}, Orders: &orders{}}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-ended:
+		t.Errorf("the certificate of the other CA came only after the silent one had been given up: %v", err)
+	default:
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("the silent one ends with %v", err)
 	}
 }
 

@@ -54,7 +54,7 @@ func directoryShape() shape {
 }
 
 func metaShape() shape {
-	return shape{"termsOfService": words, "website": words, "caaIdentities": oneOrMany(words), "externalAccountRequired": boolean, "profiles": described}
+	return shape{"termsOfService": words, "website": words, "caaIdentities": oneOrMany(domain), "externalAccountRequired": boolean, "profiles": described}
 }
 
 func accountShape() shape {
@@ -92,6 +92,15 @@ func text(v any) (any, bool) { s, ok := v.(string); return s, ok }
 
 // words is a text that people read.
 func words(v any) (any, bool) { s, ok := v.(string); return shown(s), ok }
+
+// domain is a name that a CA goes by in CAA records, which people paste into zones.
+func domain(v any) (any, bool) {
+	s, ok := v.(string)
+	odd := func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '.'
+	}
+	return s, ok && s != "" && len(s) <= 253 && !strings.ContainsFunc(s, odd)
+}
 
 func boolean(v any) (any, bool) {
 	switch v {

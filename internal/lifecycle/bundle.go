@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"autocertd/internal/config"
+	"autocertd/internal/printable"
 	"autocertd/internal/storage"
 )
 
@@ -131,5 +132,5 @@ func describe(cert *x509.Certificate, b *Bundle) Leaf {
 	sum := sha256.Sum256(cert.Raw)
 	return Leaf{Hostnames: b.Hostnames, NotBefore: cert.NotBefore.UTC(), NotAfter: cert.NotAfter.UTC(),
 		Serial: hex.EncodeToString(cert.SerialNumber.Bytes()), Fingerprint: hex.EncodeToString(sum[:]),
-		Issuer: cert.Issuer.CommonName, CA: b.CA}
+		Issuer: printable.Short(cert.Issuer.CommonName, 200), CA: b.CA}
 }
