@@ -129,7 +129,7 @@ func TestCheckLiveAsOwner(t *testing.T) {
 		t.Errorf("status %d:\n%s%s", r.status, r.stdout, r.stderr)
 	}
 	for _, words := range []string{"make a file in " + s.path("ssl") + ": permission denied", "install -d -o nobody -m 0755 " + s.path("ssl") + "\n",
-		"chown " + s.path("own") + ": operation not permitted", "usermod -aG 0 nobody && systemctl restart autocertd\n"} {
+		"chown " + s.path("own") + ": operation not permitted", "sudo usermod -aG 0 nobody && sudo systemctl restart autocertd\n"} {
 		if !strings.Contains(r.stdout, words) {
 			t.Errorf("nothing says %q:\n%s", words, r.stdout)
 		}

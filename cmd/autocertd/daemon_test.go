@@ -43,6 +43,7 @@ func (s *site) startAgain(t *testing.T) *process {
 	}
 	p := &process{cmd: exec.Command("autocertd", "run", "--config", s.config()), log: log.Name(), ended: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = log, log
+	p.cmd.Env = append(os.Environ(), s.env...)
 	p.cmd.SysProcAttr = dieWithTests()
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -5,10 +5,13 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestSecondDaemon(t *testing.T) {
@@ -33,6 +36,36 @@ func TestSecondDaemon(t *testing.T) {
 	}
 	d.stop(t)
 	s.clean(t, zone)
+}
+
+// TestNobodyReadsNotifications has a socket of systemd's whose queue is full: the daemon starts, reloads and stops all the same.
+func TestNobodyReadsNotifications(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, siteConfig{})
+	s.hostnames = hosts(1)
+	path := s.path("notify")
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	fill, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fill)
+	for err == nil {
+		err = unix.Sendto(fill, []byte("x"), 0, &unix.SockaddrUnix{Name: path})
+	}
+	if !errors.Is(err, unix.EAGAIN) {
+		t.Fatal(err)
+	}
+	s.env = []string{"NOTIFY_SOCKET=" + path}
+	d := s.start(t)
+	s.deployed(t, s.hostnames...)
+	d.signal(t, syscall.SIGHUP)
+	d.tells(t, "configuration taken over")
+	d.stop(t)
 }
 
 // TestStopInTheMiddle ends the daemon while the records of all its orders are published, and a server that hasn't got

@@ -96,9 +96,7 @@ func runDaemon(ctx context.Context, path string) (err error) {
 
 // run starts the parts and waits for them.
 func (d *daemonProcess) run(ctx context.Context) error {
-	if err := d.store.RemoveStale(); err != nil {
-		d.logger.Warn("old temporary files can't be removed", "err", err)
-	}
+	d.removeStale()
 	warn(d.logger, d.settings.Warnings)
 	d.newHandwork(ctx) // all that was left until now is in the states
 	if err := d.schedule(ctx); err != nil {
@@ -119,6 +117,7 @@ func (d *daemonProcess) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.scheduler.Run(ctx) })
 	group.Go(func() error { return d.reportChanges(ctx) })
+	group.Go(func() error { return d.tidy(ctx) })
 	group.Go(func() error { return keepWatchdog(ctx, func() { d.scheduler.Stats() }) })
 	group.Go(func() error {
 		for {
@@ -138,6 +137,24 @@ func (d *daemonProcess) run(ctx context.Context) error {
 		}
 	})
 	return group.Wait()
+}
+
+// tidy removes what writes that died have left: after a kill right before this start it is too fresh at first.
+func (d *daemonProcess) tidy(ctx context.Context) error {
+	for wait := storage.StaleAge + time.Minute; ; wait = 24 * time.Hour {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+			d.removeStale()
+		}
+	}
+}
+
+func (d *daemonProcess) removeStale() {
+	if err := d.store.RemoveStale(); err != nil {
+		d.logger.Warn("old temporary files can't be removed", "err", err)
+	}
 }
 
 // Reconcile implements scheduler.Reconciler.

@@ -26,6 +26,7 @@ const (
 
 // site is where a daemon works: BIND, a CA, and a folder with its configuration and state.
 type site struct {
+	env  []string // of daemons, beside that of the tests
 	bind *testbed.BIND
 	ca   *testbed.CA
 	dir  string

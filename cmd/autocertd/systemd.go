@@ -3,14 +3,33 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
+	"os"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sys/unix"
 )
 
-// notifySystemd tells systemd about a change, where it started us and wants to know. Nothing depends on it.
-func notifySystemd(state string) { _, _ = daemon.SdNotify(false, state) }
+// notifyWait is how long systemd may leave a message of ours unread before we go on without it.
+const notifyWait = time.Second
+
+// notifySystemd tells systemd about a change, where it started us and wants to know. Nothing depends on it, and nothing waits
+// long for it: the socket's queue is full when nobody reads, and a stop must come through all the same.
+func notifySystemd(state string) {
+	socket := os.Getenv("NOTIFY_SOCKET")
+	if socket == "" {
+		return
+	}
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	if conn.SetWriteDeadline(time.Now().Add(notifyWait)) == nil {
+		_, _ = conn.Write([]byte(state))
+	}
+}
 
 // reloading says that a reload begins, with the time stamp that Type=notify-reload wants (systemd 253 and later).
 func reloading() string {

@@ -124,6 +124,7 @@ type Output struct {
 	Dir    string   // absolute; may hold {name}
 	File   string   // for the format "combined", the file in Dir; may hold {name}
 	Format string   // "pem" or "combined"
+	Order  string   // for the format "combined", "key-last" or "key-first"; else ""
 	Owner  string   // a user, or "" to leave it
 	Group  string   // a group, or "" to leave it
 	Mode   fs.FileMode

@@ -95,6 +95,7 @@ public = ["192.0.2.53", "[::1]:5353"]
 [[output]]
 dir = "/etc/haproxy"
 format = "combined"
+order = "key-first"
 `
 
 func TestLoad(t *testing.T) {
@@ -136,7 +137,7 @@ func TestLoad(t *testing.T) {
 			{Name: "Web_1", Hostnames: []string{"a.corp.example.com", "b.corp.example.com"}, CAs: []string{"a", "le"}, KeyType: "rsa-2048", ReuseKey: true},
 		},
 		Outputs: []Output{
-			{Match: []string{"*"}, Dir: "/etc/haproxy", File: "{name}.pem", Format: "combined", Mode: 0o600},
+			{Match: []string{"*"}, Dir: "/etc/haproxy", File: "{name}.pem", Format: "combined", Order: "key-first", Mode: 0o600},
 			{Match: []string{"Web_1"}, Dir: "/etc/ssl/web", Format: "pem", Owner: "root", Group: "1000", Mode: 0o640,
 				Reload: []string{"nginx.service", "php8.2-fpm@a.service"}, Run: [][]string{{"/usr/bin/push", "{name}", "{}"}}},
 		},

@@ -50,6 +50,7 @@ func (l *loader) buildOutput(f field[rawOutput]) Output {
 		l.missing(f.at, "dir", "has no dir", `dir = "/etc/ssl/autocertd/{name}"`)
 	}
 	l.outputFile(&o, raw)
+	l.outputOrder(&o, raw.Order)
 	literal := len(o.Match) == 1 && !strings.ContainsAny(o.Match[0], `*?[\`)
 	if raw.Dir.ok && !literal && !strings.Contains(o.Dir+o.File, "{name}") {
 		l.fail(raw.Dir.at, "several certificates would be written to the same files", "put {name} into it, or one name into match")
@@ -74,6 +75,16 @@ func (l *loader) outputFile(o *Output, raw rawOutput) {
 		o.File = "{name}.pem"
 	case f.ok && (f.Value == "" || f.Value == "." || f.Value == ".." || strings.ContainsAny(f.Value, "/\x00")):
 		l.fail(f.at, fmt.Sprintf("%q must be a file name without a folder", shorten(f.Value)), "the folder is dir")
+	}
+}
+
+// outputOrder takes the place of the key in a combined file.
+func (l *loader) outputOrder(o *Output, f field[string]) {
+	switch {
+	case o.Format == "combined":
+		o.Order = l.oneOf(f, "key-last", "key-first")
+	case f.set:
+		l.fail(f.at, `is for format = "combined"`, "the format pem has the key in a file of its own")
 	}
 }
 

@@ -89,6 +89,7 @@ type rawOutput struct {
 	Dir    field[string]            `toml:"dir"`
 	File   field[string]            `toml:"file"`
 	Format field[string]            `toml:"format"`
+	Order  field[string]            `toml:"order"`
 	Owner  field[string]            `toml:"owner"`
 	Group  field[string]            `toml:"group"`
 	Mode   field[string]            `toml:"mode"`

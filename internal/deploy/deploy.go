@@ -51,6 +51,7 @@ type Result struct {
 	State    State    // to be stored by the caller, also after an error
 	Changed  []string // paths that were rewritten
 	Reloaded []string // units that were reloaded
+	Stopped  []string // units that would have been, and don't run
 	Pending  []string // what still has to be done, one short sentence each
 }
 

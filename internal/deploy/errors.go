@@ -52,23 +52,28 @@ var (
 	errUnitName  = errors.New("this is not the name of a unit")
 )
 
-// hint names the cure for what usually goes wrong. The directory is the one to open for the daemon.
-func hint(step Step, dir string, err error) string {
+// hint names the cure for what usually goes wrong with an output. The subject is that of an [Error].
+func hint(step Step, o Output, subject string, err error) string {
 	switch step {
 	case StepFiles:
-		return fileHint(dir, err)
+		return fileHint(o, err)
 	case StepReload:
-		return reloadHint(err)
+		return reloadHint(subject, err)
 	default:
 		return runHint(err)
 	}
 }
 
-func fileHint(dir string, err error) string {
-	var path *fs.PathError
-	if errors.As(err, &path) && path.Op == "chown" && errors.Is(err, fs.ErrPermission) {
-		return fmt.Sprintf("the daemon runs as %s: only root gives files to another user, and others only to groups that they "+
-			"are in; leave owner empty, and add the user to the group: usermod -aG GROUP %[1]s, then restart the daemon", whoami())
+func fileHint(o Output, err error) string {
+	dir := o.fixedDir() // the one to open for the daemon
+	path, _ := errors.AsType[*fs.PathError](err)
+	switch refused := path != nil && path.Op == "chown" && errors.Is(err, fs.ErrPermission); {
+	case refused && o.Owner != "":
+		return fmt.Sprintf("the daemon runs as %s, and only root gives files to another user: leave owner out of the output, and let "+
+			"the service read the files by their group", whoami())
+	case refused:
+		text, command := o.groupCure()
+		return text + ": " + command
 	}
 	if _, ok := errors.AsType[user.UnknownGroupError](err); ok {
 		return "create the group or correct group in the output"
@@ -93,7 +98,16 @@ func fileHint(dir string, err error) string {
 	return ""
 }
 
-func reloadHint(err error) string {
+// groupCure is how the daemon gets into the group of an output: a text, and a line to paste.
+func (o Output) groupCure() (text, command string) {
+	return fmt.Sprintf("the daemon runs as %s, which isn't in the group %s; add it", whoami(), o.Group),
+		fmt.Sprintf("sudo usermod -aG %s %s && sudo systemctl restart autocertd", o.Group, whoami())
+}
+
+// polkitRule is where README.md puts the rule by which the daemon may reload units.
+const polkitRule = "/etc/polkit-1/rules.d/50-autocertd.rules"
+
+func reloadHint(unit string, err error) string {
 	if errors.Is(err, exec.ErrNotFound) {
 		return "systemctl isn't installed here; use run instead of reload"
 	}
@@ -104,11 +118,14 @@ func reloadHint(err error) string {
 	says := func(text string) bool { return strings.Contains(p.output, text) }
 	switch {
 	case says("Interactive authentication required"), says("Access denied"):
-		return fmt.Sprintf("allow %s to reload this unit by a polkit rule, as autocertd.rules does", whoami())
+		return fmt.Sprintf("let polkit allow %[1]s to reload %[2]s: sudo sed -i 's/var units = \\[/&\"%[2]s\", /' %[3]s; where that file is missing: "+
+			"sudo install -D -m 0644 /usr/share/doc/autocertd/autocertd.rules %[3]s", whoami(), unit, polkitRule)
 	case says("not been booted with systemd"), says("Failed to connect to bus"):
 		return "systemd can't be reached from here; use run instead of reload"
 	case says("not found"):
 		return "correct the unit's name in the output, or install the service"
+	case says("Job for ") && says(" failed"):
+		return fmt.Sprintf("the service itself failed; to see why: sudo journalctl -n 20 -u %s", unit)
 	}
 	return ""
 }

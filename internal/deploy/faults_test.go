@@ -193,7 +193,8 @@ func TestForeignOwner(t *testing.T) {
 	b := newBundle(t, host)
 	dir := openDir(t, 0o777)
 	asNobody(t, func() {
-		failure(t, New(Config{}), b, Output{Dir: dir, Owner: "root"}, fs.ErrPermission, "owner", "usermod -aG")
+		failure(t, New(Config{}), b, Output{Dir: dir, Owner: "root"}, fs.ErrPermission, "leave owner out")
+		failure(t, New(Config{}), b, Output{Dir: dir, Group: "daemon"}, fs.ErrPermission, "sudo usermod -aG daemon ")
 	})
 	if n := versions(t, dir); n > 0 {
 		t.Errorf("left %d versions", n)

@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"bytes"
 	"crypto/tls"
 	"errors"
 	"io/fs"
@@ -231,4 +232,24 @@ func TestAlwaysAPair(t *testing.T) {
 	}
 	close(stop)
 	readers.Wait()
+}
+
+// TestOrder changes the place of the key in a combined file: the file is written again, and its service is reloaded.
+func TestOrder(t *testing.T) {
+	b := newBundle(t, host)
+	runner := &counter{}
+	d := New(Config{Run: runner})
+	o := formats(t.TempDir())[FormatCombined].out
+	st := apply(t, d, b, o, nil).State
+	o.KeyFirst = true
+	if res := apply(t, d, b, o, st); len(res.Changed) != 1 || len(res.Reloaded) != 1 {
+		t.Errorf("changed %q, reloaded %q", res.Changed, res.Reloaded)
+	}
+	got, err := os.ReadFile(o.ID(host))
+	if err != nil || !bytes.Equal(got, slices.Concat(b.Key, b.Leaf, b.Chain)) {
+		t.Errorf("the file (%v) isn't key, leaf, chain:\n%s", err, got)
+	}
+	if _, err := tls.X509KeyPair(got, got); err != nil {
+		t.Error(err)
+	}
 }

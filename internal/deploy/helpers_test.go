@@ -60,7 +60,8 @@ func newBundle(t testing.TB, name string) Bundle {
 // counter is a Runner that counts, and fails the programs or units named in Fail.
 type counter struct {
 	Fail   map[string]error
-	Output string // of those that fail
+	State  map[string]string // what systemd says of units; the others run
+	Output string            // of those that fail
 
 	mu   sync.Mutex
 	runs [][]string
@@ -68,6 +69,12 @@ type counter struct {
 }
 
 func (c *counter) Run(_ context.Context, args, env []string) ([]byte, error) {
+	if isShow(args) {
+		if state, ok := c.State[args[len(args)-1]]; ok {
+			return []byte(state), nil
+		}
+		return []byte(running), nil
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.runs = append(c.runs, args)
@@ -79,6 +86,11 @@ func (c *counter) Run(_ context.Context, args, env []string) ([]byte, error) {
 	}
 	return nil, nil
 }
+
+// running is what systemctl show prints of a unit that runs.
+const running = "LoadState=loaded\nActiveState=active\n"
+
+func isShow(args []string) bool { return len(args) > 1 && args[0] == "systemctl" && args[1] == "show" }
 
 // taken returns what ran since the last call.
 func (c *counter) taken() []string {

@@ -13,7 +13,7 @@ import (
 // The formats of an [Output].
 const (
 	FormatPEM      = "pem"      // cert.pem, chain.pem, fullchain.pem and privkey.pem in a directory
-	FormatCombined = "combined" // one file: leaf, chain, key
+	FormatCombined = "combined" // one file: leaf, chain, key, or the key first
 )
 
 // Output is one place where a bundle goes, and what has to happen once it is there.
@@ -21,6 +21,8 @@ type Output struct {
 	Dir    string // absolute, may hold {name}; created with mode 0755 where absent, otherwise left as it is
 	File   string // of format combined, may hold {name}; empty: "{name}.pem"
 	Format string // empty: FormatPEM
+
+	KeyFirst bool // of format combined: the key comes before the leaf, as Postfix wants it; else last
 
 	Owner, Group string      // of the files, name or number; empty: those of the daemon, and not looked at
 	Mode         fs.FileMode // of files that hold a key, 0: 0600; all others have 0644
@@ -113,7 +115,11 @@ func (o Output) place(d *disk, b Bundle) (place, error) {
 		if name != filepath.Base(name) || name == "." || name == ".." {
 			return nil, fmt.Errorf("%q is not the name of a file in %s", name, dir)
 		}
-		return &single{location: at, file: file{name, joinPEM(b.Leaf, b.Chain, b.Key), secret}}, nil
+		content := joinPEM(b.Leaf, b.Chain, b.Key)
+		if o.KeyFirst {
+			content = joinPEM(b.Key, b.Leaf, b.Chain)
+		}
+		return &single{location: at, file: file{name, content, secret}}, nil
 	}
 	return nil, fmt.Errorf("unknown format %q; known are %s and %s", o.Format, FormatPEM, FormatCombined)
 }

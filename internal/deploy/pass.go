@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 )
@@ -67,10 +68,13 @@ func (p *pass) work(ctx context.Context, due []*task) {
 				err = p.reload(ctx, unit)
 				done[unit] = err
 			}
-			if err != nil {
+			switch {
+			case errors.Is(err, errNotRunning):
+				p.res.Stopped = added(p.res.Stopped, unit)
+			case err != nil:
 				p.fail(t, StepReload, unit, err)
-			} else if !slices.Contains(p.res.Reloaded, unit) {
-				p.res.Reloaded = append(p.res.Reloaded, unit)
+			default:
+				p.res.Reloaded = added(p.res.Reloaded, unit)
 			}
 		}
 	}
@@ -92,10 +96,18 @@ func (p *pass) work(ctx context.Context, due []*task) {
 	}
 }
 
+// added is the list with the entry, once.
+func added(list []string, entry string) []string {
+	if slices.Contains(list, entry) {
+		return list
+	}
+	return append(list, entry)
+}
+
 // fail notes what went wrong with an output, for the error and for the list of what is left to do.
 func (p *pass) fail(t *task, step Step, subject string, err error) {
 	t.failed = true
-	p.errs = append(p.errs, &Error{Output: t.id, Step: step, Subject: subject, Hint: hint(step, t.output.fixedDir(), err), Err: err})
+	p.errs = append(p.errs, &Error{Output: t.id, Step: step, Subject: subject, Hint: hint(step, t.output, subject, err), Err: err})
 	sentence := fmt.Sprintf("%s is not written", t.id)
 	switch step {
 	case StepReload:

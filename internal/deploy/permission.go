@@ -34,12 +34,13 @@ func (o Output) CheckFiles(name string) error {
 
 // fileCure is the hint, with lines to paste where they are clear.
 func (o Output) fileCure(err error) string {
-	cure := hint(StepFiles, o.fixedDir(), err)
+	cure := hint(StepFiles, o, "", err)
 	path, _ := errors.AsType[*fs.PathError](err)
 	_, noGroup := errors.AsType[user.UnknownGroupError](err)
 	switch chown := path != nil && path.Op == "chown"; {
 	case chown && o.Owner == "" && errors.Is(err, fs.ErrPermission):
-		return fmt.Sprintf("%s\nusermod -aG %s %s && systemctl restart autocertd", cure, o.Group, whoami())
+		text, command := o.groupCure()
+		return text + "\n" + command
 	case !chown && errors.Is(err, fs.ErrPermission):
 		return fmt.Sprintf("%s\ninstall -d -o %s -m 0755 %s", cure, whoami(), o.fixedDir())
 	case noGroup && os.Geteuid() == 0:
@@ -106,7 +107,7 @@ func (o Output) CheckProgram(name string, args []string) error {
 	if e, ok := errors.AsType[*exec.Error](err); ok {
 		err = e.Err // the subject is named already
 	}
-	return &Error{Output: o.ID(name), Step: StepRun, Subject: path, Hint: hint(StepRun, "", err), Err: err}
+	return &Error{Output: o.ID(name), Step: StepRun, Subject: path, Hint: hint(StepRun, o, path, err), Err: err}
 }
 
 // ErrNoSystemd says that no systemd can be asked for units.

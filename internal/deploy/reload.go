@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync"
 )
@@ -61,8 +62,11 @@ func (u *units) join(unit string) (b *batch, busy chan struct{}, first bool) {
 	return b, u.busy[unit], !waiting
 }
 
-// reload reloads a systemd unit, or restarts it when it can't reload. One that an administrator stopped stays so: it reads
-// the new files when it is started.
+// errNotRunning is no failure: a unit that doesn't run reads the new files when it is started.
+var errNotRunning = errors.New("it isn't running")
+
+// reload reloads a systemd unit, or restarts it when it can't reload. One that an administrator stopped stays so: that is
+// errNotRunning.
 func (d *Deployer) reload(ctx context.Context, unit string) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -71,6 +75,10 @@ func (d *Deployer) reload(ctx context.Context, unit string) error {
 		return errUnitName
 	}
 	return d.units.share(ctx, unit, func(ctx context.Context) error {
+		if state := d.activeState(ctx, unit); state == "inactive" || state == "failed" {
+			d.log.Info("unit isn't running, so it isn't reloaded; it reads the files when it starts", "unit", unit, "state", state)
+			return errNotRunning
+		}
 		// The hints look for its messages, so they have to be in English.
 		err := d.start(ctx, []string{"systemctl", "try-reload-or-restart", unit}, append(baseEnv(), "LC_ALL=C"))
 		if err == nil {
@@ -78,4 +86,17 @@ func (d *Deployer) reload(ctx context.Context, unit string) error {
 		}
 		return err
 	})
+}
+
+// activeState is what systemd calls the state of a unit that it has loaded; "" for others, and where nobody can be asked.
+func (d *Deployer) activeState(ctx context.Context, unit string) string {
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	out, err := d.runner.Run(ctx, []string{"systemctl", "show", "--property=LoadState,ActiveState", "--", unit}, append(baseEnv(), "LC_ALL=C"))
+	if err != nil || !strings.Contains(string(out), "LoadState=loaded\n") {
+		return ""
+	}
+	_, state, _ := strings.Cut(string(out), "ActiveState=")
+	state, _, _ = strings.Cut(state, "\n")
+	return state
 }

@@ -68,6 +68,34 @@ func TestRetried(t *testing.T) {
 	}
 }
 
+// TestStopped has units that don't run: they aren't reloaded, and that is no failure.
+func TestStopped(t *testing.T) {
+	b := newBundle(t, host)
+	for _, row := range []struct {
+		name, state string
+		reloaded    bool
+	}{
+		{"it runs", running, true},
+		{"it reloads just now", "LoadState=loaded\nActiveState=reloading\n", true},
+		{"it starts just now", "LoadState=loaded\nActiveState=activating\n", true},
+		{"it is stopped", "LoadState=loaded\nActiveState=inactive\n", false},
+		{"it has failed", "LoadState=loaded\nActiveState=failed\n", false},
+		{"systemd doesn't know it, and says so at the reload", "LoadState=not-found\nActiveState=inactive\n", true},
+		{"nobody can tell", "", true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			runner := &counter{State: map[string]string{"nginx.service": row.state}}
+			res := apply(t, New(Config{Run: runner}), b, Output{Dir: t.TempDir(), Reload: []string{"nginx.service"}}, nil)
+			if got := len(runner.taken()) == 1; got != row.reloaded || (len(res.Reloaded) == 1) != row.reloaded || (len(res.Stopped) == 0) != row.reloaded {
+				t.Errorf("asked to reload is %t; reloaded %q, stopped %q", got, res.Reloaded, res.Stopped)
+			}
+			if len(res.State) != 1 {
+				t.Errorf("state %v, want it done", res.State)
+			}
+		})
+	}
+}
+
 // TestMarks changes what has to happen while the files stay as they are.
 func TestMarks(t *testing.T) {
 	b := newBundle(t, host)
@@ -245,11 +273,12 @@ func TestTimeout(t *testing.T) {
 
 func TestReloadHints(t *testing.T) {
 	for output, cure := range map[string]string{
-		"Failed to try-reload-or-restart nginx.service: Interactive authentication required.\nSee system logs": "polkit rule",
-		"Failed to try-reload-or-restart nginx.service: Access denied":                                         "polkit rule",
+		"Failed to try-reload-or-restart nginx.service: Interactive authentication required.\nSee system logs": `sed -i 's/var units = \[/&"nginx.service", /' /etc/polkit-1/rules.d/50-autocertd.rules`,
+		"Failed to try-reload-or-restart nginx.service: Access denied":                                         "/usr/share/doc/autocertd/autocertd.rules /etc/polkit-1/rules.d/50-autocertd.rules",
 		"Failed to try-reload-or-restart nginx.service: Unit nginx.service not found.":                         "unit's name",
 		"System has not been booted with systemd as init system (PID 1). Can't operate.":                       "use run",
-		"Job for nginx.service failed.": "",
+		"Job for nginx.service failed.\nSee \"systemctl status nginx.service\"":                                "journalctl -n 20 -u nginx.service",
+		"something else": "",
 	} {
 		runner := &counter{Fail: map[string]error{"nginx.service": errBroken}, Output: output}
 		e := failure(t, New(Config{Run: runner}), newBundle(t, host), Output{Dir: t.TempDir(), Reload: []string{"nginx.service"}}, errBroken,
@@ -272,6 +301,9 @@ type gate struct {
 }
 
 func (g *gate) Run(ctx context.Context, args, _ []string) ([]byte, error) {
+	if isShow(args) {
+		return []byte(running), nil
+	}
 	g.Begun <- args[len(args)-1]
 	select {
 	case err := <-g.Release:

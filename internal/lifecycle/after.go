@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"time"
 
@@ -26,7 +27,7 @@ func (j *job) deploy(ctx context.Context) error {
 	changed := len(result.Changed) > 0 || len(result.Reloaded) > 0
 	if err == nil {
 		if changed || j.state.Deploy.Failures > 0 {
-			j.cfg.Logger.Info("certificate deployed", "certificate", j.cert.Name, "files", len(result.Changed), "reloaded", result.Reloaded)
+			j.cfg.Logger.Info("certificate deployed", "certificate", j.cert.Name, "files", len(result.Changed), "reloaded", result.Reloaded, stopped(result))
 			j.progress(issuer.Step{Name: Deployed})
 		}
 		j.state.Deploy = Trouble{}
@@ -41,9 +42,17 @@ func (j *job) deploy(ctx context.Context) error {
 		retry = latest // every look tries it
 	}
 	j.state.Deploy = j.state.Deploy.next(err, now, retry)
-	j.cfg.Logger.Warn("certificate not deployed", "certificate", j.cert.Name, "files", len(result.Changed), "reloaded", result.Reloaded,
+	j.cfg.Logger.Warn("certificate not deployed", "certificate", j.cert.Name, "files", len(result.Changed), "reloaded", result.Reloaded, stopped(result),
 		"failures", j.state.Deploy.Failures, "retry", retry.UTC().Format(time.RFC3339), "err", err)
 	return err
+}
+
+// stopped names the units that weren't reloaded since they don't run; nothing when there are none.
+func stopped(result deploy.Result) slog.Attr {
+	if len(result.Stopped) == 0 {
+		return slog.Attr{}
+	}
+	return slog.Any("not_running", result.Stopped)
 }
 
 // How often a CA is asked for renewal information: what it says, within bounds; RFC 9773 section 4.3. The jitter comes on

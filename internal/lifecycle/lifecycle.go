@@ -88,7 +88,7 @@ func (s *Snapshot) outputs(name string) (list []deploy.Output) {
 	for _, o := range s.Outputs {
 		if o.Matches(name) {
 			list = append(list, deploy.Output{Dir: o.Dir, File: o.File, Format: o.Format, Owner: o.Owner, Group: o.Group,
-				Mode: o.Mode, Reload: o.Reload, Run: o.Run})
+				Mode: o.Mode, KeyFirst: o.Order == "key-first", Reload: o.Reload, Run: o.Run})
 		}
 	}
 	if len(list) == 0 {

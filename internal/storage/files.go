@@ -24,10 +24,12 @@ import (
 const (
 	lockFolder = "locks"
 	lockRetry  = 20 * time.Millisecond // how often a waiting Lock looks again
-	staleAge   = 10 * time.Minute      // no write takes that long
 	maxObject  = 16 << 20              // bytes; ours are a few KiB
 	maxNote    = 4 << 10               // bytes of what a lock's file says of its holder
 )
+
+// StaleAge is the age from which on a temporary file is of a write that died: no write takes that long.
+const StaleAge = 10 * time.Minute
 
 // Files is a Store and a Locker on a local file system: an object is a file (0600) below the root, a lock an flock(2).
 type Files struct {
@@ -53,7 +55,7 @@ func OpenFiles(root, command string) (*Files, error) {
 func ViewFiles(root string) *Files { return &Files{root: root} }
 
 // RemoveStale removes the temporaries of writes that died long ago.
-func (f *Files) RemoveStale() error { return durable.RemoveStale(f.root, staleAge) }
+func (f *Files) RemoveStale() error { return durable.RemoveStale(f.root, StaleAge) }
 
 // Load implements Store.
 func (f *Files) Load(_ context.Context, key string) ([]byte, error) {
