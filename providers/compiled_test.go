@@ -58,7 +58,7 @@ func TestCompiledConformance(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	providertest.Run(t, bindHarness(b, "acme-key", p.Client))
+	providertest.Run(t, serverHarness(b, "acme-key", p.Client))
 	if err := b.Kill(0); err != nil {
 		t.Fatal(err)
 	}

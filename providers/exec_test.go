@@ -54,7 +54,7 @@ func TestExecConformance(t *testing.T) {
 	if len(p.Servers) > 0 || p.Timeout != 30*time.Second {
 		t.Errorf("Servers = %q, Timeout = %v; want none and 30s", p.Servers, p.Timeout)
 	}
-	providertest.Run(t, bindHarness(b, "acme-key", p.Client))
+	providertest.Run(t, serverHarness(b, "acme-key", p.Client))
 
 	_, err = p.Client.AppendRecords(t.Context(), "example.org", oneRecord())
 	want := example + ", zone example.org: nsupdate says: update failed: NOTAUTH"

@@ -59,7 +59,7 @@ func startKerberos(t *testing.T) kerberosSite {
 	background(t, "krb5kdc", "-n", "-P", filepath.Join(dir, "kdc.pid"))
 	background(t, "named", "-g", "-c", filepath.Join(dir, "named.conf"))
 	waitFor(t, func() bool {
-		reply, err := prober{server: site.server}.soa(t.Context(), "example.test", "")
+		reply, err := prober{server: site.server}.soa(t.Context(), "example.test")
 		return err == nil && reply.Rcode == dns.RcodeSuccess
 	})
 	waitFor(t, func() bool {

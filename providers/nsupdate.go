@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/libdns/libdns"
@@ -44,11 +47,11 @@ func newNSUpdate(opts Options) (*Provider, error) {
 	}
 	c := &nsupdateClient{
 		failover: failover{servers: servers},
-		program:  program{path: command, args: o.arguments(opts), env: environment(o.Env), timeout: timeout},
+		program:  program{path: command, args: o.arguments(), env: environment(o.Env), timeout: timeout},
 		key:      key,
 		gss:      o.GSS,
-
-		selective: memory{keep: policyTime},
+		logger:   opts.logger(),
+		seen:     newMemories(),
 	}
 	if o.GSS {
 		c.program.env = o.kerberosEnv(opts)
@@ -93,13 +96,10 @@ func (o nsupdateOptions) authentication(opts Options) (tsigKey, error) {
 }
 
 // arguments returns what stands on the command line, which everybody on the machine can read: no secret.
-func (o nsupdateOptions) arguments(opts Options) []string {
+func (o nsupdateOptions) arguments() []string {
 	var args []string
 	if !o.UDP {
 		args = append(args, "-v")
-	}
-	if o.KeyFile != "" {
-		args = append(args, "-k", opts.path(o.KeyFile))
 	}
 	if o.GSS {
 		args = append(args, "-g")
@@ -134,63 +134,72 @@ type nsupdateClient struct {
 	program program
 	key     tsigKey // zero for GSS-TSIG and without a signature
 	gss     bool
-
-	selective memory // see diagnosis
+	logger  *slog.Logger
+	seen    memories
+	warned  atomic.Bool // that the signatures of a server's answers can't be verified
 }
 
 // AppendRecords adds recs to the zone and returns them.
 func (c *nsupdateClient) AppendRecords(ctx context.Context, zone string, recs []libdns.Record) ([]libdns.Record, error) {
-	return c.write(ctx, zone, recs, func(name string, t libdns.TXT) string {
-		return fmt.Sprintf("update add %s. %d TXT \"%s\"\n", name, int(t.TTL/time.Second), t.Text)
-	})
+	return c.write(ctx, recs, update{zone: zone})
 }
 
 // DeleteRecords removes exactly recs from the zone and returns them, also those that weren't there.
 func (c *nsupdateClient) DeleteRecords(ctx context.Context, zone string, recs []libdns.Record) ([]libdns.Record, error) {
-	return c.write(ctx, zone, recs, func(name string, t libdns.TXT) string {
-		return fmt.Sprintf("update delete %s. TXT \"%s\"\n", name, t.Text)
-	})
+	return c.write(ctx, recs, update{zone: zone, removes: true})
 }
 
-// write sends recs in as few messages as can hold them. Each message is atomic. The records need no quoting: txtRecords
-// lets nothing pass that would.
-func (c *nsupdateClient) write(ctx context.Context, zone string, recs []libdns.Record, line func(string, libdns.TXT) string) ([]libdns.Record, error) {
-	zone, err := zoneName(zone)
+// write sends recs in as few messages as can hold them. Each message is atomic.
+func (c *nsupdateClient) write(ctx context.Context, recs []libdns.Record, u update) ([]libdns.Record, error) {
+	u, err := u.of(recs)
 	if err != nil {
 		return nil, err
 	}
-	txts, err := txtRecords(recs)
-	if err != nil {
-		return nil, fmt.Errorf("zone %s: %w", zone, err)
+	return u.send(u.messages(), func(part update) error {
+		return c.each(ctx, u.zone, func(ctx context.Context, server string) error { return c.exchange(ctx, server, part) })
+	})
+}
+
+// script is what nsupdate reads, with the key, which the command line would show to everybody. With GSS each name goes in
+// a message of its own: of several in one message, Samba's module for BIND makes the last one ours and the others nobody's,
+// which we may then never remove. The records need no quoting: txtRecords lets nothing pass that would.
+func (c *nsupdateClient) script(host, port string, u update) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "server %s %s\nzone %s.\n", host, port, u.zone)
+	if c.key.name != "" {
+		fmt.Fprintf(&b, "key %s:%s %s\n", c.key.algorithm, c.key.name, c.key.secret)
 	}
-	for part := range messages(txts, len(zone)) {
-		u := update{zone: zone, records: part}
-		var script strings.Builder
-		fmt.Fprintf(&script, "zone %s.\n", zone)
-		for _, t := range part {
-			script.WriteString(line(plainName(libdns.AbsoluteName(t.Name, zone)), t))
+	sort := slices.Clone(u.records)
+	if c.gss {
+		slices.SortStableFunc(sort, func(x, y libdns.TXT) int { return strings.Compare(u.full(x), u.full(y)) })
+	}
+	for i, t := range sort {
+		name := u.full(t)
+		if c.gss && i > 0 && u.full(sort[i-1]) != name {
+			fmt.Fprintf(&b, "send\nzone %s.\n", u.zone)
 		}
-		script.WriteString("send\n")
-		if err := c.each(ctx, zone, func(ctx context.Context, server string) error {
-			return c.exchange(ctx, server, u, script.String())
-		}); err != nil {
-			return nil, err
+		if u.removes {
+			fmt.Fprintf(&b, "update delete %s. TXT \"%s\"\n", name, t.Text)
+		} else {
+			fmt.Fprintf(&b, "update add %s. %d TXT \"%s\"\n", name, int(t.TTL/time.Second), t.Text)
 		}
 	}
-	return asRecords(txts), nil
+	b.WriteString("send\n")
+	return b.String()
 }
 
 // exchange has nsupdate send one message to one server.
-func (c *nsupdateClient) exchange(ctx context.Context, server string, u update, script string) error {
+func (c *nsupdateClient) exchange(ctx context.Context, server string, u update) error {
 	host, port, err := net.SplitHostPort(server)
 	if err != nil {
 		return err
 	}
 	var said []string
-	stderr := &lineWriter{line: func(line string) { said = append(said, line) }}
-	_, err = c.program.run(ctx, []byte(fmt.Sprintf("server %s %s\n%s", host, port, script)), stderr)
+	stderr := &lineWriter{line: func(line string) { said = append(said, strings.TrimLeft(line, "; ")) }}
+	_, err = c.program.run(ctx, []byte(c.script(host, port, u)), stderr)
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	return c.explain(ctx, server, u, nsupdateFailure{err: err, said: said})
+	failure := nsupdateFailure{err: err, said: said}
+	return c.explain(ctx, diagnosis{prober: prober{server: server, key: c.key}, update: u, err: failure, seen: &c.seen}, failure)
 }

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"autocertd/internal/secret"
 )
@@ -20,6 +21,7 @@ type rfc2136Options struct {
 	KeyName string        `toml:"key_name"`
 	KeyAlg  string        `toml:"key_alg"`
 	Key     secret.Secret `toml:"key"`
+	Timeout time.Duration `toml:"timeout"`
 }
 
 // newRFC2136 builds a provider that sends dynamic updates (RFC 2136), signed with a TSIG key.
@@ -30,11 +32,12 @@ func newRFC2136(opts Options) (*Provider, error) {
 	}
 	servers, serversErr := serverList(o.Server, o.Servers)
 	key, keyErr := o.tsigKey(opts)
-	if err := errors.Join(serversErr, keyErr); err != nil {
+	timeout, timeoutErr := programTimeout(o.Timeout, answerTime)
+	if err := errors.Join(serversErr, keyErr, timeoutErr); err != nil {
 		return nil, err
 	}
-	c := &rfc2136Client{failover: failover{servers: servers}, key: key, selective: memory{keep: policyTime}}
-	return &Provider{Client: c, Servers: servers, Key: key.shared()}, nil
+	c := &rfc2136Client{failover: failover{servers: servers}, key: key, wait: timeout, seen: newMemories()}
+	return &Provider{Client: c, Servers: servers, Key: key.shared(), Timeout: (dialTime + timeout) * time.Duration(len(servers))}, nil
 }
 
 // serverList returns host:port of every server, given as one or as several, and reports all mistakes.

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"iter"
 	"net"
+	"time"
 
 	"github.com/libdns/libdns"
-	"github.com/libdns/rfc2136"
 	"github.com/miekg/dns"
 )
 
@@ -18,52 +18,76 @@ const maxUpdate = 48 << 10
 // rfc2136Client writes to the first of its servers that can be reached.
 type rfc2136Client struct {
 	failover
-	key       tsigKey
-	selective memory // see diagnosis
+	key  tsigKey
+	wait time.Duration // for an answer; see [prober]
+	seen memories
 }
 
-// update is one message: what to do with which records of which zone.
+// update is one message: which records of which zone are added or removed.
 type update struct {
 	zone    string // in lower case, without the trailing dot
 	records []libdns.TXT
-	method  func(*rfc2136.Provider, context.Context, string, []libdns.Record) ([]libdns.Record, error)
+	removes bool
 }
 
 // AppendRecords adds recs to the zone and returns them.
 func (c *rfc2136Client) AppendRecords(ctx context.Context, zone string, recs []libdns.Record) ([]libdns.Record, error) {
-	return c.write(ctx, recs, update{zone: zone, method: (*rfc2136.Provider).AppendRecords})
+	return c.write(ctx, recs, update{zone: zone})
 }
 
 // DeleteRecords removes exactly recs from the zone and returns them, also those that weren't there.
 func (c *rfc2136Client) DeleteRecords(ctx context.Context, zone string, recs []libdns.Record) ([]libdns.Record, error) {
-	return c.write(ctx, recs, update{zone: zone, method: (*rfc2136.Provider).DeleteRecords})
+	return c.write(ctx, recs, update{zone: zone, removes: true})
 }
 
-// write sends recs in as few messages as can hold them. Each message is atomic.
+// write sends recs in as few messages as can hold them.
 func (c *rfc2136Client) write(ctx context.Context, recs []libdns.Record, u update) ([]libdns.Record, error) {
-	zone, err := zoneName(u.zone)
+	u, err := u.of(recs)
 	if err != nil {
 		return nil, err
 	}
-	u.zone = zone
-	txts, err := txtRecords(recs)
-	if err != nil {
-		return nil, fmt.Errorf("zone %s: %w", zone, err)
-	}
-	for u.records = range messages(txts, len(zone)) {
-		if err := c.each(ctx, zone, func(ctx context.Context, server string) error { return c.exchange(ctx, server, u) }); err != nil {
-			return nil, err
-		}
-	}
-	return asRecords(txts), nil
+	return u.send(u.messages(), func(part update) error {
+		return c.each(ctx, u.zone, func(ctx context.Context, server string) error { return c.exchange(ctx, server, part) })
+	})
 }
 
-// messages cuts the records into as few parts as fit into one message each.
-func messages(txts []libdns.TXT, zoneLen int) iter.Seq[[]libdns.TXT] {
-	return func(yield func([]libdns.TXT) bool) {
-		for rest := txts; len(rest) > 0; {
-			n := fitting(rest, zoneLen)
-			if !yield(rest[:n]) {
+// of returns u with the records and a plain zone, when both can be written.
+func (u update) of(recs []libdns.Record) (update, error) {
+	zone, err := zoneName(u.zone)
+	if err != nil {
+		return u, err
+	}
+	u.zone = zone
+	if u.records, err = txtRecords(recs); err != nil {
+		return u, fmt.Errorf("zone %s: %w", zone, err)
+	}
+	return u, nil
+}
+
+// send sends the parts one after the other and returns all records. Each part is atomic; when a later one fails, the
+// earlier ones have been made.
+func (u update) send(parts iter.Seq[update], do func(update) error) ([]libdns.Record, error) {
+	made := false
+	for part := range parts {
+		if err := do(part); err != nil {
+			if failure, ok := errors.AsType[*Error](err); ok && made {
+				failure.effect = effectMaybe
+			}
+			return nil, err
+		}
+		made = true
+	}
+	return asRecords(u.records), nil
+}
+
+// messages cuts the update into as few parts as fit into one message each.
+func (u update) messages() iter.Seq[update] {
+	return func(yield func(update) bool) {
+		for rest := u.records; len(rest) > 0; {
+			n := fitting(rest, len(u.zone))
+			part := u
+			part.records = rest[:n]
+			if !yield(part) {
 				return
 			}
 			rest = rest[n:]
@@ -84,25 +108,54 @@ func fitting(txts []libdns.TXT, zoneLen int) int {
 	return len(txts)
 }
 
-// exchange sends the update to one server. Updates are idempotent, so one whose answer is missing is sent once more.
+// message is the update as RFC 2136, 2.5 has it.
+func (u update) message() *dns.Msg {
+	rrs := make([]dns.RR, len(u.records))
+	for i, t := range u.records {
+		rrs[i] = &dns.TXT{
+			Hdr: dns.RR_Header{Name: dns.Fqdn(u.full(t)), Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: uint32(t.TTL / time.Second)},
+			Txt: []string{t.Text},
+		}
+	}
+	m := new(dns.Msg).SetUpdate(dns.Fqdn(u.zone))
+	if u.removes {
+		m.Remove(rrs)
+	} else {
+		m.Insert(rrs)
+	}
+	return m
+}
+
+// full is the record's name with the zone's, without the trailing dot.
+func (u update) full(t libdns.TXT) string { return plainName(libdns.AbsoluteName(t.Name, u.zone)) }
+
+// exchange sends the update to one server.
 func (c *rfc2136Client) exchange(ctx context.Context, server string, u update) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	p := &rfc2136.Provider{Server: server, KeyName: c.key.name, KeyAlg: c.key.algorithm, Key: c.key.secret}
-	_, err := u.method(p, ctx, u.zone, asRecords(u.records))
-	if isTimeout(err) && !isDial(err) && ctx.Err() == nil {
-		_, err = u.method(p, ctx, u.zone, asRecords(u.records))
+	p := prober{server: server, key: c.key, wait: c.wait}
+	reply, err := p.ask(ctx, u.message())
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		return diagnosis{prober: p, update: u, err: err, seen: &c.seen}.noAnswer()
 	}
-	if err == nil || ctx.Err() != nil {
-		return err
+	v := verdict{rcode: reply.Rcode, signature: reply.tsigError(), unproven: reply.unproven}
+	if v.done() {
+		return nil
 	}
-	return c.diagnose(ctx, server, u, err)
+	return diagnosis{prober: p, update: u, verdict: v, err: v, seen: &c.seen}.diagnose(ctx)
 }
 
 // ExplainKey says why server doesn't take the key of a signed question about name, in the words for an update of it.
 func (c *rfc2136Client) ExplainKey(ctx context.Context, server, name string) error {
-	return c.diagnose(ctx, server, update{zone: plainName(name), records: []libdns.TXT{{Name: "@"}}}, dns.ErrAuth)
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	v := verdict{rcode: dns.RcodeNotAuth, unproven: errServerTSIG}
+	return diagnosis{prober: prober{server: server, key: c.key, wait: c.wait}, verdict: v, err: v, seen: &c.seen,
+		update: update{zone: plainName(name), records: []libdns.TXT{{Name: "@"}}}}.explain(ctx)
 }
 
 // isDial reports whether there was no connection, so that nothing was sent.

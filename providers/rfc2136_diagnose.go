@@ -1,16 +1,17 @@
 package providers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
-	"github.com/libdns/libdns"
 	"github.com/miekg/dns"
 )
 
@@ -21,42 +22,139 @@ const probeTime = 5 * time.Second
 // matter of seconds.
 const policyTime = time.Minute
 
+// manyRecords is from how many TXT records at one name on their number may be why one more isn't taken. BIND takes 100
+// since 9.18.28.
+const manyRecords = 50
+
+// verdict is what a server answered to an update.
+type verdict struct {
+	rcode     int
+	signature int   // error field of its TSIG record (RFC 8945, 5.2); 0 for none
+	unproven  error // why anybody may have sent it; nil when its signature is right, or nobody signs
+}
+
+func (v verdict) done() bool { return v.unproven == nil && v.rcode == dns.RcodeSuccess }
+
+// badKey reports a BADKEY, which some servers send for more than unknown keys.
+func (v verdict) badKey() bool { return v.signature == dns.RcodeBadKey }
+
+// Error returns the answer, and why it isn't to be trusted.
+func (v verdict) Error() string {
+	text := "the answer to the update is " + v.code()
+	if v.unproven != nil {
+		text += ": " + v.unproven.Error()
+	}
+	return text
+}
+
+// code returns the response code and the error of the signature.
+func (v verdict) code() string {
+	text := cmp.Or(dns.RcodeToString[v.rcode], fmt.Sprint("RCODE ", v.rcode))
+	if v.signature != 0 {
+		text += "/" + cmp.Or(dns.RcodeToString[v.signature], fmt.Sprint(v.signature))
+	}
+	return text
+}
+
+// Unwrap returns why the answer isn't to be trusted.
+func (v verdict) Unwrap() error { return v.unproven }
+
+// memories are what was seen of servers lately.
+type memories struct {
+	// selective are the servers and zones whose policy refused some records and not everything: while a group is split to
+	// find those, each of its refusals isn't looked into again.
+	selective memory
+	products  productMemory
+}
+
+func newMemories() memories { return memories{selective: memory{keep: policyTime}} }
+
 // diagnosis is one failed update and the server that can be asked about it.
 type diagnosis struct {
 	prober
 	update
-	err error // what the library reported
-
-	// selective remembers the servers and zones whose policy refused some records and not everything: while a group is
-	// split to find those, each of its refusals isn't looked into again.
-	selective *memory
+	verdict       // zero when there is no answer
+	err     error // what went wrong, as an error
+	seen    *memories
 }
 
-// diagnose finds out why server didn't take u. NOTAUTH says the same for an unknown key, a wrong secret, a wrong clock and
-// a foreign zone, and REFUSED for any policy, so the server is asked.
-func (c *rfc2136Client) diagnose(ctx context.Context, server string, u update, err error) *Error {
+// diagnose finds out why a server didn't confirm an update, and whether it was made all the same; nil if so. NOTAUTH says
+// the same for an unknown key, a wrong secret, a wrong clock and a foreign zone, and REFUSED for any policy, so the server
+// is asked. What it says without a right signature is a hint to the cause at best, and never proves what became of the
+// update.
+func (d diagnosis) diagnose(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
-	d := diagnosis{prober: prober{server: server, key: c.key}, update: u, err: err, selective: &c.selective}
-	rcode, answered := responseCode(err)
-	switch {
-	case errors.Is(err, dns.ErrAuth), rcode == dns.RcodeNotAuth:
-		return d.notAuth(ctx)
-	case rcode == dns.RcodeRefused:
-		return d.refused(ctx)
-	case rcode == dns.RcodeNotZone:
-		return d.notZone(ctx)
-	case answered:
-		return d.answered(rcode)
-	}
-	return d.noAnswer()
+	return d.settled(ctx, d.concluded(d.explain(ctx)))
 }
 
-// responseCode returns the code of a negative answer. The library has it only in its text.
-func responseCode(err error) (rcode int, ok bool) {
-	var name string
-	n, _ := fmt.Sscanf(err.Error(), "dns response error code %q (%d)", &name, &rcode)
-	return rcode, n == 2
+// concluded adds what the answer alone says about what became of the update.
+func (d diagnosis) concluded(e *Error) *Error {
+	e.effect = effectNone
+	if d.unproven != nil {
+		e.effect = effectMaybe
+	}
+	return e
+}
+
+// settled looks at the update's only name, if it has one and may be to blame.
+func (d diagnosis) settled(ctx context.Context, e *Error) error {
+	if names := d.names(); len(names) == 1 && !e.whole {
+		return d.settle(e, names[0], d.look(ctx, names[0]))
+	}
+	return e
+}
+
+// settle adds what the server has at the only name of the update. What it was seen to have as the update wants it is done,
+// whatever was answered: most of all, a record that isn't there needs no removal.
+func (d diagnosis) settle(e *Error, name string, s sight) error {
+	switch {
+	case !s.sure:
+		return e
+	case s.isName != "":
+		e.Problem = fmt.Sprintf("%s doesn't take a TXT record at %s, which is an alias of %s (%s)", d.server, name, s.isName, d.code())
+		e.Hint = "remove the CNAME, or let the alias lead into a zone of a provider; it is shown by: dig CNAME " + name
+		e.retryable = false
+	case !d.removes && d.rcode == dns.RcodeServerFailure && len(s.txt) >= manyRecords:
+		e.Problem = fmt.Sprintf("%s doesn't take one more TXT record at %s, which has %d: too many records (%s)", d.server, name, len(s.txt), d.code())
+		e.Hint = d.product().crowded(d.zone, name)
+		e.retryable = false
+	}
+	present := 0
+	for _, r := range d.records {
+		if slices.Contains(s.txt, r.Text) {
+			present++
+		}
+	}
+	switch {
+	case d.removes && present == 0, !d.removes && present == len(d.records):
+		return nil
+	case present == 0 || d.removes && present == len(d.records):
+		e.effect = effectNone
+	}
+	return e
+}
+
+// product is what the server runs, as far as it was asked before.
+func (d diagnosis) product() Product { return d.seen.products.remembered(d.server) }
+
+// explain finds the cause.
+func (d diagnosis) explain(ctx context.Context) *Error {
+	product := d.seen.products.of(ctx, d.server)
+	if d.unproven != nil {
+		if e := d.unsigned(ctx, product); e != nil {
+			return e
+		}
+	}
+	switch d.rcode {
+	case dns.RcodeNotAuth:
+		return d.notAuth(ctx, product)
+	case dns.RcodeRefused:
+		return d.refused(ctx, product)
+	case dns.RcodeNotZone:
+		return d.notZone(ctx)
+	}
+	return d.answered(product)
 }
 
 // fails makes an error that a person must cure, and that is everybody's unless a caller says otherwise.
@@ -68,45 +166,82 @@ func (d diagnosis) failsForNow(problem, hint string) *Error {
 	return &Error{Problem: problem, Hint: hint, Err: d.err, whole: true, retryable: true}
 }
 
-// notAuth explains NOTAUTH (RFC 2136, 2.2; RFC 8945, 5.2).
-func (d diagnosis) notAuth(ctx context.Context) *Error {
+// divisible makes an error that may be one record's.
+func (e *Error) divisible() *Error {
+	e.whole = false
+	return e
+}
+
+// unsigned explains an answer that the server didn't sign, or not rightly, by a signed question. It returns nil when the
+// server signs its answer to that, so that the key is right.
+func (d diagnosis) unsigned(ctx context.Context, product Product) *Error {
 	name := d.names()[0]
-	reply, err := d.soa(ctx, name, d.key.algorithm)
+	reply, err := d.soa(ctx, name)
 	if err != nil {
-		return d.fails(fmt.Sprintf("%s answered NOTAUTH to the update of zone %s: key, secret, clock or zone; asked which, it failed: %v", d.server, d.zone, err), "")
+		return d.failsForNow(fmt.Sprintf("%s answered %s to the update of zone %s without a valid signature, and not to the question why: %v", d.server, d.code(), d.zone, err), "")
 	}
-	switch code := tsigError(reply); code {
-	case 0:
-		return d.foreignZone(reply, name)
-	case dns.RcodeBadKey:
-		return d.badKey(ctx, name)
-	case dns.RcodeBadSig:
+	switch code := reply.tsigError(); {
+	case reply.unproven == nil && d.rcode == dns.RcodeSuccess:
+		return d.failsForNow(
+			fmt.Sprintf("the answer to the update of zone %s isn't signed by %s, as its other answers are, so it proves nothing (%s)", d.zone, d.server, d.code()),
+			"look for something in between that answers in the server's place").divisible()
+	case reply.unproven == nil:
+		return nil
+	case code == dns.RcodeBadKey && d.rcode == dns.RcodeRefused:
+		return d.secondary(ctx)
+	case code == dns.RcodeBadKey:
+		return d.badKeyName(ctx, name, product)
+	case code == dns.RcodeBadSig:
 		return d.fails(
 			fmt.Sprintf("%s has another secret for TSIG key %q (BADSIG)", d.server, d.key.name),
 			fmt.Sprintf("copy the key from the server again, or make a new one for both sides: tsig-keygen -a %s %s", d.key.algorithm, d.key.name))
-	case dns.RcodeBadTime:
+	case code == dns.RcodeBadTime:
 		return d.badTime(reply)
-	default:
+	case code != 0:
 		return d.fails(fmt.Sprintf("%s rejected the signature with TSIG key %q (%s)", d.server, d.key.name, dns.RcodeToString[code]), "")
+	case reply.Rcode == dns.RcodeNotAuth:
+		return d.keyRefused(ctx, name, product)
+	case reply.Rcode == dns.RcodeRefused && d.rcode == dns.RcodeNotAuth:
+		return d.foreignZone(reply, name) // Knot signs neither
 	}
+	return d.failsForNow(
+		fmt.Sprintf("%s answers what we sign with TSIG key %q without a valid signature (%v), so its answers prove nothing", d.server, d.key.name, reply.unproven),
+		"look for something in between that answers in the server's place")
 }
 
-func (d diagnosis) badKey(ctx context.Context, name string) *Error {
+// badKeyName explains a key that the server doesn't have, by that name and with that algorithm.
+func (d diagnosis) badKeyName(ctx context.Context, name string, product Product) *Error {
 	algorithm, err := d.otherAlgorithm(ctx, name)
 	switch {
 	case err != nil:
 		return d.fails(fmt.Sprintf("%s has no TSIG key %q for %s (BADKEY); asked for other algorithms, it failed: %v", d.server, d.key.name, d.key.algorithm, err), "")
 	case algorithm != "":
-		return d.fails(
-			fmt.Sprintf("%s has TSIG key %q for %s, not for %s (BADKEY)", d.server, d.key.name, algorithm, d.key.algorithm),
-			fmt.Sprintf(`set key_alg = "%s", or in the key file: algorithm %s;`, algorithm, algorithm))
+		return d.otherAlgorithmOfKey(algorithm, "BADKEY")
 	}
-	return d.fails(
-		fmt.Sprintf("%s has no TSIG key %q (BADKEY)", d.server, d.key.name),
-		fmt.Sprintf(`on the server, name the file with key "%s" in named.conf: include "/etc/bind/%s.key"; and then: rndc reconfig`, d.key.name, d.key.name))
+	problem := fmt.Sprintf("%s has no TSIG key %q (BADKEY)", d.server, d.key.name)
+	if product == Knot {
+		problem = fmt.Sprintf("%s has no TSIG key %q, or no acl of zone %s names it (BADKEY)", d.server, d.key.name, d.zone)
+	}
+	return d.fails(problem, product.addsKey(d.access(d.key), d.key.algorithm))
 }
 
-func (d diagnosis) badTime(reply *dns.Msg) *Error {
+func (d diagnosis) otherAlgorithmOfKey(algorithm, code string) *Error {
+	return d.fails(
+		fmt.Sprintf("%s has TSIG key %q for %s, not for %s (%s)", d.server, d.key.name, algorithm, d.key.algorithm, code),
+		fmt.Sprintf(`set key_alg = "%s", or in the key file: algorithm %s;`, algorithm, algorithm))
+}
+
+// keyRefused explains NOTAUTH to a signed question, without a word about the signature. PowerDNS says no more.
+func (d diagnosis) keyRefused(ctx context.Context, name string, product Product) *Error {
+	if algorithm, err := d.otherAlgorithm(ctx, name); err == nil && algorithm != "" {
+		return d.otherAlgorithmOfKey(algorithm, d.code())
+	}
+	return d.fails(
+		fmt.Sprintf("%s doesn't take TSIG key %q for %s (%s): it has no key of that name, or another algorithm or secret", d.server, d.key.name, d.key.algorithm, d.code()),
+		product.addsKey(d.access(d.key), d.key.algorithm))
+}
+
+func (d diagnosis) badTime(reply answer) *Error {
 	ours := time.Now().UTC()
 	const hint = "set the clock that is wrong: timedatectl set-ntp true"
 	theirs, ok := serverTime(reply)
@@ -117,8 +252,26 @@ func (d diagnosis) badTime(reply *dns.Msg) *Error {
 		theirs.Format(time.RFC3339), ours.Format(time.RFC3339), ours.Sub(theirs).Abs().Seconds()), hint)
 }
 
+// notAuth explains NOTAUTH of a server that takes the key (RFC 2136, 2.2; RFC 8945, 5.2). Knot says it, with BADKEY, for
+// names that its acl doesn't list.
+func (d diagnosis) notAuth(ctx context.Context, product Product) *Error {
+	name := d.names()[0]
+	reply, err := d.soa(ctx, name)
+	switch soa := authority(reply); {
+	case err != nil:
+		return d.failsForNow(fmt.Sprintf("%s answered %s to the update of zone %s, and not to the question why: %v", d.server, d.code(), d.zone, err), "")
+	case reply.tsigError() == dns.RcodeBadTime:
+		return d.badTime(reply)
+	case soa == nil || plainName(soa.Hdr.Name) != d.zone:
+		return d.foreignZone(reply, name)
+	case d.badKey():
+		return d.refused(ctx, cmp.Or(product, Knot))
+	}
+	return d.failsForNow(fmt.Sprintf("%s answered %s to the update of zone %s, but it takes the key and serves the zone", d.server, d.code(), d.zone), "try again").divisible()
+}
+
 // foreignZone explains NOTAUTH to an update whose signature was right.
-func (d diagnosis) foreignZone(reply *dns.Msg, name string) *Error {
+func (d diagnosis) foreignZone(reply answer, name string) *Error {
 	soa := authority(reply)
 	if soa == nil {
 		return d.fails(
@@ -126,42 +279,91 @@ func (d diagnosis) foreignZone(reply *dns.Msg, name string) *Error {
 			fmt.Sprintf(`name the zone's primary as server; its name is the first word of: dig +short SOA %s`, d.zone))
 	}
 	zone := plainName(soa.Hdr.Name)
-	if zone == d.zone {
-		return d.failsForNow(fmt.Sprintf("%s answered NOTAUTH to the update of zone %s, but it takes the key and serves the zone", d.server, d.zone), "try again")
-	}
 	return d.fails(
 		fmt.Sprintf("%s doesn't serve zone %s (NOTAUTH); its zone for %s is %s", d.server, d.zone, name, zone),
 		fmt.Sprintf(`zones = ["%s"]`, zone))
 }
 
-// refused explains REFUSED: the policy forbids these records, or every update of the zone with this key.
-func (d diagnosis) refused(ctx context.Context) *Error {
-	if at := d.server + " " + d.zone; !d.selective.has(at) {
+// refused explains that the policy forbids these records, or every update of the zone with this key.
+func (d diagnosis) refused(ctx context.Context, product Product) *Error {
+	if at := d.server + " " + d.zone; !d.seen.selective.has(at) {
 		reply, err := d.emptyUpdate(ctx, d.zone)
-		if err == nil && reply.Rcode == dns.RcodeRefused {
-			return d.refusedAll(ctx)
-		}
-		if err == nil && reply.Rcode == dns.RcodeSuccess {
-			d.selective.add(at)
+		switch {
+		case err == nil && reply.unproven == nil && reply.Rcode == dns.RcodeSuccess:
+			d.seen.selective.add(at)
+		case err == nil && reply.Rcode == d.rcode:
+			return d.refusedAll(ctx, product)
 		}
 	}
-	policy := d.fails(
-		fmt.Sprintf("%s forbids TSIG key %q to write TXT at %s (REFUSED)", d.server, d.key.name, firstFew(d.names(), ", ")),
-		fmt.Sprintf("add to update-policy of zone %s and run rndc reconfig: %s", d.zone, d.grants()))
-	policy.whole = false // another record of the group may be allowed
-	return policy
+	if product == UnknownProduct && d.unproven == nil {
+		product = d.behaves(ctx)
+	}
+	e := d.fails(
+		fmt.Sprintf("%s forbids TSIG key %q to write TXT at %s (%s)", d.server, d.key.name, firstFew(d.names(), ", "), d.code()),
+		product.allowsNames(d.access(d.key))).divisible()
+	e.retryable = d.unproven != nil && !d.badKey()
+	return e
 }
 
-// refusedAll explains REFUSED to an update that changes nothing.
-func (d diagnosis) refusedAll(ctx context.Context) *Error {
-	problem := fmt.Sprintf("%s refuses every update of zone %s with TSIG key %q (REFUSED)", d.server, d.zone, d.key.name)
-	reply, err := d.soa(ctx, d.zone, d.key.algorithm)
-	if err == nil {
-		if soa := authority(reply); soa != nil {
-			problem += fmt.Sprintf(": it has no update-policy, or isn't the primary, which is %s by the SOA", plainName(soa.Ns))
+// behaves guesses the product of a server that signs its REFUSED and doesn't say what it is, by what it says to a key that
+// it can't know: BIND says BADKEY, PowerDNS nothing. Knot never says REFUSED to a known key.
+func (d diagnosis) behaves(ctx context.Context) Product {
+	if stranger := d.stranger(ctx, d.zone); stranger.rcode != dns.RcodeNotAuth || !stranger.badKey() {
+		return UnknownProduct
+	}
+	d.seen.products.remember(d.server, BIND)
+	return BIND
+}
+
+// refusedAll explains the refusal of an update that changes nothing.
+func (d diagnosis) refusedAll(ctx context.Context, product Product) *Error {
+	if stranger := d.stranger(ctx, d.zone); stranger.rcode == dns.RcodeRefused && stranger.badKey() {
+		return d.secondary(ctx)
+	}
+	if product == UnknownProduct && d.unproven == nil {
+		product = d.behaves(ctx)
+	}
+	reason, cure := product.allowsZone(d.access(d.key), d.ourAddress())
+	if primary := d.primary(ctx); product == UnknownProduct && primary != "" {
+		reason += ", which is " + primary + " by the SOA"
+	}
+	problem := fmt.Sprintf("%s refuses every update of zone %s with TSIG key %q (%s): %s", d.server, d.zone, d.key.name, d.code(), reason)
+	return d.fails(problem, cure)
+}
+
+// secondary explains a server that takes updates from nobody.
+func (d diagnosis) secondary(ctx context.Context) *Error {
+	primary := d.primary(ctx)
+	if primary == "" {
+		return d.fails(fmt.Sprintf("%s is a secondary of zone %s (%s)", d.server, d.zone, d.code()), "name the zone's primary as server")
+	}
+	return d.fails(fmt.Sprintf("%s is a secondary of zone %s, whose primary is %s by the SOA (%s)", d.server, d.zone, primary, d.code()),
+		fmt.Sprintf(`name the primary: server = "%s"`, primary))
+}
+
+// primary is the zone's primary by its SOA, "" if the server doesn't say. An unsigned question does, for a server that
+// doesn't take the key.
+func (d diagnosis) primary(ctx context.Context) string {
+	for _, key := range []tsigKey{d.key, {}} {
+		p := d.prober
+		p.key = key
+		reply, err := p.soa(ctx, d.zone)
+		if soa := authority(reply); err == nil && soa != nil {
+			return plainName(soa.Ns)
 		}
 	}
-	return d.fails(problem, fmt.Sprintf("let server be the primary, and add to its zone %s: update-policy { %s };", d.zone, d.grants()))
+	return ""
+}
+
+// ourAddress is the address from which the server hears us.
+func (p prober) ourAddress() string {
+	conn, err := net.Dial("udp", p.server) // sends nothing
+	if err != nil {
+		return "OUR-ADDRESS"
+	}
+	defer conn.Close()
+	address, _, _ := net.SplitHostPort(conn.LocalAddr().String())
+	return address
 }
 
 // notZone explains NOTZONE: a name isn't inside the zone (RFC 2136, 2.2).
@@ -173,9 +375,8 @@ func (d diagnosis) notZone(ctx context.Context) *Error {
 			break
 		}
 	}
-	e := d.fails(fmt.Sprintf("%s isn't in zone %s (NOTZONE)", outside, d.zone), "")
-	e.whole = false
-	reply, err := d.soa(ctx, outside, d.key.algorithm)
+	e := d.fails(fmt.Sprintf("%s isn't in zone %s (NOTZONE)", outside, d.zone), "").divisible()
+	reply, err := d.soa(ctx, outside)
 	if err != nil {
 		return e
 	}
@@ -187,69 +388,66 @@ func (d diagnosis) notZone(ctx context.Context) *Error {
 	return e
 }
 
-// answered explains the response codes that need no question.
-func (d diagnosis) answered(rcode int) *Error {
-	problem := fmt.Sprintf("%s answered %s to the update of zone %s", d.server, dns.RcodeToString[rcode], d.zone)
-	switch rcode {
+// answered explains the response codes that need no question. SERVFAIL is often the zone's, but not always: BIND says it
+// of a name that is full, and Samba of a name that the account may not write.
+func (d diagnosis) answered(product Product) *Error {
+	problem := fmt.Sprintf("%s answered %s to the update of zone %s", d.server, d.code(), d.zone)
+	at := " with TXT at " + firstFew(d.names(), ", ")
+	switch d.rcode {
 	case dns.RcodeServerFailure:
-		return d.failsForNow(problem, "often it can't write the zone's journal; its log on the server says: journalctl -u named -n 50")
+		return d.failsForNow(problem+at, product.fails(d.names()[0])).divisible()
 	case dns.RcodeNotImplemented:
 		return d.fails(problem+": it takes no dynamic updates", "name the zone's primary as server")
 	}
-	e := d.fails(problem, "")
-	e.whole = false
+	e := d.fails(problem+at, "").divisible()
+	e.retryable = d.unproven != nil
 	return e
 }
 
 // noAnswer explains why no answer came.
 func (d diagnosis) noAnswer() *Error {
+	e := d.unreachable()
+	e.effect = effectMaybe
+	if isDial(d.err) {
+		e.effect = effectNone
+	}
+	return e
+}
+
+func (d diagnosis) unreachable() *Error {
 	host, port, _ := net.SplitHostPort(d.server)
 	_, isOp := errors.AsType[*net.OpError](d.err)
 	dnsErr, isDNS := errors.AsType[*net.DNSError](d.err)
+	product := d.product()
 	switch {
 	case isDNS:
 		return d.failsForNow(fmt.Sprintf("the address of server %s can't be looked up (%s)", host, dnsErr.Err), "see what this machine finds: getent hosts "+host)
 	case errors.Is(d.err, syscall.ECONNREFUSED):
-		return d.failsForNow(fmt.Sprintf("nothing listens at %s over TCP (connection refused)", d.server),
-			fmt.Sprintf("on the server: systemctl status named; ss -ltn sport = :%s", port))
+		look := fmt.Sprintf("ss -ltn sport = :%s", port)
+		if unit := product.unit(); unit != "" {
+			look = "systemctl status " + unit + "; " + look
+		}
+		return d.failsForNow(fmt.Sprintf("nothing listens at %s over TCP (connection refused)", d.server), "see whether the DNS server runs there: "+look)
 	case isTimeout(d.err) && isDial(d.err):
 		return d.failsForNow(fmt.Sprintf("%s can't be reached over TCP (timeout)", d.server),
 			fmt.Sprintf("perhaps a firewall is in between; try: nc -vz %s %s", host, port))
 	case isTimeout(d.err):
-		return d.failsForNow(fmt.Sprintf("%s accepted the connection but didn't answer the update of zone %s (timeout)", d.server, d.zone),
-			"named hangs, or more updates wait than its update-quota allows (100); on the server: rndc status")
+		hint := "see whether the server hangs; it may have too much to do: " + `timeout = "30s"`
+		if product == BIND {
+			hint = "named hangs, or more updates wait than its update-quota allows (100); on the server: rndc status"
+		}
+		return d.failsForNow(fmt.Sprintf("%s accepted the connection but didn't answer the update of zone %s (timeout)", d.server, d.zone), hint)
+	case errors.Is(d.err, errBadAnswer), errors.Is(d.err, errNoAnswer):
+		return d.failsForNow(fmt.Sprintf("%s didn't answer the update of zone %s: %v", d.server, d.zone, d.err), "see that a DNS server listens there: dig +tcp SOA "+d.zone+" @"+host+" -p "+port)
 	case isOp, errors.Is(d.err, io.EOF), errors.Is(d.err, io.ErrUnexpectedEOF):
-		return d.failsForNow(fmt.Sprintf("the connection to %s failed during the update of zone %s: %v", d.server, d.zone, d.err),
-			"its log on the server says why: journalctl -u named -n 50")
+		return d.failsForNow(fmt.Sprintf("the connection to %s failed during the update of zone %s: %v", d.server, d.zone, d.err), product.looksAtLog())
 	}
 	return d.fails(fmt.Sprintf("the update of zone %s on %s failed: %v", d.zone, d.server, d.err), "")
 }
 
-// names returns the full names of the records, each once, without the trailing dot.
-func (d diagnosis) names() []string {
-	var names []string
-	seen := map[string]bool{}
-	for _, r := range d.records {
-		name := plainName(libdns.AbsoluteName(r.Name, d.zone))
-		if !seen[name] {
-			seen[name] = true
-			names = append(names, name)
-		}
-	}
-	return names
-}
-
-// grants returns the lines of update-policy that allow the records, of the first few if there are many.
-func (d diagnosis) grants() string {
-	var lines []string
-	for _, name := range d.names() {
-		lines = append(lines, fmt.Sprintf("grant %s name %s. TXT;", d.key.name, name))
-	}
-	return firstFew(lines, " ")
-}
+const few = 3
 
 func firstFew(list []string, sep string) string {
-	const few = 3
 	if len(list) <= few {
 		return strings.Join(list, sep)
 	}

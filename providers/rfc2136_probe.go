@@ -3,74 +3,96 @@ package providers
 import (
 	"context"
 	"encoding/hex"
-	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/miekg/dns"
 )
 
-// prober asks one server the questions that explain why it didn't take an update.
-type prober struct {
-	server string
-	key    tsigKey
-}
-
-// ask sends m over TCP, signed with the given algorithm if there is a key, and returns the answer, whatever it says.
-func (p prober) ask(ctx context.Context, m *dns.Msg, algorithm string) (*dns.Msg, error) {
-	client := dns.Client{Net: "tcp"}
-	if p.key.name != "" {
-		keyName := dns.Fqdn(p.key.name)
-		m.SetTsig(keyName, dns.Fqdn(algorithm), 300, time.Now().Unix())
-		client.TsigSecret = map[string]string{keyName: p.key.secret}
-	}
-	reply, _, err := client.ExchangeContext(ctx, m, p.server)
-	// With NOTAUTH the client returns both the error and the answer; what the server means is in the TSIG record.
-	if errors.Is(err, dns.ErrAuth) && reply != nil {
-		err = nil
-	}
-	return reply, err
-}
-
 // soa asks for the SOA of name.
-func (p prober) soa(ctx context.Context, name, algorithm string) (*dns.Msg, error) {
-	m := new(dns.Msg).SetQuestion(dns.Fqdn(name), dns.TypeSOA)
+func (p prober) soa(ctx context.Context, name string) (answer, error) {
+	return p.ask(ctx, question(name, dns.TypeSOA))
+}
+
+func question(name string, typ uint16) *dns.Msg {
+	m := new(dns.Msg).SetQuestion(dns.Fqdn(name), typ)
 	m.RecursionDesired = false
-	return p.ask(ctx, m, algorithm)
+	return m
 }
 
 // emptyUpdate asks for an update of the zone that changes nothing. A server whose policy looks at records takes it.
-func (p prober) emptyUpdate(ctx context.Context, zone string) (*dns.Msg, error) {
-	return p.ask(ctx, new(dns.Msg).SetUpdate(dns.Fqdn(zone)), p.key.algorithm)
+func (p prober) emptyUpdate(ctx context.Context, zone string) (answer, error) {
+	return p.ask(ctx, new(dns.Msg).SetUpdate(dns.Fqdn(zone)))
 }
 
-// otherAlgorithm returns the algorithm that the server knows the key with, or "".
+// otherAlgorithm returns the algorithm that the server knows the key with, or "". BIND says then that the secret is
+// another one; PowerDNS says nothing unless all is right.
 func (p prober) otherAlgorithm(ctx context.Context, name string) (string, error) {
 	for _, algorithm := range tsigAlgorithms() {
 		if algorithm == p.key.algorithm {
 			continue
 		}
-		reply, err := p.soa(ctx, name, algorithm)
+		other := p
+		other.key.algorithm = algorithm
+		reply, err := other.soa(ctx, name)
 		if err != nil {
 			return "", err
 		}
-		if tsigError(reply) != dns.RcodeBadKey {
+		if code := reply.tsigError(); reply.unproven == nil || code != 0 && code != dns.RcodeBadKey {
 			return algorithm, nil
 		}
 	}
 	return "", nil
 }
 
-// tsigError returns the error field of the answer's TSIG record (RFC 8945, 5.2), 0 if there is none.
-func tsigError(reply *dns.Msg) int {
-	if t := reply.IsTsig(); t != nil {
-		return int(t.Error)
+// nobodysKey is a TSIG key that no server has.
+func nobodysKey() tsigKey {
+	return tsigKey{name: "autocertd-looks-for-the-primary", algorithm: "hmac-sha256", secret: "bm9ib2R5IGhhcyB0aGlzIGtleQ=="}
+}
+
+// stranger sends an update that changes nothing, with a key that the server can't know. A secondary of BIND answers
+// REFUSED, since it takes no updates from anybody; a primary of BIND's answers NOTAUTH.
+func (p prober) stranger(ctx context.Context, zone string) verdict {
+	p.key = nobodysKey()
+	reply, err := p.emptyUpdate(ctx, zone)
+	if err != nil {
+		return verdict{}
 	}
-	return 0
+	return verdict{rcode: reply.Rcode, signature: reply.tsigError(), unproven: reply.unproven}
+}
+
+// sight is what a server has at a name.
+type sight struct {
+	sure   bool // the server itself said so
+	txt    []string
+	isName string // that the name is an alias of, without the trailing dot
+}
+
+// look asks for the TXT records at a name.
+func (p prober) look(ctx context.Context, name string) sight {
+	reply, err := p.ask(ctx, question(name, dns.TypeTXT))
+	if err != nil || !reply.Authoritative || reply.Rcode != dns.RcodeSuccess && reply.Rcode != dns.RcodeNameError {
+		return sight{}
+	}
+	s := sight{sure: reply.unproven == nil || p.key.name == ""}
+	for _, rr := range reply.Answer {
+		switch rr := rr.(type) {
+		case *dns.TXT:
+			if plainName(rr.Hdr.Name) == name {
+				s.txt = append(s.txt, strings.Join(rr.Txt, ""))
+			}
+		case *dns.CNAME:
+			if plainName(rr.Hdr.Name) == name {
+				s.isName = plainName(rr.Target)
+			}
+		}
+	}
+	return s
 }
 
 // serverTime returns the server's clock out of a BADTIME answer (RFC 8945, 5.2.3).
-func serverTime(reply *dns.Msg) (time.Time, bool) {
+func serverTime(reply answer) (time.Time, bool) {
 	t := reply.IsTsig()
 	if t == nil {
 		return time.Time{}, false
@@ -87,8 +109,8 @@ func serverTime(reply *dns.Msg) (time.Time, bool) {
 }
 
 // authority returns the SOA of the zone that the server answered from with authority, nil if it has none for the name.
-func authority(reply *dns.Msg) *dns.SOA {
-	if !reply.Authoritative {
+func authority(reply answer) *dns.SOA {
+	if reply.Msg == nil || !reply.Authoritative {
 		return nil
 	}
 	for _, rr := range slices.Concat(reply.Answer, reply.Ns) {
