@@ -69,7 +69,7 @@ func TestNSUpdateFailures(t *testing.T) {
 	b := failing(t)
 	keys := t.TempDir()
 	keyFile := func(name, algorithm, secret string) string {
-		path := filepath.Join(keys, fmt.Sprint(len(algorithm), name, secret[:3]))
+		path := filepath.Join(keys, fmt.Sprintf("%d%s%x", len(algorithm), name, secret[:3]))
 		writeFile(t, path, fmt.Sprintf("key %q { algorithm %s; secret %q; };", name, algorithm, secret), 0o600)
 		return path
 	}
