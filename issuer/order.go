@@ -37,6 +37,8 @@ type Request struct {
 	Open *OpenOrder
 	// Orders remembers the open order.
 	Orders OrderKeeper
+	// Solver publishes the records; nil is the issuer's.
+	Solver Solver
 	// Progress is told of each step; nil is fine.
 	Progress func(Step)
 }
@@ -144,7 +146,7 @@ func (i *Issuer) Obtain(ctx context.Context, req Request) (*Bundle, error) {
 }
 
 func (i *Issuer) obtain(ctx context.Context, req Request) (*Bundle, error) {
-	solution := i.cfg.Solver.Begin()
+	solution := cmp.Or(req.Solver, i.cfg.Solver).Begin()
 	defer solution.Remove()
 	req.Profile = cmp.Or(req.Profile, i.cfg.Profile)
 	o := &order{Issuer: i, req: req}

@@ -22,7 +22,7 @@ const nsupdateTimeout = 15 * time.Second
 type nsupdateOptions struct {
 	Server  string        `toml:"server"`
 	Servers []string      `toml:"servers"`
-	KeyFile string        `toml:"key_file"`
+	KeyFile string        `toml:"key_file" reads:"file"`
 	GSS     bool          `toml:"gss"`
 	Keytab  string        `toml:"keytab"`
 	UDP     bool          `toml:"udp"`

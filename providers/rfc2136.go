@@ -17,7 +17,7 @@ import (
 type rfc2136Options struct {
 	Server  string        `toml:"server"`
 	Servers []string      `toml:"servers"`
-	KeyFile string        `toml:"key_file"`
+	KeyFile string        `toml:"key_file" reads:"file"`
 	KeyName string        `toml:"key_name"`
 	KeyAlg  string        `toml:"key_alg"`
 	Key     secret.Secret `toml:"key"`

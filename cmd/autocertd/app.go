@@ -21,13 +21,25 @@ import (
 // settings is a configuration with everything built from its text that can be wrong.
 type settings struct {
 	*config.Config
-	schedule scheduler.Schedule
-	window   scheduler.Window
+	sources   *config.Sources
+	schedule  scheduler.Schedule
+	window    scheduler.Window
+	providers []dns01.Provider // of Providers, in their order
+	told      *liveHandler     // where the programs of providers log to; see newProviders
 }
 
 // load reads the configuration and builds what can be built without asking anybody.
 func load(path string) (*settings, error) {
-	s := &settings{}
+	s, err := read(path)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// read is load that tells of a configuration with mistakes at least which files it was looked for in.
+func read(path string) (*settings, error) {
+	s := &settings{sources: &config.Sources{}, told: newLiveHandler(slog.DiscardHandler)}
 	cfg, err := config.Load(path, config.Checks{
 		Schedule: func(text string) (err error) {
 			s.schedule, err = scheduler.ParseSchedule(text)
@@ -38,15 +50,17 @@ func load(path string) (*settings, error) {
 			return err
 		},
 		Provider: func(p *config.Provider) error {
-			_, err := newProvider(p, nil) // the one that works is built when it is known where to log
+			built, err := newProvider(p, slog.New(s.told).With("provider", p.Name))
+			s.providers = append(s.providers, built)
 			return err
 		},
 		Pace:     s.pace,
 		Meet:     s.meet,
 		Lifetime: lifetimeOf,
+		Sources:  s.sources,
 	})
 	if err != nil {
-		return nil, &usageError{err}
+		return s, &usageError{err}
 	}
 	s.Config = cfg
 	return s, nil
@@ -67,32 +81,38 @@ func newProvider(p *config.Provider, logger *slog.Logger) (dns01.Provider, error
 	return served, nil
 }
 
-// newProviders builds all providers.
-func newProviders(s *settings, logger *slog.Logger) ([]dns01.Provider, error) {
-	list := make([]dns01.Provider, len(s.Providers))
-	for i, p := range s.Providers {
-		var err error
-		if list[i], err = newProvider(p, logger.With("provider", p.Name)); err != nil {
-			return nil, fmt.Errorf("provider %s: %w", p.Name, err)
-		}
-	}
-	return list, nil
+// newProviders returns the providers, which were built when the configuration was read: so their keys are those of that
+// moment. From now on their programs log to the logger.
+func newProviders(s *settings, logger *slog.Logger) []dns01.Provider {
+	s.told.replace(logger.Handler())
+	return s.providers
+}
+
+// build is what one configuration makes of the program, complete before any of it counts. It is never changed: a reload
+// makes another one. What runs keeps the one that it began with.
+type build struct {
+	settings *settings
+	issuers  map[string]*issuer.Issuer
+	orders   *dns01.Solver // for the orders of this build
+	snapshot *lifecycle.Snapshot
 }
 
 // app is the program put together: what lives as long as the process, and what the current settings built.
 type app struct {
-	settings *settings
-	store    *storage.Files
-	solver   *dns01.Solver
-	manager  *lifecycle.Manager
-	issuers  map[string]*issuer.Issuer
-	logger   *slog.Logger
+	*build
+	store   *storage.Files
+	solver  *dns01.Solver // for all that isn't an order of one build
+	manager *lifecycle.Manager
+	logger  *slog.Logger
+	live    *liveHandler // behind logger, where that can change
+	retired []*build     // replaced, and perhaps still worked with
 }
 
 // appOptions are what commands want differently.
 type appOptions struct {
 	command  string // how this process names itself to others who find its locks
 	logger   *slog.Logger
+	live     *liveHandler // behind logger; nil where that never changes
 	wait     bool
 	progress func(name string, step issuer.Step)
 }
@@ -103,7 +123,7 @@ func newApp(s *settings, o appOptions) (*app, error) {
 	if err != nil {
 		return nil, stateDirHint(s.StateDir, err)
 	}
-	a := &app{store: store, logger: o.logger}
+	a := &app{store: store, logger: o.logger, live: o.live}
 	a.solver = dns01.New(dns01.Config{Storage: store, Resolvers: s.Resolvers, Logger: o.logger,
 		Wanted: func(ctx context.Context) ([]string, error) { return lifecycle.OpenHostnames(ctx, store) }})
 	a.manager = lifecycle.New(lifecycle.Config{Storage: store, Logger: o.logger, Wait: o.wait, Progress: o.progress,
@@ -113,34 +133,77 @@ func newApp(s *settings, o appOptions) (*app, error) {
 
 // use makes settings the ones that count: it builds first and swaps then, so that an error changes nothing.
 func (a *app) use(s *settings) error {
-	if a.settings != nil && a.settings.StateDir != s.StateDir {
-		return &usageError{fmt.Errorf("state_dir can't change while the daemon runs (%s to %s); restart it", a.settings.StateDir, s.StateDir)}
-	}
-	issuers := map[string]*issuer.Issuer{}
-	for _, ca := range s.CAs {
-		iss, err := a.issuer(ca, s.Concurrency)
-		if err != nil {
-			return fmt.Errorf("CA %s: %w", ca.Name, err)
-		}
-		issuers[ca.Name] = iss
-	}
-	served, err := newProviders(s, a.logger)
+	b, err := a.prepare(s)
 	if err != nil {
 		return err
 	}
-	a.solver.UseResolvers(s.Resolvers)
-	a.solver.Configure(served)
-	snapshot := lifecycle.NewSnapshot(s.Config, issuers, s.window)
-	snapshot.Reloaded = time.Now()
-	a.manager.Use(snapshot)
-	a.settings, a.issuers = s, issuers
+	a.swap(b)
 	return nil
+}
+
+// prepare makes the build of settings. It asks nobody anything, and nothing that runs notices.
+func (a *app) prepare(s *settings) (*build, error) {
+	if a.build != nil && a.settings.StateDir != s.StateDir {
+		return nil, &usageError{fmt.Errorf("state_dir can't change while the daemon runs, and stays %s until a restart: systemctl restart autocertd", a.settings.StateDir)}
+	}
+	b := &build{settings: s, issuers: map[string]*issuer.Issuer{}}
+	for _, ca := range s.CAs {
+		iss, err := a.issuer(ca, s.Concurrency)
+		if err != nil {
+			return nil, fmt.Errorf("CA %s: %w", ca.Name, err)
+		}
+		b.issuers[ca.Name] = iss
+	}
+	b.orders = a.solver.With(newProviders(s, a.logger), s.Resolvers)
+	b.snapshot = lifecycle.NewSnapshot(s.Config, b.issuers, s.window)
+	b.snapshot.Solver = b.orders
+	b.snapshot.Reloaded = time.Now()
+	return b, nil
+}
+
+// swap makes a build the one that counts for all that begins from now on.
+func (a *app) swap(b *build) {
+	if a.build != nil {
+		a.retired = append(a.retired, a.build)
+	}
+	if a.live != nil && (a.build == nil || a.settings.Log != b.settings.Log) {
+		a.live.replace(handlerFor(b.settings.Log))
+	}
+	a.build = b
+	a.solver.Adopt(b.orders)
+	a.manager.Use(b.snapshot)
+}
+
+// closeRetired closes the issuers of builds that nothing works with any more, except those that other builds took over.
+func (a *app) closeRetired() {
+	inUse := map[*issuer.Issuer]bool{}
+	var idle, busy []*build
+	for _, b := range a.retired {
+		if b.snapshot.Idle() {
+			idle = append(idle, b)
+		} else {
+			busy = append(busy, b)
+		}
+	}
+	for _, b := range append(busy, a.build) {
+		for _, iss := range b.issuers {
+			inUse[iss] = true
+		}
+	}
+	for _, b := range idle {
+		for _, iss := range b.issuers {
+			if !inUse[iss] {
+				iss.Close()
+			}
+		}
+	}
+	a.retired = busy
 }
 
 // issuer returns the issuer for a CA: the one that there is when nothing about it changed, with its account, directory
 // and connections.
 func (a *app) issuer(ca config.CA, concurrency int) (*issuer.Issuer, error) {
-	if a.settings != nil && a.settings.Concurrency == concurrency {
+	if a.build != nil && a.settings.Concurrency == concurrency {
 		for _, old := range a.settings.CAs {
 			if reflect.DeepEqual(old, ca) {
 				return a.issuers[ca.Name], nil

@@ -8,9 +8,11 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/coreos/go-systemd/v22/journal"
 	"golang.org/x/sys/unix"
@@ -21,15 +23,59 @@ import (
 
 // newLogger logs to standard error. Under systemd the journal adds the time, and each line begins with its priority as
 // sd-daemon(3) says, so that journalctl -p warning finds it.
-func newLogger(c config.Log) *slog.Logger {
+func newLogger(c config.Log) *slog.Logger { return slog.New(handlerFor(c)) }
+
+func handlerFor(c config.Log) slog.Handler {
 	options := &slog.HandlerOptions{Level: c.Level}
 	switch {
 	case c.Format == "json":
-		return slog.New(slog.NewJSONHandler(os.Stderr, options))
+		return slog.NewJSONHandler(os.Stderr, options)
 	case c.Format == "auto" && toJournal():
-		return slog.New(newJournalHandler(os.Stderr, options))
+		return newJournalHandler(os.Stderr, options)
 	}
-	return slog.New(slog.NewTextHandler(os.Stderr, options))
+	return slog.NewTextHandler(os.Stderr, options)
+}
+
+// liveHandler hands records on to a handler that can be replaced, by all loggers that were derived from one.
+type liveHandler struct {
+	current *atomic.Pointer[slog.Handler]
+	derive  []func(slog.Handler) slog.Handler // what WithAttrs and WithGroup asked for, in turn
+}
+
+func newLiveHandler(h slog.Handler) *liveHandler {
+	live := &liveHandler{current: new(atomic.Pointer[slog.Handler])}
+	live.replace(h)
+	return live
+}
+
+func (h *liveHandler) replace(other slog.Handler) { h.current.Store(&other) }
+
+// Enabled implements slog.Handler.
+func (h *liveHandler) Enabled(ctx context.Context, level slog.Level) bool {
+	return (*h.current.Load()).Enabled(ctx, level)
+}
+
+// Handle implements slog.Handler.
+func (h *liveHandler) Handle(ctx context.Context, r slog.Record) error {
+	target := *h.current.Load()
+	for _, derive := range h.derive {
+		target = derive(target)
+	}
+	return target.Handle(ctx, r)
+}
+
+// WithAttrs implements slog.Handler.
+func (h *liveHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return h.with(func(target slog.Handler) slog.Handler { return target.WithAttrs(attrs) })
+}
+
+// WithGroup implements slog.Handler.
+func (h *liveHandler) WithGroup(name string) slog.Handler {
+	return h.with(func(target slog.Handler) slog.Handler { return target.WithGroup(name) })
+}
+
+func (h *liveHandler) with(derive func(slog.Handler) slog.Handler) slog.Handler {
+	return &liveHandler{h.current, append(slices.Clip(h.derive), derive)}
 }
 
 // toJournal reports whether standard error is the journal: systemd says in $JOURNAL_STREAM which file that would be.

@@ -95,12 +95,8 @@ func recordsList(ctx context.Context, path string, asJSON bool) error {
 // onlySolver makes the part of the program that knows DNS, for commands that need nothing else. Without a logger what it
 // does is said by the command.
 func onlySolver(s *settings, store dns01.Storage) (*dns01.Solver, error) {
-	served, err := newProviders(s, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return nil, err
-	}
 	solver := dns01.New(dns01.Config{Storage: store, Resolvers: s.Resolvers})
-	solver.Configure(served)
+	solver.Configure(newProviders(s, slog.New(slog.DiscardHandler)))
 	return solver, nil
 }
 

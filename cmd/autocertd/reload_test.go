@@ -47,9 +47,27 @@ func TestReload(t *testing.T) {
 		{"a link is added to conf.d", "linked", func(host string) error {
 			return errors.Join(os.WriteFile(link, []byte(dropIn(host)), 0o644), os.Symlink(link, s.path("conf.d", "30.toml")))
 		}},
-		{"what the link leads to changes, and SIGHUP says so", "hangup", func(host string) error {
-			return errors.Join(os.WriteFile(link, []byte(dropIn(host)), 0o644), d.cmd.Process.Signal(syscall.SIGHUP))
+		{"what the link leads to changes", "target", func(host string) error {
+			return os.WriteFile(link, []byte(dropIn(host)), 0o644)
 		}},
+		{"a drop-in is linked into a release of a checkout", "release", func(host string) error {
+			return errors.Join(os.Mkdir(s.path("r1"), 0o755), os.Symlink("r1", s.path("now")),
+				os.WriteFile(s.path("r1", "list.toml"), []byte(dropIn(host)), 0o644), os.Symlink("../now/list.toml", s.path("conf.d", "40.toml")))
+		}},
+		{"the next release", "swapped", func(host string) error {
+			return errors.Join(os.Mkdir(s.path("r2"), 0o755), os.WriteFile(s.path("r2", "list.toml"), []byte(dropIn(host)), 0o644),
+				os.Symlink("r2", s.path("now.new")), os.Rename(s.path("now.new"), s.path("now")))
+		}},
+		{"conf.d is a volume of a ConfigMap", "volume", func(host string) error {
+			return errors.Join(os.CopyFS(s.path("volume", "..v1"), os.DirFS(s.path("conf.d"))), os.Symlink("..v1", s.path("volume", "..data")),
+				os.WriteFile(s.path("volume", "..v1", "50.toml"), []byte(dropIn(host)), 0o644), os.Symlink("..data/50.toml", s.path("volume", "50.toml")),
+				os.Rename(s.path("conf.d"), s.path("before")), os.Symlink("volume", s.path("conf.d")))
+		}},
+		{"it is updated", "updated", func(host string) error {
+			return errors.Join(os.Mkdir(s.path("volume", "..v2"), 0o755), os.WriteFile(s.path("volume", "..v2", "50.toml"), []byte(dropIn(host)), 0o644),
+				os.Symlink("..v2", s.path("volume", "..tmp")), os.Rename(s.path("volume", "..tmp"), s.path("volume", "..data")))
+		}},
+		{"nothing, and SIGHUP says so", "updated", func(string) error { return d.cmd.Process.Signal(syscall.SIGHUP) }},
 	}
 	for _, c := range changes {
 		begin := time.Now()
@@ -58,6 +76,11 @@ func TestReload(t *testing.T) {
 		}
 		s.deployed(t, c.host+"."+zone)
 		t.Logf("%s: certificate after %s", c.name, time.Since(begin).Round(time.Millisecond))
+	}
+	d.tells(t, `msg="configuration taken over"`, "why="+s.path("conf.d", "50.toml"), `added="certificate updated.`+zone+`"`, `removed="certificate volume.`+zone+`"`)
+	d.tells(t, `msg="configuration taken over" why=SIGHUP certificates=4`+"\n")
+	if r := s.report(t); len(r.NotTakenOver) > 0 {
+		t.Errorf("status says %v wasn't taken over", r.NotTakenOver)
 	}
 	d.stop(t)
 	s.clean(t, zone)

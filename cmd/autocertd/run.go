@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -48,25 +47,31 @@ type daemonProcess struct {
 	scheduler *scheduler.Scheduler
 	logger    *slog.Logger
 	health    health
-	lastTick  time.Time     // by the wall clock; only tick uses it
-	handwork  string        // as it was last read; only tick uses it, and run before the first tick
-	refused   atomic.Bool   // the files on disk are not what runs, since they can't be taken for a configuration
-	readable  chan struct{} // they can be now
-	changed   chan struct{} // a certificate was looked at, or a step was taken
+	lastTick  time.Time // by the wall clock; only tick uses it
+	handwork  string    // as it was last read; only tick uses it, and run before the first tick
+	hangup    chan os.Signal
+	sources   *config.Sources // the files as they were last read, taken over or not; only the loop of run uses it
+	refused   bool            // they can't be taken for a configuration; likewise
+	ticked    chan struct{}   // the files should be looked at
+	changed   chan struct{}   // a certificate was looked at, or a step was taken
 	doings    *doings
 	mu        sync.Mutex // held while settings change or are handed to the scheduler
 }
 
 func runDaemon(ctx context.Context, path string) (err error) {
+	hangup := make(chan os.Signal, 1) // before anything that takes time: a signal that nobody waits for ends the process
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
 	s, err := loadAsDaemon(path, writes)
 	if err != nil {
 		return err
 	}
-	logger := newLogger(s.Log)
+	live := newLiveHandler(handlerFor(s.Log))
+	logger := slog.New(live)
 	var d *daemonProcess
 	changed := make(chan struct{}, 1)
 	doings := newDoings(func() { nudge(changed) })
-	a, err := newApp(s, appOptions{command: "autocertd run", logger: logger, progress: func(name string, step issuer.Step) {
+	a, err := newApp(s, appOptions{command: "autocertd run", logger: logger, live: live, progress: func(name string, step issuer.Step) {
 		doings.step(name, step)
 		if step.Name == issuer.Published { // what is left to do is to wait for DNS and for the CA
 			d.scheduler.Yield(name)
@@ -87,7 +92,7 @@ func runDaemon(ctx context.Context, path string) (err error) {
 	}
 	defer release()
 	d = &daemonProcess{app: a, path: path, logger: logger, health: health{PID: os.Getpid(), Started: time.Now().UTC()},
-		changed: changed, doings: doings, readable: make(chan struct{}, 1)}
+		hangup: hangup, sources: s.sources, ticked: make(chan struct{}, 1), changed: changed, doings: doings}
 	d.scheduler = scheduler.New(scheduler.Config{Reconciler: d, Schedule: s.schedule, Workers: a.workers(), Most: mostAtATime(),
 		Lane: a.manager.Lane, Urgency: a.manager.Urgency, OnTick: d.tick, Logger: logger})
 	defer func() { err = errors.Join(err, a.close()) }()
@@ -102,14 +107,11 @@ func (d *daemonProcess) run(ctx context.Context) error {
 	if err := d.schedule(ctx); err != nil {
 		return err
 	}
-	watch, err := watchFiles(d.settings.Config)
+	watch, err := watchFiles(d.sources)
 	if err != nil {
 		return err
 	}
 	defer watch.Close()
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
 
 	d.logger.Info("started", "version", version(), "certificates", len(d.settings.Certificates), "config", d.path)
 	d.report(ctx)
@@ -126,14 +128,16 @@ func (d *daemonProcess) run(ctx context.Context) error {
 				notifySystemd("STOPPING=1")
 				d.logger.Info("stopping")
 				return nil
-			case <-hangup:
+			case <-d.hangup:
 				d.reload(ctx, "SIGHUP")
-			case file := <-watch.Changed:
-				d.reload(ctx, file)
-			case <-d.readable:
-				d.reload(ctx, "it can be read now")
+			case <-watch.Changed:
+				d.compare(ctx)
+			case <-d.ticked:
+				if !d.compare(ctx) {
+					continue // and the links lead where they led
+				}
 			}
-			watch.Follow(d.settings.Config)
+			watch.Follow(d.sources)
 		}
 	})
 	return group.Wait()
@@ -199,11 +203,32 @@ func (d *daemonProcess) schedule(ctx context.Context) error {
 	if err := saveRoster(ctx, d.store, d.settings.Certificates); err != nil {
 		d.logger.Error("the list of certificates can't be saved; status can't show it while the configuration has mistakes", "err", err)
 	}
+	if err := saveSources(ctx, d.store, d.settings.sources); err != nil {
+		d.logger.Error("the list of the configuration's files can't be saved; status can't show which ones changed since", "err", err)
+	}
 	d.scheduler.SetSchedule(d.settings.schedule)
 	d.scheduler.SetWorkers(d.workers())
 	d.scheduler.Set(items)
 	d.scheduler.Wake()
 	return nil
+}
+
+// compare has the configuration read again when its files aren't what was last read, and reports whether it was. One that
+// was refused is tried in any case, quietly: not every cure is in a file.
+func (d *daemonProcess) compare(ctx context.Context) bool {
+	changed := d.sources.Changed()
+	switch {
+	case len(changed) > 0:
+		d.reload(ctx, some(changed, "file"))
+	case d.refused:
+		if _, err := read(d.path); err != nil {
+			return false // it was told
+		}
+		d.reload(ctx, "it can be read now")
+	default:
+		return false
+	}
+	return true
 }
 
 // reload reads the configuration again: built first, swapped then. A bad one changes nothing and is told.
@@ -212,8 +237,9 @@ func (d *daemonProcess) reload(ctx context.Context, why string) {
 	defer d.mu.Unlock()
 	notifySystemd(reloading())
 	defer notifySystemd("READY=1")
-	s, err := load(d.path)
-	d.refused.Store(err != nil)
+	s, err := read(d.path)
+	d.sources, d.refused = s.sources, err != nil
+	before := d.build
 	if err == nil {
 		err = d.use(s)
 	}
@@ -227,8 +253,9 @@ func (d *daemonProcess) reload(ctx context.Context, why string) {
 		}
 	} else {
 		warn(d.logger, s.Warnings)
-		d.logger.Info("configuration taken over", "why", why, "certificates", len(s.Certificates))
+		d.logger.Info("configuration taken over", append([]any{"why", why, "certificates", len(s.Certificates)}, differences(before.settings, s)...)...)
 	}
+	d.closeRetired()
 	d.report(ctx)
 }
 
@@ -259,32 +286,25 @@ func (d *daemonProcess) tick(ctx context.Context) {
 		d.logger.Warn("the clock went back; looking at every certificate again", "from", d.lastTick.UTC().Format(time.RFC3339))
 	}
 	d.lastTick = now
-	if d.newHandwork(ctx) || back {
-		d.mu.Lock()
-		err := d.schedule(ctx)
-		d.mu.Unlock()
+	again := d.newHandwork(ctx) || back
+	d.mu.Lock()
+	d.closeRetired()
+	var err error
+	if again {
+		err = d.schedule(ctx)
+	}
+	d.mu.Unlock()
+	if again {
 		if err != nil && ctx.Err() == nil {
 			d.logger.Error("certificates can't be scheduled", "err", err)
 		}
 	}
-	d.tryRefused()
+	select {
+	case d.ticked <- struct{}{}:
+	default: // the loop of run is busy with the last one
+	}
 	if err := d.solver.Sweep(ctx); err != nil && ctx.Err() == nil {
 		d.logger.Error("records of earlier processes can't be looked for", "err", err)
 	}
 	d.report(ctx)
-}
-
-// tryRefused has a configuration that was refused read again when it would be taken. A cure that changes no TOML file isn't
-// seen otherwise: other rights of a key, or a file that was missing.
-func (d *daemonProcess) tryRefused() {
-	if !d.refused.Load() {
-		return
-	}
-	if _, err := load(d.path); err != nil {
-		return // it was told
-	}
-	select {
-	case d.readable <- struct{}{}:
-	default:
-	}
 }

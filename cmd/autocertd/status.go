@@ -51,8 +51,9 @@ type statusMode struct{ json, exitCode bool }
 type statusReport struct {
 	Daemon       *health             `json:"daemon"` // null when none runs
 	Certificates []certificateStatus `json:"certificates"`
-	Unconfigured []lifecycle.Kept    `json:"unconfigured,omitempty"` // on disk, and in no configuration
-	Mistakes     config.Problems     `json:"mistakes,omitempty"`     // in the files on disk; the certificates are those of the files before
+	Unconfigured []lifecycle.Kept    `json:"unconfigured,omitempty"`   // on disk, and in no configuration
+	Mistakes     config.Problems     `json:"mistakes,omitempty"`       // in the files on disk; the certificates are those of the files before
+	NotTakenOver []config.Change     `json:"not_taken_over,omitempty"` // files that changed since the daemon took the configuration over
 
 	stateDir string
 }
@@ -187,6 +188,7 @@ func (r *statusReport) find(ctx context.Context, store *storage.Files, certs []c
 	}
 	var doings map[string]doing
 	if r.Daemon = daemonHealth(ctx, store); r.Daemon != nil {
+		r.NotTakenOver = notTakenOver(ctx, store)
 		doings = loadDoings(ctx, store)
 	}
 	r.Certificates = make([]certificateStatus, len(list))

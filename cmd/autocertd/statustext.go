@@ -318,6 +318,26 @@ func printDaemon(out screen, r *statusReport, now time.Time) {
 	case len(r.Certificates) == 0:
 		say(plain, "", `no certificate is configured; to get one: hostnames = ["host.corp.example.com"]`)
 	}
+	printNotTakenOver(out, r)
+}
+
+// printNotTakenOver says which files of the configuration the daemon hasn't taken over as they are now, and since when.
+func printNotTakenOver(out screen, r *statusReport) {
+	if len(r.NotTakenOver) == 0 {
+		return
+	}
+	files := make([]string, len(r.NotTakenOver))
+	for i, c := range r.NotTakenOver {
+		files[i] = c.File + " (gone)"
+		if !c.At.IsZero() {
+			files[i] = fmt.Sprintf("%s (changed %s)", c.File, c.At.Local().Format(time.DateTime))
+		}
+	}
+	hint := "; to make it look now: systemctl reload autocertd"
+	if len(r.Mistakes) > 0 || r.Daemon.ConfigError != "" {
+		hint = ""
+	}
+	fmt.Fprintf(out.out, "%s: %s%s\n", out.paint(yellow, "not taken over by the daemon"), some(files, "file"), hint)
 }
 
 // mostUnconfigured is how many certificates are named that are no longer configured.

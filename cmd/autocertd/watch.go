@@ -3,8 +3,8 @@ package main
 import (
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -15,58 +15,105 @@ import (
 // settle is how long files must be quiet before they are read: editors and configuration management write several.
 const settle = 150 * time.Millisecond
 
-// fileWatch watches the folders of the configuration, not its files: editors replace files.
+// fileWatch watches the folders of the files that the configuration is made of, not the files: editors replace files. A file
+// that is reached by symbolic links has the folders of all links watched. What it misses a tick finds, so errors don't count.
 type fileWatch struct {
-	Changed chan string // a file that changed; one value for several changes in a row
+	Changed chan struct{} // some of the files may have changed, and none has for a moment
 
 	watcher *fsnotify.Watcher
 	done    chan struct{}
-	extra   chan []string
+	places  chan places
+	folders map[string]uint64 // watched, with their inodes; only Follow uses it
+}
+
+// places are the names whose appearing, going and changing counts.
+type places struct {
+	entries map[string]bool
+	dropIns string // the folder in which all *.toml count
 }
 
 // watchFiles begins to watch.
-func watchFiles(cfg *config.Config) (*fileWatch, error) {
+func watchFiles(sources *config.Sources) (*fileWatch, error) {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
 		return nil, err
 	}
-	w := &fileWatch{Changed: make(chan string), watcher: watcher, done: make(chan struct{}), extra: make(chan []string, 1)}
-	if err := watcher.Add(filepath.Dir(cfg.Path)); err != nil {
-		return nil, err
-	}
-	w.Follow(cfg)
+	w := &fileWatch{Changed: make(chan struct{}), watcher: watcher, done: make(chan struct{}), places: make(chan places, 1), folders: map[string]uint64{}}
+	w.Follow(sources)
 	go w.run() // ends with Close, which waits for it
 	return w, nil
 }
 
-// Follow makes the watch cover what the configuration names now. A folder that isn't there is followed when it appears,
-// since that changes the folder above.
-func (w *fileWatch) Follow(cfg *config.Config) {
-	folders := []string{filepath.Join(filepath.Dir(cfg.Path), "conf.d")}
-	var files []string
-	for _, ca := range cfg.CAs {
-		for _, file := range ca.RootFiles {
-			files = append(files, filepath.Clean(file))
-			folders = append(folders, filepath.Dir(file))
+// Follow makes the watch cover what the configuration is made of now, and what its links lead to now.
+func (w *fileWatch) Follow(sources *config.Sources) {
+	files, dropIns := sources.Files()
+	p := places{entries: map[string]bool{}}
+	wanted := map[string]bool{}
+	for _, file := range append(files, dropIns) {
+		for _, entry := range way(file) {
+			p.entries[entry] = true
+			wanted[filepath.Dir(entry)] = true
+			p.dropIns = entry // the last way is that of the folder, and its last entry is the folder itself
 		}
 	}
-	for _, c := range cfg.Certificates {
-		if c.CSRFile != "" {
-			files = append(files, filepath.Clean(c.CSRFile))
-			folders = append(folders, filepath.Dir(c.CSRFile))
+	wanted[p.dropIns] = true
+	for folder := range w.folders {
+		if !wanted[folder] || inode(folder) != w.folders[folder] {
+			_ = w.watcher.Remove(folder)
+			delete(w.folders, folder)
 		}
 	}
-	watched := w.watcher.WatchList()
-	for _, folder := range folders {
-		if info, err := os.Stat(folder); err == nil && info.IsDir() && !slices.Contains(watched, folder) {
-			_ = w.watcher.Add(folder) // SIGHUP works without
+	for folder := range wanted {
+		if _, watched := w.folders[folder]; !watched && w.watcher.Add(folder) == nil {
+			w.folders[folder] = inode(folder)
 		}
 	}
 	select {
-	case <-w.extra: // nobody has taken the older list yet
+	case <-w.places: // nobody has taken the older ones yet
 	default:
 	}
-	w.extra <- files
+	w.places <- p
+}
+
+// inode tells a folder from another that took its name. It is 0 where nothing is.
+func inode(path string) uint64 {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0
+	}
+	return st.Ino
+}
+
+// way returns all that decides which file an absolute path is: each symbolic link on the way, by the real path of its
+// folder, and at last the file itself. Where a folder is missing, what comes below is taken as written, and the folder
+// counts too.
+func way(path string) (entries []string) {
+	const longest = 40 // links, as for the kernel
+	rest := strings.Split(path, "/")
+	at := "/"
+	for len(rest) > 0 && len(entries) < longest {
+		name := rest[0]
+		rest = rest[1:]
+		next := filepath.Join(at, name)
+		target, err := os.Readlink(next)
+		if err != nil {
+			at = next
+			if os.IsNotExist(err) && len(rest) > 0 {
+				entries = append(entries, at)
+			}
+			continue
+		}
+		entries = append(entries, next)
+		if filepath.IsAbs(target) {
+			at = "/"
+		}
+		rest = append(strings.Split(target, "/"), rest...)
+	}
+	return append(entries, at)
 }
 
 // Close ends the watch.
@@ -77,9 +124,9 @@ func (w *fileWatch) Close() {
 
 func (w *fileWatch) run() {
 	defer close(w.done)
-	var files []string
-	var changed string
-	var send chan string
+	var p places
+	var changed bool
+	var send chan struct{}
 	quiet := time.NewTimer(0)
 	for {
 		select {
@@ -87,33 +134,31 @@ func (w *fileWatch) run() {
 			if !ok {
 				return
 			}
-			if concerns(event, files) {
-				changed, send = event.Name, nil
+			if p.concern(event) {
+				changed, send = true, nil
 				quiet.Reset(settle)
 			}
-		case _, ok := <-w.watcher.Errors: // an overflow: read again to be sure
+		case _, ok := <-w.watcher.Errors: // an overflow: look again to be sure
 			if !ok {
 				return
 			}
-			changed = "configuration"
+			changed = true
 			quiet.Reset(settle)
-		case files = <-w.extra:
+		case p = <-w.places:
 		case <-quiet.C:
-			if changed != "" {
+			if changed {
 				send = w.Changed
 			}
-		case send <- changed:
-			changed, send = "", nil
+		case send <- struct{}{}:
+			changed, send = false, nil
 		}
 	}
 }
 
-// concerns reports whether an event is about the configuration: a TOML file, the drop-in folder, a CA's roots, or a CSR.
-func concerns(event fsnotify.Event, files []string) bool {
-	if event.Op == fsnotify.Chmod {
-		return false
-	}
-	base := filepath.Base(event.Name)
-	return base == "conf.d" || slices.Contains(files, filepath.Clean(event.Name)) ||
-		strings.HasSuffix(base, ".toml") && !strings.HasPrefix(base, ".")
+// concern reports whether an event is about the configuration. Other rights count as well, since a file may be readable
+// since.
+func (p places) concern(event fsnotify.Event) bool {
+	name := filepath.Clean(event.Name)
+	base := filepath.Base(name)
+	return p.entries[name] || filepath.Dir(name) == p.dropIns && strings.HasSuffix(base, ".toml") && !strings.HasPrefix(base, ".")
 }

@@ -89,18 +89,26 @@ type Provider struct {
 	PropagationTimeout time.Duration // how long to look for published records
 	TTL                time.Duration // of published records, in whole seconds
 
+	sources *Sources
 	options *rest // behind a pointer, so that printing a provider doesn't print them: a secret may be among them
 }
 
 // Decode stores the keys of the provider's table that this package doesn't own in dst, a pointer to a struct with toml
-// tags. Unknown keys and wrong types are Problems. It may be called several times.
+// tags. A string that is the name of a file to be read has the tag `reads:"file"` beside it. Unknown keys and wrong types are Problems. It may be called several times.
 func (p *Provider) Decode(dst any) error {
-	d := &decoder{file: p.options.at.file, known: tags(reflect.TypeFor[rawProvider]())}
+	d := &decoder{file: p.options.at.file, sources: p.sources, known: tags(reflect.TypeFor[rawProvider]())}
 	d.table(p.options.values, p.options.marks, p.options.at, reflect.ValueOf(dst).Elem())
 	if len(d.problems) > 0 {
 		return d.problems
 	}
 	return nil
+}
+
+// Equal reports whether two providers are configured alike, wherever that stands. It doesn't look into files that hold keys.
+func (p *Provider) Equal(q *Provider) bool {
+	a, b := *p, *q
+	a.options, a.sources, b.options, b.sources = nil, nil, nil, nil
+	return reflect.DeepEqual(a, b) && reflect.DeepEqual(p.options.values, q.options.values)
 }
 
 // Dir returns the folder of the file that defines the provider, which relative paths in its table start from.
@@ -153,6 +161,8 @@ type Checks struct {
 	Meet func() error
 	// Lifetime returns that of the certificate that there is, 0 when there is none.
 	Lifetime func(stateDir, name string) time.Duration
+	// Sources gets to know all files that are looked for, whatever is wrong with them; nil wants to know none.
+	Sources *Sources
 }
 
 // Load reads the file at path and the drop-ins in conf.d beside it. An error is always of type Problems, and holds every

@@ -45,6 +45,7 @@ type rest struct {
 // mistake.
 type decoder struct {
 	file     string
+	sources  *Sources
 	known    []string // keys of the outermost table besides those of its struct
 	problems Problems
 }
@@ -69,6 +70,7 @@ func (d *decoder) value(v any, m *mark, at place, dst reflect.Value) bool {
 		}
 		return ok
 	case *secret.Secret:
+		d.sources.noteSecret(v, filepath.Dir(d.file))
 		return d.check(at, target.Load(v, filepath.Dir(d.file)))
 	case interface{ UnmarshalTOML(any) error }:
 		return d.check(at, target.UnmarshalTOML(v))
@@ -208,6 +210,12 @@ func (d *decoder) table(table map[string]any, m *mark, at place, dst reflect.Val
 		name := dst.Type().Field(i).Tag.Get("toml")
 		if v, ok := table[name]; ok && name != "" {
 			used[name] = true
+			if file, ok := v.(string); ok && file != "" && dst.Type().Field(i).Tag.Get("reads") == "file" {
+				if !filepath.IsAbs(file) {
+					file = filepath.Join(filepath.Dir(d.file), file)
+				}
+				d.sources.note(file, false)
+			}
 			d.value(v, m.key(name), at.below(name), dst.Field(i))
 		}
 	}

@@ -42,6 +42,7 @@ func (l *loader) buildProvider(name string, f field[rawProvider], owners map[str
 		Settle:             raw.Settle.Value,
 		PropagationTimeout: l.duration(raw.PropagationTimeout, DefaultPropagationTimeout),
 		TTL:                l.duration(raw.TTL, DefaultTTL),
+		sources:            l.checks.Sources,
 		options:            &raw.Options,
 	}
 	if !raw.Type.set || raw.Type.ok && p.Type == "" {

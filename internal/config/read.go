@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -55,7 +54,7 @@ func (l *loader) read(path string) *rawConfig {
 	all := &rawConfig{}
 	for _, file := range append([]string{path}, l.dropIns(filepath.Join(filepath.Dir(path), "conf.d"))...) {
 		l.config.Files = append(l.config.Files, file)
-		raw, problems := readFile(file)
+		raw, problems := l.readFile(file)
 		l.problems = append(l.problems, problems...)
 		// What stands below a key that is misspelt is as good as in a file that can't be read.
 		top := tags(reflect.TypeFor[rawConfig]())
@@ -70,7 +69,8 @@ func (l *loader) read(path string) *rawConfig {
 }
 
 func (l *loader) dropIns(dir string) []string {
-	entries, err := os.ReadDir(dir)
+	l.checks.Sources.note(dir, true)
+	names, err := dropInNames(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -79,12 +79,9 @@ func (l *loader) dropIns(dir string) []string {
 		l.problems = append(l.problems, unread(place{file: dir}, dir, fmt.Errorf("can't be read: %w", cause(err))))
 		return nil
 	}
-	var files []string
-	for _, entry := range entries {
-		// Editors keep their temporary files under names that begin with a dot.
-		if name := entry.Name(); strings.HasSuffix(name, ".toml") && !strings.HasPrefix(name, ".") {
-			files = append(files, filepath.Join(dir, name))
-		}
+	files := make([]string, len(names))
+	for i, name := range names {
+		files[i] = filepath.Join(dir, name)
 	}
 	if len(files) > maxDropIns {
 		l.incomplete = true
@@ -95,8 +92,9 @@ func (l *loader) dropIns(dir string) []string {
 }
 
 // readFile reads one file. It returns nil when nothing of it can be used.
-func readFile(file string) (*rawConfig, Problems) {
+func (l *loader) readFile(file string) (*rawConfig, Problems) {
 	whole := place{file: file}
+	l.checks.Sources.note(file, false)
 	data, err := readBounded(file, maxFileSize)
 	if err != nil {
 		return nil, Problems{unread(whole, file, err)}
@@ -111,7 +109,7 @@ func readFile(file string) (*rawConfig, Problems) {
 		var values map[string]any
 		if values, problem = parse(text); problem == nil {
 			raw := &rawConfig{}
-			d := &decoder{file: file}
+			d := &decoder{file: file, sources: l.checks.Sources}
 			d.table(values, marks, whole, reflect.ValueOf(raw).Elem())
 			return raw, d.problems
 		}
@@ -177,6 +175,7 @@ func readBounded(file string, limit int) ([]byte, error) {
 
 // readText is readBounded without the byte order mark that some editors put in front.
 func (l *loader) readText(file string, limit int) ([]byte, error) {
+	l.checks.Sources.note(file, false)
 	data, err := readBounded(file, limit)
 	return bytes.TrimPrefix(data, []byte("\uFEFF")), err
 }

@@ -186,10 +186,12 @@ func (s *Solver) Configure(providers []Provider) { s.Use(providers, s.recursive(
 // UseResolvers is Use with the providers that there are.
 func (s *Solver) UseResolvers(list []string) { s.Use(s.table().providers, list) }
 
-// Use replaces the providers and the resolvers, host:port, for all orders that begin from now on. Those that have begun go
-// on with the ones that they found. A record whose provider is gone is removed by it as long as the process remembers it;
-// those of earlier processes wait until it is back, and are removed by the next Sweep then.
-func (s *Solver) Use(providers []Provider, resolvers []string) {
+// Use replaces the providers and the resolvers, host:port; see With and Adopt.
+func (s *Solver) Use(providers []Provider, resolvers []string) { s.Adopt(s.With(providers, resolvers)) }
+
+// With returns a solver with other providers and resolvers, for the orders that begin with it and for as long as they last.
+// It changes nothing for others, and needs no Close.
+func (s *Solver) With(providers []Provider, resolvers []string) *Solver {
 	providers = slices.Clone(providers) // the defaults are ours
 	for i := range providers {
 		p := &providers[i]
@@ -203,7 +205,14 @@ func (s *Solver) Use(providers []Provider, resolvers []string) {
 			p.PropagationTimeout = defaultPropagationTimeout
 		}
 	}
-	s.current.Store(&table{providers: providers, resolving: resolvers})
+	return s.during(&table{providers: providers, resolving: resolvers})
+}
+
+// Adopt makes the providers and resolvers of a solver that With returned those of all that begins from now on. Orders that
+// have begun go on with the ones that they found. A record whose provider is gone is removed by it as long as the process
+// remembers it; those of earlier processes wait until it is back, and are removed by the next Sweep then.
+func (s *Solver) Adopt(other *Solver) {
+	s.current.Store(other.table())
 	s.sightings.forget()
 }
 

@@ -35,9 +35,11 @@ type Snapshot struct {
 	Issuers      map[string]*issuer.Issuer // of those
 	Window       scheduler.Window
 	Emergency    time.Duration
-	Reloaded     time.Time // when the configuration was read, at a start too; zero when no person had a hand in it
+	Solver       issuer.Solver // with the providers of the same configuration; nil is that of the issuers
+	Reloaded     time.Time     // when the configuration was read, at a start too; zero when no person had a hand in it
 
-	oneLane bool // for each CA, since there are so many domains
+	jobs    atomic.Int64 // that go by it
+	oneLane bool         // for each CA, since there are so many domains
 }
 
 // maxLanes bounds the lanes of a snapshot; see Manager.Lane.
@@ -141,6 +143,9 @@ func New(cfg Config) *Manager {
 	}
 	return &Manager{cfg: cfg, budgets: newBudgets(cfg.Storage), lifetime: map[string]lifetime{}, failing: map[string]bool{}}
 }
+
+// Idle reports whether nothing goes by the snapshot, once another one is used.
+func (s *Snapshot) Idle() bool { return s.jobs.Load() == 0 }
 
 // Use makes a snapshot the one that counts. What runs keeps the one that it started with.
 func (m *Manager) Use(s *Snapshot) { m.snapshot.Store(s) }

@@ -59,6 +59,8 @@ func (m *Manager) Renew(ctx context.Context, name string) error {
 
 func (m *Manager) reconcile(ctx context.Context, name string, insist insistence) (time.Time, error) {
 	snapshot := m.snapshot.Load()
+	snapshot.jobs.Add(1)
+	defer snapshot.jobs.Add(-1)
 	cert, ok := snapshot.Certificates[name]
 	if !ok {
 		return time.Now().Add(removedRetry), nil

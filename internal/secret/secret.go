@@ -82,6 +82,21 @@ func (s *Secret) Load(v any, dir string) error {
 	return nil
 }
 
+// File returns the file that Load would read, "" when there is none.
+func File(v any, dir string) string {
+	table, _ := v.(map[string]any)
+	if name, _ := table["file"].(string); name != "" {
+		if !filepath.IsAbs(name) {
+			name = filepath.Join(dir, name)
+		}
+		return name
+	}
+	if name, _ := table["credential"].(string); name != "" && filepath.IsLocal(name) && credentials() != "" {
+		return filepath.Join(credentials(), name)
+	}
+	return ""
+}
+
 func read(v any, dir string) (string, error) {
 	switch v := v.(type) {
 	case string:
@@ -127,14 +142,20 @@ func readEnv(name string) (string, error) {
 // serviceCredentials is where systemd keeps the credentials of the running service. Root may read them there too.
 const serviceCredentials = "/run/credentials/autocertd.service"
 
+// credentials returns the folder of credentials, "" when there is none.
+func credentials() string {
+	dir := os.Getenv("CREDENTIALS_DIRECTORY")
+	if _, err := os.Stat(serviceCredentials); dir == "" && err == nil {
+		return serviceCredentials // a command by hand, beside the service
+	}
+	return dir
+}
+
 func readCredential(name string) (string, error) {
 	if name == "." || name == ".." || strings.ContainsAny(name, "/\\\x00") {
 		return "", fmt.Errorf("the credential name %q must be a plain file name", name)
 	}
-	dir := os.Getenv("CREDENTIALS_DIRECTORY")
-	if _, err := os.Stat(serviceCredentials); dir == "" && err == nil {
-		dir = serviceCredentials // a command by hand, beside the service
-	}
+	dir := credentials()
 	if dir == "" {
 		return "", fmt.Errorf("the credential %q can't be read: $CREDENTIALS_DIRECTORY isn't set; add LoadCredential=%s:/path to the systemd unit", name, name)
 	}

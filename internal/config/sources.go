@@ -1,0 +1,198 @@
+package config
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"autocertd/internal/durable"
+	"autocertd/internal/secret"
+)
+
+// Sources are the files that a configuration was made of, as they were when it was: TOML files, the folder of drop-ins, keys,
+// secrets, roots, requests. They are followed through symbolic links, so that it doesn't matter by which way one changes.
+// The zero value has none; see Checks.
+type Sources struct {
+	list  []source
+	known map[string]int
+}
+
+// source is one file, or the folder of drop-ins.
+type source struct {
+	path   string // absolute
+	folder bool
+	seen   sight
+	sum    [sha256.Size]byte // of the content; zero when there was none to read
+	racy   bool              // it had changed just before, so a further change may leave its times as they are
+}
+
+// sight is what a file's folder says of the file. A change of the content changes it.
+type sight struct {
+	Inode    int64 `json:"inode"`
+	Size     int64 `json:"size"`
+	Modified int64 `json:"modified"` // in nanoseconds since 1970
+	Changed  int64 `json:"changed"`  // likewise, of the content or of owner and mode
+}
+
+// A Change is a file that isn't as it was.
+type Change struct {
+	File string    `json:"file"`
+	At   time.Time `json:"at,omitzero"` // when it changed, by its folder; zero when it is gone
+}
+
+// racyTime is the coarsest step of the times that file systems keep.
+const racyTime = 2 * time.Second
+
+// note remembers a file. It is called before the file is read: a change in between is then found later, and one more reading
+// does no harm.
+func (s *Sources) note(path string, folder bool) {
+	if s == nil || path == "" {
+		return
+	}
+	if abs, err := filepath.Abs(path); err == nil {
+		path = abs
+	}
+	if _, ok := s.known[path]; ok {
+		return
+	}
+	if s.known == nil {
+		s.known = map[string]int{}
+	}
+	s.known[path] = len(s.list)
+	now := time.Now()
+	src := source{path: path, folder: folder, seen: look(path)}
+	src.sum = src.content()
+	src.racy = now.Sub(time.Unix(0, max(src.seen.Changed, src.seen.Modified))) < racyTime
+	s.list = append(s.list, src)
+}
+
+// look returns the zero sight for what can't be seen.
+func look(path string) (s sight) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return s
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		s = sight{int64(st.Ino), st.Size, st.Mtim.Nano(), st.Ctim.Nano()}
+	}
+	return s
+}
+
+// content sums up what is read of a file, or the names in a folder that are read. What can't be read has a sum of its own.
+func (s *source) content() (sum [sha256.Size]byte) {
+	if s.folder {
+		names, err := dropInNames(s.path)
+		if err != nil {
+			return sum
+		}
+		return sha256.Sum256([]byte(strings.Join(names, "/")))
+	}
+	data, err := durable.Read(s.path, maxFileSize)
+	if err != nil {
+		return sum
+	}
+	return sha256.Sum256(data)
+}
+
+// dropInNames returns the files of a folder that are read, in their order. Editors keep their temporary files under names
+// that begin with a dot.
+func dropInNames(dir string) (names []string, err error) {
+	entries, err := os.ReadDir(dir)
+	for _, entry := range entries {
+		if name := entry.Name(); strings.HasSuffix(name, ".toml") && !strings.HasPrefix(name, ".") {
+			names = append(names, name)
+		}
+	}
+	return names, err
+}
+
+// Changed returns the paths whose content isn't what it was. It is for one caller at a time.
+func (s *Sources) Changed() (paths []string) {
+	for i := range s.list {
+		src := &s.list[i]
+		seen := look(src.path)
+		if seen == src.seen && !src.racy {
+			continue
+		}
+		now := time.Now()
+		if src.content() != src.sum {
+			paths = append(paths, src.path)
+			continue
+		}
+		src.seen = seen // other times or rights, the same content
+		src.racy = now.Sub(time.Unix(0, max(seen.Changed, seen.Modified))) < racyTime
+	}
+	return paths
+}
+
+// Files returns the paths of all files, without the folder of drop-ins, whose path is the other result.
+func (s *Sources) Files() (files []string, dropIns string) {
+	for _, src := range s.list {
+		if src.folder {
+			dropIns = src.path
+		} else {
+			files = append(files, src.path)
+		}
+	}
+	return files, dropIns
+}
+
+// savedSource is a source as another process can compare it. It tells nothing of what the file holds.
+type savedSource struct {
+	Path   string   `json:"path"`
+	Folder bool     `json:"folder,omitempty"`
+	Names  []string `json:"names,omitempty"` // of what was read in a folder
+	Seen   sight    `json:"seen"`
+}
+
+// MarshalJSON writes what ChangesSince reads.
+func (s *Sources) MarshalJSON() ([]byte, error) {
+	list := make([]savedSource, len(s.list))
+	for i, src := range s.list {
+		list[i] = savedSource{Path: src.path, Folder: src.folder, Seen: src.seen}
+		if at, ok := s.known[filepath.Dir(src.path)]; ok {
+			list[at].Names = append(list[at].Names, filepath.Base(src.path))
+		}
+	}
+	return json.Marshal(list)
+}
+
+// ChangesSince returns which files changed since the JSON was written that another process made of its Sources: by their
+// place, size and time of modification, since it may not be allowed to read them.
+func ChangesSince(data []byte) (changes []Change, err error) {
+	var list []savedSource
+	if err := json.Unmarshal(data, &list); err != nil {
+		return nil, err
+	}
+	for _, src := range list {
+		now := look(src.Path)
+		if src.Folder {
+			names, _ := dropInNames(src.Path)
+			for _, name := range names {
+				if !slices.Contains(src.Names, name) {
+					file := filepath.Join(src.Path, name)
+					changes = append(changes, changeOf(file, look(file)))
+				}
+			}
+		} else if now.Inode != src.Seen.Inode || now.Size != src.Seen.Size || now.Modified != src.Seen.Modified {
+			changes = append(changes, changeOf(src.Path, now))
+		}
+	}
+	return changes, nil
+}
+
+func changeOf(path string, s sight) Change {
+	c := Change{File: path}
+	if s != (sight{}) {
+		c.At = time.Unix(0, max(s.Changed, s.Modified)).UTC()
+	}
+	return c
+}
+
+// noteSecret remembers the file that a secret's TOML value names, if it names one.
+func (s *Sources) noteSecret(v any, dir string) { s.note(secret.File(v, dir), false) }
