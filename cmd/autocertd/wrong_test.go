@@ -107,7 +107,7 @@ func TestWrongSetUps(t *testing.T) {
 		}, {
 			name:     "key file not readable",
 			provider: bind + `key_file = "UNREADABLE"`,
-			message:  `mistake: DIR/config.toml:11: provider.bind.key_file: open UNREADABLE: permission denied`,
+			message:  `mistake: DIR/config.toml:12: provider.bind.key_file: open UNREADABLE: permission denied`,
 			cure:     `let the group of the user that runs the daemon read it: chgrp autocertd UNREADABLE && chmod 0640 UNREADABLE`,
 		},
 	}
