@@ -113,7 +113,7 @@ func arrange(certs []*x509.Certificate, key crypto.PublicKey) ([]*x509.Certifica
 			return bytes.Equal(last.RawIssuer, c.RawSubject) && last.CheckSignatureFrom(c) == nil
 		})
 		if next < 0 {
-			return nil, fmt.Errorf("the CA sent a chain that doesn't belong together: %s signed by %s is followed by nothing that signed it", nameOf(last.Subject), nameOf(last.Issuer))
+			return nil, fmt.Errorf("the CA sent a chain that doesn't belong together: nothing in it has signed certificate %d, which names %s as its issuer", len(chain), nameOf(last.Issuer))
 		}
 		chain, left = append(chain, left[next]), slices.Delete(left, next, next+1)
 	}

@@ -60,7 +60,7 @@ func TestHostileCA(t *testing.T) {
 		{"url-challenge", "isn't on the host of its directory", false},
 		{"url-finalize", "isn't on the host of its directory", false},
 		{"url-certificate", "isn't on the host of its directory", true},
-		{"redirect-newOrder", "redirects a signed request", false},
+		{"redirect-neworder", "redirects a signed request", false},
 		{"redirect-challenge", "redirects a signed request", true},
 		{"redirect-finalize", "redirects a signed request", true},
 		{"link-alternate-elsewhere", fine, true},

@@ -36,6 +36,15 @@ func onOrder(act func(x *Exchange)) Mode {
 	}}
 }
 
+// made acts on what the CA makes, and leaves its refusals alone.
+func made(mode Mode) Mode {
+	return Mode{func(x *Exchange) {
+		if x.Pass().Code < http.StatusMultipleChoices {
+			mode.act(x)
+		}
+	}}
+}
+
 // edit changes the replies to requests of one kind.
 func edit(kind string, change func(x *Exchange, object map[string]any)) Mode {
 	return on(kind, func(x *Exchange) { x.Edit(func(object map[string]any) { change(x, object) }) })
@@ -168,7 +177,7 @@ func urlModes() map[string]Mode {
 		"url-finalize":       elsewhere("finalize", "newOrder", https),
 		"url-challenge":      elsewhere("challenges", "authorization", https),
 		"url-certificate":    {func(x *Exchange) { elsewhere("certificate", x.Kind, https).act(x) }},
-		"redirect-newOrder":  redirect("newOrder"),
+		"redirect-neworder":  redirect("newOrder"),
 		"redirect-challenge": redirect("challenge"),
 		"redirect-finalize":  redirect("finalize"),
 		"link-alternate-elsewhere": on("certificate", func(x *Exchange) {
@@ -299,13 +308,13 @@ func fieldModes() map[string]Mode {
 				c["validated"], c["error"], c["status"] = 7, "", "pending"
 			}
 		}),
-		"field-account": on("newAccount", func(x *Exchange) { x.Body("") }),
+		"field-account": made(on("newAccount", func(x *Exchange) { x.Body("") })),
 		"field-type":    on("certificate", func(x *Exchange) { x.Header("Content-Type", "text/plain") }),
 		"field-json":    onOrder(func(x *Exchange) { x.Header("Content-Type", "text/json") }),
-		"field-relative": on("newOrder", func(x *Exchange) {
-			location := x.Pass().Header().Get("Location")
-			x.Header("Location", location[strings.Index(location, "/my-order"):])
-		}),
+		"field-relative": made(on("newOrder", func(x *Exchange) {
+			_, path, _ := strings.Cut(strings.TrimPrefix(x.reply.Header().Get("Location"), "https://"), "/")
+			x.Header("Location", "/"+path)
+		})),
 		"field-meta": edit("directory", func(_ *Exchange, dir map[string]any) {
 			dir["meta"] = map[string]any{"caaIdentities": "ca.test", "externalAccountRequired": "no", "profiles": []string{"default"}, "website": 1}
 		}),
@@ -315,10 +324,10 @@ func fieldModes() map[string]Mode {
 // orderModes are about what becomes of an order.
 func orderModes() map[string]Mode {
 	return map[string]Mode{
-		"order-null":       onOrder(func(x *Exchange) { x.Pass(); x.Body("null") }),
-		"order-empty":      onOrder(func(x *Exchange) { x.Pass(); x.Body("{}") }),
+		"order-null":       made(onOrder(func(x *Exchange) { x.Body("null") })),
+		"order-empty":      made(onOrder(func(x *Exchange) { x.Body("{}") })),
 		"order-nolocation": on("newOrder", func(x *Exchange) { x.Pass().Header().Del("Location") }),
-		"order-lost":       on("newOrder", func(x *Exchange) { x.Pass(); x.Lose() }),
+		"order-lost":       made(on("newOrder", (*Exchange).Lose)),
 		"retry-after": on("newOrder", func(x *Exchange) {
 			x.Problem(http.StatusTooManyRequests, "rateLimited", "later")
 			x.Header("Retry-After", "99999999999")
