@@ -4,10 +4,13 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -72,4 +75,110 @@ func TestHangingHoldsUpNobody(t *testing.T) {
 		t.Errorf("%d certificates; the others were to hang", n)
 	}
 	d.kill(t)
+}
+
+// TestKilledDuringValidation kills a daemon while the CA looks for the records of 30 certificates, and starts it again with
+// many more than it works on at a time. The records stay for as long as the CA may look for them, and each of the 30 comes
+// of the order that it had.
+func TestKilledDuringValidation(t *testing.T) {
+	t.Parallel()
+	const validating, more = 30, 100
+	const caWaits = 5 * time.Second // for DNS, before it asks once more
+	var book orderBook
+	s := newSite(t, siteConfig{})
+	dns := holdTCP(t, s.bind.Addr())
+	s.startCA(t, testbed.CAConfig{DNS: dns.addr, Wrap: book.keep})
+	all := hosts(validating + more)
+	first := all[more:] // by their names they would be the last
+	s.hostnames = first
+	d := s.start(t)
+	eventually(t, func() error { return errors.Join(book.asked(validating), dns.holds(validating)) })
+	d.kill(t)
+	known := map[string]string{}
+	s.noteOrders(t, &book, known)
+	if len(known) != validating {
+		t.Fatalf("%d orders were kept, want %d", len(known), validating)
+	}
+
+	s.hostnames, s.top = all, "concurrency = 1"
+	d = s.start(t)
+	eventually(t, func() error { // the newcomers' turn has come, and that of the sweep
+		records, err := s.bind.TXT(t.Context(), zone)
+		have := 0
+		for _, name := range first {
+			have += len(records["_acme-challenge."+name])
+		}
+		if have < validating {
+			t.Errorf("%d of %d records are there while the CA looks for them", have, validating)
+		}
+		if len(records) < validating+5 {
+			err = errors.Join(err, fmt.Errorf("%d records", len(records)))
+		}
+		return err
+	})
+	if took := time.Since(time.Unix(0, dns.first.Load())); took > caWaits {
+		t.Skipf("the machine is so slow that the CA may have given up looking, after %s", took)
+	}
+	dns.release()
+	s.deployed(t, all...)
+	for hostname, url := range known {
+		if last := book.last(hostname); last != url {
+			t.Errorf("%s was ordered again, by %s instead of %s", hostname, last, url)
+		}
+	}
+	d.stop(t)
+	s.clean(t, zone)
+}
+
+// held is a server in front of another, which lets nothing through at first.
+type held struct {
+	addr    string
+	waiting atomic.Int32 // connections
+	first   atomic.Int64 // when the first of them began, in nanoseconds
+	open    chan struct{}
+	release func()
+}
+
+// holdTCP starts one. It ends with the test.
+func holdTCP(t *testing.T, to string) *held {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &held{addr: listener.Addr().String(), open: make(chan struct{})}
+	h.release = sync.OnceFunc(func() { close(h.open) })
+	t.Cleanup(func() { _ = listener.Close(); h.release() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return // closed
+			}
+			go h.pass(conn, to)
+		}
+	}()
+	return h
+}
+
+func (h *held) pass(conn net.Conn, to string) {
+	defer conn.Close()
+	h.first.CompareAndSwap(0, time.Now().UnixNano())
+	h.waiting.Add(1)
+	<-h.open
+	server, err := net.Dial("tcp", to)
+	if err != nil {
+		return
+	}
+	defer server.Close()
+	go func() { _, _ = io.Copy(server, conn) }() // ends when server is closed
+	_, _ = io.Copy(conn, server)
+}
+
+// holds is an error while fewer than n connections wait.
+func (h *held) holds(n int) error {
+	if have := int(h.waiting.Load()); have < n {
+		return fmt.Errorf("%d of %d connections wait", have, n)
+	}
+	return nil
 }
