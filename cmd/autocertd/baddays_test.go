@@ -4,11 +4,12 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"strings"
 	"sync/atomic"
-	"syscall"
+
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -180,6 +181,19 @@ func TestFullDisk(t *testing.T) {
 	s.hostnames = append(s.hostnames, "b."+zone)
 	s.write(t)
 	d.tells(t, full)
+	d.tells(t, "the state directory can't be written")
+	eventually(t, func() error {
+		if r := s.command(t, "status"); !strings.Contains(r.stderr, "the state directory can't be written, so that nothing is issued") || !strings.Contains(r.stderr, full) {
+			return fmt.Errorf("status doesn't tell of the disk:\n%s", r.stderr)
+		}
+		return nil
+	})
+	if report := s.report(t); report.Daemon == nil || !strings.Contains(report.Daemon.StateError, full) {
+		t.Errorf("the daemon doesn't tell of the disk: %+v", report.Daemon)
+	}
+	if n := strings.Count(d.says(t), "level=ERROR"); n > 3 {
+		t.Errorf("%d errors in the log for one disk", n)
+	}
 	if after, err := s.pair("a." + zone); err != nil || !after.Equal(before) {
 		t.Errorf("a full disk changed the certificate (%v)", err)
 	}
@@ -191,8 +205,13 @@ func TestFullDisk(t *testing.T) {
 	if after, err := s.pair("a." + zone); err != nil || after.Equal(before) {
 		t.Errorf("with room again, renew left the old certificate (%v)", err)
 	}
-	d.signal(t, syscall.SIGHUP)
-	s.deployed(t, "b."+zone)
+	s.deployed(t, "b."+zone) // nobody need tell the daemon
+	eventually(t, func() error {
+		if report := s.report(t); report.StateError != "" || report.Daemon.StateError != "" {
+			return fmt.Errorf("status still says %q, the daemon %q", report.StateError, report.Daemon.StateError)
+		}
+		return nil
+	})
 	d.stop(t)
 	s.clean(t, zone)
 }

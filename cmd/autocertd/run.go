@@ -3,7 +3,7 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -55,7 +55,10 @@ type daemonProcess struct {
 	ticked    chan struct{}   // the files should be looked at
 	changed   chan struct{}   // a certificate was looked at, or a step was taken
 	doings    *doings
-	mu        sync.Mutex // held while settings change or are handed to the scheduler
+	lockFile  fs.FileInfo // of the daemon's lock; only tick uses it
+	releases  []func()    // of that lock, of each file that it had; only tick uses it, and the end
+	stolen    chan error  // another daemon has the lock
+	mu        sync.Mutex  // held while settings change or are handed to the scheduler
 }
 
 func runDaemon(ctx context.Context, path string) (err error) {
@@ -85,14 +88,19 @@ func runDaemon(ctx context.Context, path string) (err error) {
 	cancel()
 	var held *storage.HeldError
 	if errors.As(err, &held) {
-		return fmt.Errorf("another daemon runs on %s: process %d, since %s", s.StateDir, held.Holder.PID, held.Holder.Since.Format(time.RFC3339))
+		return anotherDaemon(s.StateDir, held)
 	}
 	if err != nil {
 		return err
 	}
-	defer release()
+	defer func() {
+		for _, release := range d.releases {
+			release()
+		}
+	}()
 	d = &daemonProcess{app: a, path: path, logger: logger, health: health{PID: os.Getpid(), Started: time.Now().UTC()},
-		hangup: hangup, sources: s.sources, ticked: make(chan struct{}, 1), changed: changed, doings: doings}
+		hangup: hangup, sources: s.sources, ticked: make(chan struct{}, 1), changed: changed, doings: doings,
+		releases: []func(){release}, lockFile: lockFile(a.store), stolen: make(chan error, 1)}
 	d.scheduler = scheduler.New(scheduler.Config{Reconciler: d, Schedule: s.schedule, Workers: a.workers(), Most: mostAtATime(),
 		Lane: a.manager.Lane, Urgency: a.manager.Urgency, OnTick: d.tick, Logger: logger})
 	defer func() { err = errors.Join(err, a.close()) }()
@@ -120,6 +128,15 @@ func (d *daemonProcess) run(ctx context.Context) error {
 	group.Go(func() error { return d.scheduler.Run(ctx) })
 	group.Go(func() error { return d.reportChanges(ctx) })
 	group.Go(func() error { return d.tidy(ctx) })
+	group.Go(func() error { return d.watchDisk(ctx) })
+	group.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-d.stolen:
+			return err
+		}
+	})
 	group.Go(func() error { return keepWatchdog(ctx, func() { d.scheduler.Stats() }) })
 	group.Go(func() error {
 		for {
@@ -286,6 +303,13 @@ func (d *daemonProcess) tick(ctx context.Context) {
 		d.logger.Warn("the clock went back; looking at every certificate again", "from", d.lastTick.UTC().Format(time.RFC3339))
 	}
 	d.lastTick = now
+	if err := d.keepLock(ctx); err != nil {
+		select {
+		case d.stolen <- err:
+		default:
+		}
+		return
+	}
 	again := d.newHandwork(ctx) || back
 	d.mu.Lock()
 	d.closeRetired()

@@ -55,6 +55,9 @@ type statusReport struct {
 	Mistakes     config.Problems     `json:"mistakes,omitempty"`       // in the files on disk; the certificates are those of the files before
 	NotTakenOver []config.Change     `json:"not_taken_over,omitempty"` // files that changed since the daemon took the configuration over
 
+	// StateError is why the state directory can't be written, from the daemon, or as far as it can be seen from here.
+	StateError string `json:"state_error,omitempty"`
+
 	stateDir string
 }
 
@@ -118,7 +121,7 @@ func status(ctx context.Context, path string, names []string, how statusMode) er
 // exitCode says for monitoring how all is.
 func (r *statusReport) exitCode() int {
 	code := exitDone
-	if r.Daemon == nil || r.Daemon.ConfigError != "" || len(r.Mistakes) > 0 {
+	if r.Daemon == nil || r.StateError != "" || r.Daemon.ConfigError != "" || len(r.Mistakes) > 0 {
 		code = exitPerson
 	}
 	for _, c := range r.Certificates {
@@ -189,7 +192,10 @@ func (r *statusReport) find(ctx context.Context, store *storage.Files, certs []c
 	var doings map[string]doing
 	if r.Daemon = daemonHealth(ctx, store); r.Daemon != nil {
 		r.NotTakenOver = notTakenOver(ctx, store)
-		doings = loadDoings(ctx, store)
+		doings, r.StateError = loadDoings(ctx, store), r.Daemon.StateError
+	}
+	if err := diskOf(r.stateDir); err != nil && r.StateError == "" {
+		r.StateError = err.Error()
 	}
 	r.Certificates = make([]certificateStatus, len(list))
 	for i, c := range list {

@@ -308,6 +308,10 @@ func printDaemon(out screen, r *statusReport, now time.Time) {
 	if r.Daemon == nil {
 		say(yellow, "no daemon runs", " on %s; to start it: systemctl start autocertd", r.stateDir)
 	}
+	if r.StateError != "" {
+		say(red, "the state directory can't be written", ", so that nothing is issued: %s; to see why: df -h %s; df -i %s; findmnt -T %s; it is tried again every %s",
+			r.StateError, r.stateDir, r.stateDir, r.stateDir, diskLook)
+	}
 	switch {
 	case len(r.Mistakes) > 0:
 		printProblems(out, r.Mistakes, nil)

@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -92,10 +91,10 @@ func (b *budgets) alive(run budget.Running) bool {
 // loadLedger returns the ledger of a CA as it was saved. When none is found it makes one of what was issued.
 func loadLedger(ctx context.Context, store storage.Store, ca config.CA) (ledger *budget.Ledger, found bool, err error) {
 	data, err := store.Load(ctx, budgetObject(ca))
-	if err != nil && !errors.Is(err, storage.ErrNotExist) {
-		return nil, false, err
+	if ctx.Err() != nil {
+		return nil, false, ctx.Err()
 	}
-	if err == nil {
+	if err == nil { // one that can't be read is replaced, as one that is torn
 		if ledger, ok := budget.Open(data, ca.Limits()); ok {
 			return ledger, true, nil
 		}
@@ -104,7 +103,8 @@ func loadLedger(ctx context.Context, store storage.Store, ca config.CA) (ledger 
 	return ledger, false, err
 }
 
-// recount makes a ledger of the certificates that there are, as if none had been exempt.
+// recount makes a ledger of the certificates that there are, as if none had been exempt. One that can't be read isn't
+// counted, rather than to hold up all others of the CA.
 func recount(ctx context.Context, store storage.Store, ca config.CA) (*budget.Ledger, error) {
 	objects, err := store.List(ctx, "bundles")
 	if err != nil {
@@ -119,8 +119,8 @@ func recount(ctx context.Context, store storage.Store, ca config.CA) (*budget.Le
 	for _, object := range objects {
 		var i issued
 		data, err := store.Load(ctx, object)
-		if err != nil && !errors.Is(err, storage.ErrNotExist) {
-			return nil, fmt.Errorf("counting what was issued: %w", err)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
 		}
 		if err == nil && json.Unmarshal(data, &i) == nil && i.Directory == ca.Directory {
 			list = append(list, i)

@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"autocertd/internal/printable"
+	"autocertd/internal/storage"
 	"autocertd/issuer"
 	"autocertd/scheduler"
 )
@@ -113,6 +115,11 @@ func (j *job) issueIfDue(ctx context.Context) error {
 	err := j.obtain(ctx, why)
 	if ctx.Err() != nil && err != nil {
 		return err // the wish isn't acted on yet
+	}
+	if why != byForce && storage.Unwritable(err) { // told for all of them together, and tried as soon as there is room
+		now := time.Now().UTC()
+		j.state.Issue = Trouble{Failures: max(j.state.Issue.Failures, 1), Error: printable.Lines(err.Error()), At: now, RetryAt: now}
+		return err
 	}
 	j.state.Wish = mark
 	if held := j.hold(err); held && j.insist == onSchedule {

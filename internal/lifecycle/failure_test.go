@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -283,6 +285,61 @@ func TestOwnFailureIsNoReasonForAnotherCA(t *testing.T) {
 	w.start().fails("")
 	if orders := w.cas[1].NewOrders(); orders != 0 {
 		t.Errorf("%d orders at the second CA", orders)
+	}
+}
+
+// TestDisk: a disk without room is told once, for all certificates, and those that it stopped are named when there is room.
+func TestDisk(t *testing.T) {
+	for _, tt := range []struct {
+		what string
+		err  error
+		disk bool
+	}{
+		{"no room", syscall.ENOSPC, true},
+		{"over the quota", syscall.EDQUOT, true},
+		{"read-only", syscall.EROFS, true},
+		{"another's file", syscall.EACCES, false},
+	} {
+		t.Run(tt.what, func(t *testing.T) {
+			w := newWorld(t)
+			p := w.start()
+			p.store.breaks(fault{Op: "SaveLazily", Always: true, Err: tt.err})
+			begin := time.Now()
+			for range 3 {
+				if next := p.fails(tt.err.Error()); next.After(begin.Add(2 * time.Minute)) {
+					t.Errorf("the next try is in %s", time.Until(next))
+				}
+			}
+			if n := strings.Count(p.logged.String(), "level=ERROR"); n != 1 {
+				t.Errorf("told %d times", n)
+			}
+			if err, _ := p.DiskTrouble(); (err != nil) != tt.disk || len(p.TryDisk(p.ctx)) > 0 {
+				t.Errorf("trouble of the disk: %v", err)
+			}
+			p.store.breaks(fault{})
+			if stopped := p.TryDisk(p.ctx); tt.disk != slices.Equal(stopped, []string{name}) {
+				t.Errorf("stopped %q", stopped)
+			}
+			if err, _ := p.DiskTrouble(); err != nil {
+				t.Errorf("there is room, and still %v", err)
+			}
+			p.look() // at once, without a wait for an earlier failure
+		})
+	}
+}
+
+// TestLedgerThatCannotBeRead holds nobody up.
+func TestLedgerThatCannotBeRead(t *testing.T) {
+	for _, broken := range []string{"budgets/", "bundles/other"} {
+		w := newWorld(t)
+		w.caLines[0] = "[ca.one.limits]\norders = \"10 per 3h\""
+		p := w.start()
+		if err := p.store.Save(p.ctx, "bundles/other.json", []byte("{}")); err != nil {
+			t.Fatal(err)
+		}
+		p.store.breaks(fault{Op: "Load", Prefix: broken, Always: true})
+		p.look()
+		w.live(w.cas[0])
 	}
 }
 

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -23,6 +24,7 @@ type fault struct {
 	Always bool   // all later ones fail too
 	Effect bool   // the failing call takes effect
 	Dies   bool   // the process dies there
+	Err    error  // nil for errFault
 }
 
 // faulty is a Storage that fails at some calls, as a full disk does or a process that dies there.
@@ -61,7 +63,7 @@ func (f *faulty) call(op, key string) (effect bool, err error) {
 		return true, nil
 	}
 	if f.hits++; f.hits == f.fault.Skip+1 || f.fault.Always && f.hits > f.fault.Skip {
-		return f.fault.Effect, errFault
+		return f.fault.Effect, cmp.Or(f.fault.Err, errFault)
 	}
 	return true, nil
 }

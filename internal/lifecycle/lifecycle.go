@@ -125,7 +125,10 @@ type Manager struct {
 	probing sync.Mutex // guards probed, and is held during a probe
 	probed  time.Time  // when the storage was last seen to take something
 
+	disk disk
+
 	mu       sync.RWMutex
+	told     map[string]string   // what was told of certificates that can't be looked at
 	lifetime map[string]lifetime // of the certificates that there are, for their urgency
 	open     map[string]bool     // certificates whose order an earlier process left open, until they were looked at
 	failing  map[string]bool
@@ -141,7 +144,7 @@ func New(cfg Config) *Manager {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Manager{cfg: cfg, budgets: newBudgets(cfg.Storage), lifetime: map[string]lifetime{}, failing: map[string]bool{}}
+	return &Manager{cfg: cfg, budgets: newBudgets(cfg.Storage), lifetime: map[string]lifetime{}, failing: map[string]bool{}, told: map[string]string{}}
 }
 
 // Idle reports whether nothing goes by the snapshot, once another one is used.

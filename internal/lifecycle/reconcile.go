@@ -14,7 +14,7 @@ import (
 const (
 	lookInterval = time.Hour        // how often outputs are looked at when nothing else is due
 	lockedRetry  = 15 * time.Second // when another process works on the certificate
-	brokenRetry  = 10 * time.Minute // when the state directory itself fails
+	brokenRetry  = 50 * time.Second // when what is kept of one certificate can't be read or written
 	removedRetry = 24 * time.Hour   // for a name that is on the list by mistake only
 )
 
@@ -90,16 +90,22 @@ func (j *job) run(ctx context.Context) (time.Time, error) {
 	}
 	issueErr := j.issueIfDue(ctx)
 	deployErr := j.deploy(ctx)
+	disk := j.diskFailed(j.cert.Name, issueErr)
 	if ctx.Err() != nil {
 		return time.Time{}, ctx.Err() // told to stop, which is nobody's failure; the next look finds what was done
 	}
 	j.askRenewalInfo(ctx)
 	next := j.schedule(time.Now())
+	if disk { // by then there may be room, though the state could be saved
+		next = time.Now().Add(jitter(diskRetry))
+		j.state.NextLook = next.UTC()
+	}
 	j.remember(j.state)
 	if err := j.saveState(ctx, j.state); err != nil {
 		next, err = j.broken(ctx, j.cert.Name, err)
 		return next, errors.Join(issueErr, deployErr, err)
 	}
+	j.tell(j.cert.Name, "")
 	return next, errors.Join(issueErr, deployErr)
 }
 
@@ -110,13 +116,35 @@ func (m *Manager) lock(ctx context.Context, name string) (func(), error) {
 	return m.cfg.Storage.TryLock(ctx, lockName(name))
 }
 
-// broken is for failures of the state directory: nothing can be remembered, so only time helps.
+// broken is for failures of the state directory: nothing can be remembered, so only time helps, and what a person does. It is
+// told once for each cause.
 func (m *Manager) broken(ctx context.Context, name string, err error) (time.Time, error) {
-	if ctx.Err() == nil {
-		m.cfg.Logger.Error("certificate can't be looked at", "certificate", name, "err", err)
-		m.fail(name)
+	if ctx.Err() != nil {
+		return time.Time{}, err
 	}
-	return time.Now().Add(jitter(brokenRetry)), err
+	m.fail(name)
+	if m.diskFailed(name, err) {
+		return time.Now().Add(jitter(diskRetry)), err
+	}
+	next := time.Now().Add(jitter(brokenRetry))
+	if m.tell(name, err.Error()) {
+		m.cfg.Logger.Error("certificate can't be looked at", "certificate", name, "retry", next.UTC().Format(time.RFC3339), "err", err)
+	}
+	return next, err
+}
+
+// tell notes what is wrong with a certificate, "" when nothing is, and reports whether that is new.
+func (m *Manager) tell(name, wrong string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.told[name] == wrong {
+		return false
+	}
+	m.told[name] = wrong
+	if wrong == "" {
+		delete(m.told, name)
+	}
+	return true
 }
 
 // load finds the bundle. One that is damaged is set aside, and looked at as if there was none.

@@ -23,6 +23,7 @@ import (
 
 const (
 	lockFolder = "locks"
+	lockSuffix = ".lock"
 	lockRetry  = 20 * time.Millisecond // how often a waiting Lock looks again
 	maxObject  = 16 << 20              // bytes; ours are a few KiB
 	maxNote    = 4 << 10               // bytes of what a lock's file says of its holder
@@ -35,6 +36,7 @@ const StaleAge = 10 * time.Minute
 type Files struct {
 	root    string
 	command string // how this process names itself to those who find its locks
+	views   bool   // makes nothing
 	syncer  durable.Syncer
 }
 
@@ -52,7 +54,7 @@ func OpenFiles(root, command string) (*Files, error) {
 }
 
 // ViewFiles is OpenFiles for those who only look: nothing is made, and what isn't there is absent.
-func ViewFiles(root string) *Files { return &Files{root: root} }
+func ViewFiles(root string) *Files { return &Files{root: root, views: true} }
 
 // RemoveStale removes the temporaries of writes that died long ago.
 func (f *Files) RemoveStale() error { return durable.RemoveStale(f.root, StaleAge) }
@@ -93,6 +95,30 @@ func (f *Files) write(key string, data []byte, how durable.File) error {
 	}
 	if err != nil {
 		return fmt.Errorf("saving %s: %w", key, f.refused(path, err))
+	}
+	return nil
+}
+
+// Overwrite writes an object over the one that is there, for a disk that has no room for another: what it takes is there
+// already. It isn't atomic: a reader may see part of each. An object that isn't there isn't made.
+func (f *Files) Overwrite(key string, data []byte) error {
+	path, err := f.path(key)
+	if err != nil {
+		return err
+	}
+	w, err := durable.Open(path, os.O_WRONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return fmt.Errorf("saving %s: %w", key, err)
+	}
+	info, err := w.Stat()
+	if err == nil && info.Size() > int64(len(data)) { // cut off afterwards, readers would see the end of the old one
+		data = append(slices.Clone(data), bytes.Repeat([]byte(" "), int(info.Size())-len(data))...)
+	}
+	if err == nil {
+		_, err = w.Write(data)
+	}
+	if err = errors.Join(err, w.Close()); err != nil {
+		return fmt.Errorf("saving %s: %w", key, err)
 	}
 	return nil
 }
@@ -154,7 +180,11 @@ func (f *Files) Lock(ctx context.Context, name string) (func(), error) {
 	if err != nil {
 		return nil, err
 	}
-	if ok, err := lock.TryLockContext(ctx, lockRetry); err != nil || !ok {
+	ok, err := lock.TryLockContext(ctx, lockRetry)
+	if errors.Is(err, fs.ErrNotExist) && f.makeLocks() == nil {
+		ok, err = lock.TryLockContext(ctx, lockRetry)
+	}
+	if err != nil || !ok {
 		if ctx.Err() != nil { // waiting was given up: say for whom it waited
 			return nil, errors.Join(&HeldError{Lock: name, Holder: readHolder(lock.Path())}, ctx.Err())
 		}
@@ -169,7 +199,11 @@ func (f *Files) TryLock(_ context.Context, name string) (func(), error) {
 	if err != nil {
 		return nil, err
 	}
-	switch ok, err := lock.TryLock(); {
+	ok, err := lock.TryLock()
+	if errors.Is(err, fs.ErrNotExist) && f.makeLocks() == nil {
+		ok, err = lock.TryLock()
+	}
+	switch {
 	case err != nil:
 		return nil, fmt.Errorf("locking %s: %w", name, f.refused(lock.Path(), err))
 	case !ok:
@@ -178,13 +212,37 @@ func (f *Files) TryLock(_ context.Context, name string) (func(), error) {
 	return f.held(lock), nil
 }
 
+// makeLocks makes the folder of the locks again, which somebody has removed.
+func (f *Files) makeLocks() error {
+	if f.views {
+		return fs.ErrNotExist
+	}
+	return os.MkdirAll(filepath.Join(f.root, lockFolder), 0o700)
+}
+
+// IsLockFile reports whether the lock of that name would be taken by way of the same file now as when it was seen; see
+// LockFile. A process that holds a lock whose file was removed or replaced keeps nobody out any more.
+func (f *Files) IsLockFile(name string, seen fs.FileInfo) bool {
+	now, err := f.LockFile(name)
+	return err == nil && os.SameFile(seen, now)
+}
+
+// LockFile returns the file of a lock, or an error that wraps ErrNotExist.
+func (f *Files) LockFile(name string) (fs.FileInfo, error) {
+	path, err := f.path(lockFolder + "/" + name + lockSuffix)
+	if err != nil {
+		return nil, err
+	}
+	return os.Lstat(path)
+}
+
 func (f *Files) lock(name string) (*flock.Flock, error) {
 	path, err := f.path(lockFolder + "/" + name)
 	if err != nil {
 		return nil, err
 	}
 	// Not blocking: opening a pipe that stands there would wait for ever.
-	return flock.New(path+".lock", flock.SetPermissions(0o600), flock.SetFlag(os.O_CREATE|os.O_RDONLY|unix.O_NONBLOCK)), nil
+	return flock.New(path+lockSuffix, flock.SetPermissions(0o600), flock.SetFlag(os.O_CREATE|os.O_RDONLY|unix.O_NONBLOCK)), nil
 }
 
 // held notes the holder in the lock's file and returns what releases it. The file stays: removing it would let two

@@ -1,10 +1,12 @@
 package storage_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -89,5 +91,65 @@ func TestFilesPlanted(t *testing.T) {
 				t.Errorf("loaded %q, %v", data, err)
 			}
 		})
+	}
+}
+
+// TestLocksHeal removes the folder of the locks, and the file of one that is held.
+func TestLocksHeal(t *testing.T) {
+	dir := t.TempDir()
+	files, err := storage.OpenFiles(dir, "autocertd test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = files.TryLock(t.Context(), "daemon")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mine, err := files.LockFile("daemon")
+	if err != nil || !files.IsLockFile("daemon", mine) {
+		t.Fatalf("the lock isn't that of its file: %v", err)
+	}
+	for _, take := range []func(context.Context, string) (func(), error){files.TryLock, files.Lock} {
+		if err := os.RemoveAll(filepath.Join(dir, "locks")); err != nil {
+			t.Fatal(err)
+		}
+		if files.IsLockFile("daemon", mine) {
+			t.Error("the file is gone, and the lock is still that of it")
+		}
+		if _, err := storage.ViewFiles(dir).TryLock(t.Context(), "daemon"); err == nil {
+			t.Error("one who only looks made the folder")
+		}
+		release, err := take(t.Context(), "daemon")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := files.TryLock(t.Context(), "daemon"); err == nil {
+			t.Error("the lock keeps nobody out")
+		}
+		if files.IsLockFile("daemon", mine) {
+			t.Error("another file passes for the one that was locked")
+		}
+		release()
+	}
+}
+
+// TestOverwrite writes over objects of several lengths.
+func TestOverwrite(t *testing.T) {
+	files, err := storage.OpenFiles(t.TempDir(), "autocertd test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := files.Overwrite("a", []byte("{}")); !errors.Is(err, storage.ErrNotExist) {
+		t.Errorf("an object that isn't there: %v", err)
+	}
+	for _, old := range []string{"", "{}", `{"a": 1, "b": 2}`, "longer than all of that {}"} {
+		if err := files.Save(t.Context(), "a", []byte(old)); err != nil {
+			t.Fatal(err)
+		}
+		const text = `{"a": 1}`
+		err := files.Overwrite("a", []byte(text))
+		if data, _ := files.Load(t.Context(), "a"); err != nil || strings.TrimRight(string(data), " ") != text {
+			t.Errorf("over %q: %q, %v", old, data, err)
+		}
 	}
 }

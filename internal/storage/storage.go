@@ -4,14 +4,22 @@ package storage
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"strings"
+	"syscall"
 	"time"
 )
 
 // ErrNotExist is what Load returns, wrapped, for an object that isn't there.
 var ErrNotExist = fs.ErrNotExist
+
+// Unwritable reports whether an error says that nothing at all can be written where objects are: there is no room, or the
+// file system is read-only.
+func Unwritable(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EROFS)
+}
 
 // Store keeps objects by key. A key is made of segments joined by "/"; see CheckKey.
 //

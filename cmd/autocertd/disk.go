@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"autocertd/internal/storage"
+)
+
+// diskLook is how often a state directory without room is tried.
+const diskLook = 10 * time.Second
+
+// watchDisk tries a state directory that can't be written until it can, and wakes the certificates then that it stopped. It
+// doesn't wait for a tick, which may be hours away.
+func (d *daemonProcess) watchDisk(ctx context.Context) error {
+	look := time.NewTicker(diskLook)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-look.C:
+		}
+		if err, _ := d.manager.DiskTrouble(); err == nil {
+			continue
+		}
+		stopped := map[string]bool{}
+		for _, name := range d.manager.TryDisk(ctx) {
+			stopped[name] = true
+		}
+		if err, _ := d.manager.DiskTrouble(); err == nil {
+			d.scheduler.WakeWhere(func(name string) bool { return stopped[name] })
+			d.report(ctx)
+		}
+	}
+}
+
+// diskOf says what keeps everybody from writing to a state directory, for one that no daemon has told of.
+func diskOf(dir string) error {
+	if err := unix.Access(dir, unix.W_OK); errors.Is(err, unix.EROFS) {
+		return fmt.Errorf("%s: %w", dir, err)
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err == nil && st.Blocks > 0 && st.Bavail == 0 {
+		return fmt.Errorf("%s: %w", dir, unix.ENOSPC)
+	}
+	return nil
+}
+
+// keepLock sees to it that the daemon's lock is that of the file which others would take. It returns an error when another
+// daemon has it. Only tick calls it.
+func (d *daemonProcess) keepLock(ctx context.Context) error {
+	if d.lockFile != nil && d.store.IsLockFile(daemonLock, d.lockFile) {
+		return nil
+	}
+	release, err := d.store.TryLock(ctx, daemonLock)
+	if held, ok := errors.AsType[*storage.HeldError](err); ok {
+		return anotherDaemon(d.settings.StateDir, held)
+	}
+	if err != nil {
+		d.logger.Error("the lock of the daemon was removed, and can't be taken again", "err", err)
+		return nil
+	}
+	d.logger.Warn("the file of the daemon's lock was removed or replaced; taken again")
+	d.releases = append(d.releases, release)
+	d.lockFile = lockFile(d.store)
+	return nil
+}
+
+// lockFile returns the file of the daemon's lock; nil when it can't be seen.
+func lockFile(store *storage.Files) fs.FileInfo {
+	info, err := store.LockFile(daemonLock)
+	if err != nil {
+		return nil
+	}
+	return info
+}
+
+func anotherDaemon(stateDir string, held *storage.HeldError) error {
+	return fmt.Errorf("another daemon runs on %s: process %d, since %s", stateDir, held.Holder.PID, held.Holder.Since.Format(time.RFC3339))
+}

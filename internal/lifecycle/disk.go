@@ -1,0 +1,77 @@
+package lifecycle
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"autocertd/internal/storage"
+)
+
+// diskRetry is when a certificate is tried again that a disk without room has stopped. A daemon is quicker, see TryDisk.
+const diskRetry = 30 * time.Second
+
+// disk is the trouble of the whole state directory, which is that of all certificates and is told once.
+type disk struct {
+	mu      sync.Mutex
+	err     error // nil when there is none
+	since   time.Time
+	stopped map[string]bool // certificates that it has stopped
+}
+
+// diskFailed reports whether an error is that of the whole state directory, and notes whom it has stopped; "" is nobody.
+func (m *Manager) diskFailed(name string, err error) bool {
+	if !storage.Unwritable(err) {
+		return false
+	}
+	d := &m.disk
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.err == nil {
+		d.since, d.stopped = time.Now(), map[string]bool{}
+		m.cfg.Logger.Error("the state directory can't be written; nothing is issued until it can, which is tried all the time", "err", err)
+	}
+	if d.err = err; name != "" {
+		d.stopped[name] = true
+	}
+	return true
+}
+
+// NoteDisk notes an error of a write to the state directory, and reports whether it is one that concerns all of it.
+func (m *Manager) NoteDisk(err error) bool { return m.diskFailed("", err) }
+
+// DiskTrouble returns why the state directory can't be written, and since when; nil when it can as far as is known.
+func (m *Manager) DiskTrouble() (error, time.Time) {
+	m.disk.mu.Lock()
+	defer m.disk.mu.Unlock()
+	return m.disk.err, m.disk.since
+}
+
+// room is how much a disk must take before it counts as one with room: some bundles.
+const room = 64 << 10
+
+const probeObject = "probe"
+
+// TryDisk tries whether the state directory can be written again, and returns the certificates then that it had stopped. It
+// returns nothing when there was no trouble, or when there still is.
+func (m *Manager) TryDisk(ctx context.Context) (stopped []string) {
+	if err, _ := m.DiskTrouble(); err == nil {
+		return nil
+	}
+	err := m.cfg.Storage.SaveLazily(ctx, probeObject, make([]byte, room))
+	if err == nil {
+		err = m.cfg.Storage.Delete(ctx, probeObject)
+	}
+	if err != nil {
+		return nil
+	}
+	d := &m.disk
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	m.cfg.Logger.Info("the state directory can be written again", "after", time.Since(d.since).Round(time.Second), "certificates", len(d.stopped))
+	stopped = slices.Collect(maps.Keys(d.stopped))
+	d.err, d.since, d.stopped = nil, time.Time{}, nil
+	return stopped
+}
