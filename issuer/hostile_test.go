@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"autocertd/internal/testbed"
 	"autocertd/internal/testbed/hostile"
@@ -115,6 +116,13 @@ func TestHostileCA(t *testing.T) {
 		{"order-nolocation", "doesn't say where the order is", false},
 		{"order-lost", "CA hostile: order: ", false},
 		{"retry-after", "later (rateLimited)", false},
+
+		{"finalize-500", "finalize: Unable to retrieve SCTs (serverInternal)", true},
+		{"finalize-notready", fine, true},
+		{"finalize-badcsr", "public key is forbidden (badCSR)", true},
+		{"challenge-conflict", fine, true},
+		{"account-429", "too many registrations (rateLimited)", false},
+		{"account-blocked", "Account blocked (unauthorized)", false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.mode, func(t *testing.T) {
@@ -220,6 +228,18 @@ func TestDeadOrder(t *testing.T) {
 	request.Open = keep.Open
 	if _, err := w.Obtain(t.Context(), request); err != nil {
 		t.Errorf("when the certificate is there: %v", err)
+	}
+}
+
+// TestWaited: an order that the CA works on for longer than anybody waits stays open, and says so.
+func TestWaited(t *testing.T) {
+	w, _ := newHostileWorld(t, "finalize-processing")
+	w.Config.Patience = 50 * time.Millisecond
+	w.restart(t)
+	keep := &orders{}
+	_, err := w.Obtain(t.Context(), issuer.Request{Hostnames: []string{"w.example.test"}, Orders: keep})
+	if _, ok := errors.AsType[*issuer.WorkingError](err); !ok || keep.Open == nil || !keep.Open.Waited {
+		t.Errorf("got %v, and the order that is left is %+v", err, keep.Open)
 	}
 }
 

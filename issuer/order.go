@@ -68,6 +68,8 @@ type OpenOrder struct {
 	// Failures counts the attempts at which the CA's side of the order made no sense: an authorization of another name, or
 	// a certificate that can't be had or be read.
 	Failures int `json:"failures,omitempty"`
+	// Waited says that an attempt has waited for the certificate in vain, since the CA was still working on it.
+	Waited bool `json:"waited,omitempty"`
 }
 
 // mostFailures of an order are its end: a CA may have lost what belongs to it.
@@ -419,7 +421,16 @@ func (o *order) finish(ctx context.Context) (*Bundle, error) {
 		err = o.poll(ctx, step)
 	}
 	if errors.Is(err, errNoResult) {
-		return nil, &WorkingError{CA: o.cfg.Name, Order: o.state.Location, Again: again}
+		working := &WorkingError{CA: o.cfg.Name, Order: o.state.Location, Again: again}
+		if o.open.Waited {
+			return nil, working
+		}
+		open := *o.open
+		open.Waited, o.open = true, &open
+		if err := o.req.Orders.Keep(ctx, open); err != nil {
+			return nil, errors.Join(working, err)
+		}
+		return nil, working
 	}
 	if err != nil {
 		return nil, err

@@ -114,7 +114,7 @@ func decoded(part string) []byte {
 func shownHeaders() []string { return []string{"Location", "Retry-After", "Link"} }
 
 func replyText(resp *http.Response, body []byte) string {
-	text := fmt.Sprintf("<-- %s\n", resp.Status)
+	text := fmt.Sprintf("<-- %s\n", printable.Line(resp.Status))
 	for _, name := range shownHeaders() {
 		for _, value := range resp.Header.Values(name) {
 			text += fmt.Sprintf("    %s: %s\n", name, printable.Line(value))

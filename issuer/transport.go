@@ -40,6 +40,7 @@ func newTransport(roots []*x509.Certificate, connections int) http.RoundTripper 
 	t.MaxIdleConnsPerHost = connections
 	t.ResponseHeaderTimeout = requestTimeout
 	t.MaxResponseHeaderBytes = maxReply
+	t.HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerStream: maxReply, MaxReceiveBufferPerConnection: 4 * maxReply} // 4 MiB and 1 GiB otherwise
 	if len(roots) > 0 {
 		pool := x509.NewCertPool()
 		for _, root := range roots {

@@ -82,7 +82,7 @@ func (j *job) openOrder(ctx context.Context, keep keeper) *issuer.OpenOrder {
 	if open != nil && j.bundle != nil && j.hasServed(open) {
 		return nil // an earlier process died before it could drop it
 	}
-	if open != nil && j.insist == forced && open.Failures > 0 {
+	if open != nil && j.insist == forced && (open.Failures > 0 || open.Waited) {
 		return nil // who insists has waited for that order already
 	}
 	return open

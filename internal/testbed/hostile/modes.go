@@ -95,7 +95,7 @@ func challenges(authorization map[string]any) []map[string]any {
 // modes holds the modes by their names. Words before the first hyphen say what it is about.
 func modes() map[string]Mode {
 	all := map[string]Mode{}
-	for _, group := range []map[string]Mode{authorizationModes(), urlModes(), endlessModes(), certificateModes(), textModes(), fieldModes(), orderModes()} {
+	for _, group := range []map[string]Mode{authorizationModes(), urlModes(), endlessModes(), certificateModes(), textModes(), fieldModes(), orderModes(), stateModes()} {
 		for name, mode := range group {
 			all[name] = mode
 		}
@@ -331,6 +331,50 @@ func orderModes() map[string]Mode {
 		"retry-after": on("newOrder", func(x *Exchange) {
 			x.Problem(http.StatusTooManyRequests, "rateLimited", "later")
 			x.Header("Retry-After", "99999999999")
+		}),
+	}
+}
+
+// stateModes are what CAs do that mean no harm: they fail, they are slow, and they say so in ways of their own.
+func stateModes() map[string]Mode {
+	const finalize = "finalize"
+	return map[string]Mode{
+		// Boulder, when its certificate authority fails.
+		"finalize-500": {func(x *Exchange) {
+			switch {
+			case x.Kind == finalize:
+				x.Problem(http.StatusInternalServerError, "serverInternal", "Error finalizing order")
+			case x.Kind == "order" && x.CA.Seen(finalize) > 0:
+				x.Edit(func(order map[string]any) {
+					order["status"] = "invalid"
+					order["error"] = map[string]any{"type": "urn:ietf:params:acme:error:serverInternal", "detail": "Unable to retrieve SCTs", "status": 500}
+				})
+			}
+		}},
+		// A replica that is behind.
+		"finalize-notready": on(finalize, func(x *Exchange) {
+			if x.Nth <= 2 {
+				x.Problem(http.StatusForbidden, "orderNotReady", "Order is not ready")
+			}
+		}),
+		"finalize-badcsr": on(finalize, func(x *Exchange) { x.Problem(http.StatusBadRequest, "badCSR", "public key is forbidden") }),
+		"finalize-processing": editOrder(func(x *Exchange, order map[string]any) {
+			if x.CA.Seen(finalize) > 0 {
+				order["status"] = "processing"
+				delete(order, "certificate")
+			}
+		}),
+		"challenge-conflict": made(on("challenge", func(x *Exchange) { x.Problem(http.StatusConflict, "conflict", "validation is in progress") })),
+		"account-429": on("newAccount", func(x *Exchange) {
+			x.Problem(http.StatusTooManyRequests, "rateLimited", "too many registrations")
+			x.Header("Retry-After", "3600")
+		}),
+		"account-blocked": on("newOrder", func(x *Exchange) { x.Problem(http.StatusForbidden, "unauthorized", "Account blocked") }),
+		// A cache of account keys.
+		"account-malformed": on("newOrder", func(x *Exchange) {
+			if x.Nth <= 2 {
+				x.Problem(http.StatusBadRequest, "malformed", "JWS verification error")
+			}
 		}),
 	}
 }
