@@ -34,6 +34,10 @@ func reasons() map[Reason]string {
 // publicReasons are those that public CAs take from subscribers.
 const publicReasons = "unspecified, keyCompromise, affiliationChanged, superseded, cessationOfOperation"
 
+// PublicReasons returns the names of those reasons.
+func PublicReasons() []string { return strings.Split(publicReasons, ", ") }
+
+// String is the name of the reason (RFC 5280, section 5.3.1).
 func (r Reason) String() string { return reasons()[r] }
 
 // ParseReason reads a reason by its name, in any case, or its number.

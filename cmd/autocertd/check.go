@@ -21,7 +21,11 @@ func checkCommand(opts *options) *cobra.Command {
 		Short: "Check the configuration",
 		Long: "Check the configuration as the daemon would read it: all files, keys and secrets. Nobody is asked and nothing changes.\n" +
 			"With --live everything is tried that issuing needs, short of ordering: the CA, a record in DNS, the outputs.\n" +
-			"With --policy or --delegation DNS is asked, and what BIND needs is printed, for all certificates or those named.",
+			"With --policy or --delegation DNS is asked, and what BIND needs is printed, for all certificates or those named." + asRoot,
+		Example: `  sudo autocertd check
+  sudo autocertd check --live www.corp.example.com
+  sudo autocertd check --policy
+  sudo autocertd check --delegation acme.example.net`,
 		Args:              cobra.ArbitraryArgs,
 		ValidArgsFunction: completeNames(opts),
 		RunE: func(cmd *cobra.Command, names []string) error {

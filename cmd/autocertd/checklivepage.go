@@ -9,10 +9,7 @@ import (
 	"autocertd/internal/preflight"
 )
 
-const (
-	mostLines = 2 // of what was found, beside its subject; more stand below
-	indent    = "    "
-)
+const indent = "    "
 
 // A page lays findings out on a terminal of that many columns, or for a file.
 type page struct {
@@ -30,7 +27,9 @@ func (p page) rows(entries []entry) [][]cell {
 		}
 	}
 	room := left(heads, p.width)
-	rows[0][3] = cell{"FOUND", dim}
+	if room >= leastText {
+		rows[0][3] = cell{"FOUND", dim}
+	}
 	for _, e := range entries {
 		rows = append(append(rows, p.found(e, room)...), e.details(p.width-len(indent+label("")))...)
 	}
@@ -40,21 +39,26 @@ func (p page) rows(entries []entry) [][]cell {
 // wide reports whether a subject would take the room of all others away. It has a line for itself.
 func (p page) wide(e entry) bool { return utf8.RuneCountInString(e.subject()) > p.width/3 }
 
-// found says what was found: beside the subject when that has room, else below.
+// found says what was found: in a column of its own on all of the page, or below where that column would be narrow.
 func (p page) found(e entry, room int) (rows [][]cell) {
-	head, text := e.head(), wrap(e.Text, room)
-	under := below("", wrap(e.Text, p.width-len(indent)))
-	tooLong := func(line string) bool { return utf8.RuneCountInString(line) > room }
-	switch {
-	case p.wide(e):
+	head := e.head()
+	if p.wide(e) {
 		status := p.paint(head[0].colour, fmt.Sprintf("%-*s", widest, e.Status))
-		return append([][]cell{{{fmt.Sprintf("%s  %s  %s", status, e.subject(), e.Check), plain}}}, under...)
-	case len(text) > mostLines || slices.ContainsFunc(text, tooLong):
-		return append([][]cell{head}, under...)
-	}
-	for _, line := range text {
-		rows = append(rows, append(head, cell{line, plain}))
+		rows = append(rows, []cell{{fmt.Sprintf("%s  %s  %s", status, e.subject(), e.Check), plain}})
 		head = []cell{{}, {}, {}}
+	}
+	if room < leastText {
+		if !p.wide(e) {
+			rows = append(rows, head)
+		}
+		return append(rows, below("", wrap(e.Text, p.width-len(indent)))...)
+	}
+	for paragraph := range strings.SplitSeq(e.Text, "\n") {
+		lines, _ := fill(paragraph, room, unlimited)
+		for _, line := range lines {
+			rows = append(rows, append(head, cell{line, plain}))
+			head = []cell{{}, {}, {}}
+		}
 	}
 	return rows
 }

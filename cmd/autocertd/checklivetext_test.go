@@ -111,8 +111,9 @@ func TestPage(t *testing.T) {
 		}
 		return b.String()
 	}
-	want := `STATUS   SUBJECT           CHECK   FOUND
-ok       www.example.test  update  accepted
+	want := `STATUS   SUBJECT           CHECK
+ok       www.example.test  update
+    accepted
 ok       /etc/ssl/autocertd/www.example.test  files
     can be written
 failure  ftp.example.test  update
@@ -125,6 +126,20 @@ failure  ftp.example.test  update
 `
 	if got := rows(60); got != want {
 		t.Errorf("60 columns:\n%s\nwant\n%s", got, want)
+	}
+	want = `STATUS   SUBJECT           CHECK   FOUND
+ok       www.example.test  update  accepted
+ok       /etc/ssl/autocertd/www.example.test  files
+                                   can be written
+failure  ftp.example.test  update  127.0.0.1 forbids key to write TXT at
+                                   ftp.example.test (REFUSED)
+    why   without it nothing is issued
+    cure  add to update-policy:
+          grant key name _acme-challenge.ftp.example.test. TXT;
+          rndc reconfig
+`
+	if got := rows(80); got != want {
+		t.Errorf("80 columns:\n%s\nwant\n%s", got, want)
 	}
 	want = `STATUS   SUBJECT                              CHECK   FOUND
 ok       www.example.test                     update  accepted

@@ -49,10 +49,9 @@ func rootCommand(opts *options) *cobra.Command {
 		SilenceUsage:  true,
 		Args:          noArguments,
 		RunE:          commandMissing,
-		Example: `  autocertd check                        is the configuration right?
-  autocertd renew host.corp.example.com  get this certificate now, and see each step
-  autocertd status                       which ones expire when, and what went wrong?
-  autocertd run                          the daemon, as systemd starts it`,
+		Example: `  sudo autocertd check                        is the configuration right?
+  sudo autocertd renew host.corp.example.com  get this certificate now, and see each step
+  sudo autocertd status                       which ones expire when, and what went wrong?`,
 	}
 	root.SetUsageTemplate(usageText)
 	root.SetVersionTemplate("{{.Version}}\n")
@@ -71,7 +70,14 @@ func rootCommand(opts *options) *cobra.Command {
 	for _, command := range root.Commands() {
 		if command.Name() == "completion" {
 			command.Short = "Let your shell complete commands and names"
+			command.Long = "Print a script by which a shell completes commands, flags and the names of certificates. make install has put it in\n" +
+				"place. Names are completed where the configuration may be read: in root's shell."
 			command.RunE = commandMissing
+			for _, shell := range command.Commands() {
+				if shell.Name() == "powershell" {
+					command.RemoveCommand(shell) // nothing else here runs on Windows
+				}
+			}
 			withoutArguments(append(command.Commands(), command)...)
 		}
 	}
@@ -100,6 +106,9 @@ Flags:
 
 Flags of all commands:
 {{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}
+{{- if not .HasParent}}
+
+Exit status: 0 done, 1 something failed, 2 wrong usage or configuration.{{end}}
 `
 
 func helpCommand() *cobra.Command {
@@ -109,7 +118,7 @@ func helpCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			topic, rest, err := cmd.Root().Find(args)
 			if err != nil || len(rest) > 0 {
-				return wrongUsage(cmd.Root(), fmt.Sprintf("unknown command %q", strings.Join(args, " ")))
+				return unknownCommand(topic, strings.Join(args, " "))
 			}
 			return topic.Help()
 		},
@@ -139,43 +148,82 @@ func noArguments(cmd *cobra.Command, args []string) error {
 	case !cmd.HasAvailableSubCommands():
 		return wrongUsage(cmd, fmt.Sprintf("%s takes no arguments, but got %q", cmd.Name(), args[0]))
 	}
-	text := fmt.Sprintf("unknown command %q", args[0])
-	if similar := cmd.SuggestionsFor(args[0]); len(similar) > 0 {
+	return unknownCommand(cmd, args[0])
+}
+
+// unknownCommand says which commands are called nearly so.
+func unknownCommand(cmd *cobra.Command, name string) error {
+	if cmd == nil || !cmd.HasAvailableSubCommands() {
+		return wrongUsage(cmd.Root(), fmt.Sprintf("unknown command %q", name))
+	}
+	text := fmt.Sprintf("unknown command %q", name)
+	cmd.SuggestionsMinimumDistance = similarCommands
+	if similar := cmd.SuggestionsFor(name); len(similar) > 0 {
 		text += fmt.Sprintf("; did you mean %s?", strings.Join(similar, " or "))
 	}
 	return wrongUsage(cmd, text)
 }
+
+// similarCommands is how many letters may differ.
+const similarCommands = 2
 
 func wrongUsage(cmd *cobra.Command, text string) error {
 	return &usageError{fmt.Errorf("%s\nsee %s --help", text, cmd.CommandPath())}
 }
 
 func versionCommand() *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	command := &cobra.Command{
 		Use:   "version",
 		Short: "Which version is this?",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if asJSON {
+				return printJSON(built())
+			}
 			_, err := fmt.Fprintln(cmd.OutOrStdout(), version())
 			return err
 		},
 	}
+	command.Flags().BoolVar(&asJSON, "json", false, "the same for programs")
+	return command
 }
 
-// version says what was built, from the build information that Go puts into the binary.
-func version() string {
-	text, revision, dirty := "unknown", "", ""
+// build is what was built, from the build information that Go puts into the binary.
+type build struct {
+	Version  string `json:"version"`
+	Revision string `json:"revision,omitempty"` // of the source, when that is known
+	Changed  bool   `json:"changed"`            // the source had changes beside the revision
+	Go       string `json:"go"`
+	OS       string `json:"os"`
+	Arch     string `json:"arch"`
+}
+
+func built() build {
+	b := build{Version: "unknown", Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
 	if info, ok := debug.ReadBuildInfo(); ok {
-		text = info.Main.Version
+		b.Version = info.Main.Version
 		for _, s := range info.Settings {
-			switch {
-			case s.Key == "vcs.revision":
-				revision = " " + s.Value[:min(12, len(s.Value))]
-			case s.Key == "vcs.modified" && s.Value == "true":
-				dirty = "+changes"
+			switch s.Key {
+			case "vcs.revision":
+				b.Revision = s.Value
+			case "vcs.modified":
+				b.Changed = s.Value == "true"
 			}
 		}
 	}
-	return fmt.Sprintf("autocertd %s%s%s (%s, %s/%s)", text, revision, dirty, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return b
+}
+
+// version says in a line what was built.
+func version() string {
+	b, revision, changes := built(), "", ""
+	if b.Revision != "" {
+		revision = " " + b.Revision[:min(12, len(b.Revision))]
+	}
+	if b.Changed {
+		changes = "+changes"
+	}
+	return fmt.Sprintf("autocertd %s%s%s (%s, %s/%s)", b.Version, revision, changes, b.Go, b.OS, b.Arch)
 }
 
 // userAgent is how CAs see this program.

@@ -27,7 +27,10 @@ func renewCommand(opts *options) *cobra.Command {
 		Short: "Get what is missing and renew what is due, now",
 		Long: "One pass over all certificates, or over those named: get what is missing, renew what is due, put the files right.\n" +
 			"It is safe beside the daemon: each certificate is worked on by one process at a time.\n" +
-			"With --dry-run each certificate is ordered at the staging directory of its CAs, due or not, and nothing is kept.",
+			"With --dry-run each certificate is ordered at the staging directory of its CAs, due or not, and nothing is kept." + asRoot,
+		Example: `  sudo autocertd renew
+  sudo autocertd renew www.corp.example.com --force
+  sudo autocertd renew --dry-run`,
 		Args:              cobra.ArbitraryArgs,
 		ValidArgsFunction: completeNames(opts),
 		RunE: func(cmd *cobra.Command, names []string) error {

@@ -60,6 +60,9 @@ func revokeCommand(opts *options) *cobra.Command {
 	flags.StringVar(&f.key, "key", "", "with --cert: sign with the certificate's own key, in this `FILE`")
 	flags.StringVar(&f.ca, "ca", "", "with --cert: the CA, by its `NAME` in the configuration")
 	flags.StringVar(&f.reason, "reason", "unspecified", "why, by name or number: unspecified, keyCompromise, superseded, …")
+	_ = command.RegisterFlagCompletionFunc("reason", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return issuer.PublicReasons(), cobra.ShellCompDirectiveNoFileComp
+	}) // the flag is there
 	flags.BoolVarP(&f.yes, "yes", "y", false, "don't ask")
 	return command
 }

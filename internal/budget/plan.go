@@ -10,10 +10,11 @@ import (
 type Wish struct {
 	Name    string
 	Due     time.Time
-	Urgency float64 // the lowest first
-	Ledger  *Ledger // of the CA that it goes to; nil when nothing is limited there
-	Keys    []Key   // what it takes; none when it is exempt
-	Needs   []Key   // what must not be empty besides
+	Urgency float64   // the lowest first
+	Since   time.Time // when it began to wait for room; of those that are as urgent the first comes first
+	Ledger  *Ledger   // of the CA that it goes to; nil when nothing is limited there
+	Keys    []Key     // what it takes; none when it is exempt
+	Needs   []Key     // what must not be empty besides
 }
 
 // A Turn is when a wish is granted.
@@ -127,7 +128,7 @@ func (h wishHeap) Len() int { return len(h) }
 
 func (h wishHeap) Less(i, j int) bool {
 	a, b := h[i], h[j]
-	return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.Urgency, b.Urgency), a.Due.Compare(b.Due), cmp.Compare(a.Name, b.Name)) < 0
+	return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.Urgency, b.Urgency), a.Since.Compare(b.Since), a.Due.Compare(b.Due), cmp.Compare(a.Name, b.Name)) < 0
 }
 
 func (h wishHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }

@@ -113,7 +113,7 @@ func plan(all []facts, ledgers map[string]*budget.Ledger, now time.Time) []Plann
 		row := f.next(now)
 		rows[row.Name] = row
 		ledger := ledgers[row.CA]
-		wishes[i] = budget.Wish{Name: row.Name, Due: row.Due, Urgency: f.urgency(now), Ledger: ledger}
+		wishes[i] = budget.Wish{Name: row.Name, Due: row.Due, Urgency: f.urgency(now), Since: f.waitsSince(now), Ledger: ledger}
 		if ledger != nil && !row.Exempt && !f.open[row.CA] { // an order that is open was counted
 			wishes[i].Keys = budget.Keys(ledger.Limits, f.cert.Hostnames, f.again(f.snapshot.CAs[row.CA].Directory))
 			wishes[i].Needs = budget.FailureKeys(ledger.Limits, f.cert.Hostnames)
@@ -154,6 +154,14 @@ func (f facts) next(now time.Time) Planned {
 	row.Due = row.Due.UTC()
 	row.Exempt = f.exempt(f.snapshot.CAs[row.CA].Directory, row.Due)
 	return row
+}
+
+// waitsSince is when it began to wait for room, as budgets count it: now when it doesn't yet.
+func (f facts) waitsSince(now time.Time) time.Time {
+	if since := f.state.Held.Since; !since.IsZero() {
+		return since
+	}
+	return now
 }
 
 func (f facts) urgency(now time.Time) float64 {

@@ -54,6 +54,9 @@ func TestPlan(t *testing.T) {
 			"new@0 there is none yet (first, last)\nold@30 two thirds of the lifetime (last)"},
 		{"two new ones take turns", []facts{planned(t, "a", 0, 0, nil), planned(t, "b", 0, 0, nil)},
 			"a@0 there is none yet (first, last)\nb@10 there is none yet (first, held, last)"},
+		{"who waits for longer comes first, as budgets have it", []facts{planned(t, "a", 0, 0, nil), planned(t, "b", 0, 0, func(s *State) {
+			s.Held = Held{CA: "one", Since: after(-planDay), Until: after(planDay)}
+		})}, "b@0 there is none yet (first, last)\na@10 there is none yet (first, held, last)"},
 		{"a renewal is more urgent than a new one", []facts{planned(t, "a", 0, 0, nil), planned(t, "z", 80*planDay, 90*planDay, nil)},
 			"z@0 two thirds of the lifetime (last)\na@10 there is none yet (first, held, last)"},
 		{"in the CA's window it is free", []facts{planned(t, "a", 0, 0, nil), planned(t, "z", 70*planDay, 90*planDay, func(s *State) {
