@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"autocertd/internal/config"
@@ -71,6 +72,9 @@ func checkLive(ctx context.Context, path string, names []string, asJSON bool) er
 // rehearsal says what is to be tried for certificates.
 func (a *app) rehearsal(certs []config.Certificate) preflight.Config {
 	cfg := preflight.Config{Solver: a.solver, Deployer: deploy.New(deploy.Config{})}
+	if abs, err := filepath.Abs(a.settings.Path); err == nil && abs == defaultConfig {
+		cfg.Unit = serviceUnit
+	}
 	snapshot := lifecycle.NewSnapshot(a.settings.Config, a.issuers, a.settings.window)
 	wanted := map[string]bool{}
 	for _, c := range certs {

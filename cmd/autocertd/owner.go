@@ -21,6 +21,9 @@ import (
 // serviceUser is the account that the systemd unit runs the daemon as. "make install" makes it.
 const serviceUser = "autocertd"
 
+// serviceUnit is the systemd unit, which reads defaultConfig.
+const serviceUnit = "autocertd.service"
+
 // identity is a user with all of their groups.
 type identity struct {
 	name   string // of the account, or its number where it has no name
@@ -113,7 +116,7 @@ func unitIdentity(guess bool) *identity {
 	if guess {
 		name = serviceUser
 	}
-	out, err := exec.Command("systemctl", "show", "--property=LoadState", "--property=User", "autocertd.service").Output()
+	out, err := exec.Command("systemctl", "show", "--property=LoadState", "--property=User", serviceUnit).Output()
 	if text := string(out); err == nil && strings.Contains(text, "LoadState=loaded") {
 		_, after, _ := strings.Cut("\n"+text, "\nUser=")
 		name, _, _ = strings.Cut(after, "\n")

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -119,5 +121,86 @@ func TestCheckUnit(t *testing.T) {
 		if errors.Is(err, ErrNoSystemd) != (tt.Err != nil) {
 			t.Errorf("%s: %v: is ErrNoSystemd: %t", tt.name, err, errors.Is(err, ErrNoSystemd))
 		}
+	}
+}
+
+// asked answers as systemd would, and keeps what it was asked.
+type asked struct {
+	out  string
+	err  error
+	args []string
+}
+
+func (a *asked) Run(_ context.Context, args, _ []string) ([]byte, error) {
+	a.args = args
+	return []byte(a.out), a.err
+}
+
+// TestCheckReload has the answers of systemd 252.
+func TestCheckReload(t *testing.T) {
+	failed := errors.New("exit status 1")
+	for _, tt := range []struct {
+		what      string
+		systemd   asked
+		forbidden bool
+	}{
+		{"polkit allows it", asked{out: "Failed to reload or restart nginx.service: Isolate is only valid for start.\n", err: failed}, false},
+		{"polkit forbids it", asked{out: "Failed to try-reload-or-restart nginx.service: Interactive authentication required.\nSee system logs", err: failed}, true},
+		{"there is no polkit", asked{out: "Failed to try-reload-or-restart nginx.service: Access denied\n", err: failed}, true},
+		{"nobody answers", asked{out: "Failed to connect to bus: No such file or directory\n", err: failed}, false},
+	} {
+		err := New(Config{Run: &tt.systemd}).CheckReload(t.Context(), "nginx.service")
+		if errors.Is(err, ErrReloadForbidden) != tt.forbidden {
+			t.Errorf("%s: %v", tt.what, err)
+		}
+		if !slices.Contains(tt.systemd.args, "--job-mode=isolate") || !slices.Contains(tt.systemd.args, "--no-ask-password") {
+			t.Errorf("%s: asked %q, which may reload or wait for a password", tt.what, tt.systemd.args)
+		}
+	}
+}
+
+func TestCheckService(t *testing.T) {
+	locked := map[string]string{"ProtectSystem": "strict", "ProtectHome": "yes", "PrivateTmp": "yes", "StateDirectory": "autocertd",
+		"ReadWritePaths": "-/etc/ssl/autocertd +/srv/certs", "InaccessiblePaths": "/srv/certs/secret"}
+	gid := strconv.Itoa(os.Getegid())
+	for _, tt := range []struct {
+		what   string
+		values map[string]string
+		groups []int
+		o      Output
+		want   string // in the error; "" for none
+	}{
+		{"a folder that is opened", locked, nil, Output{Dir: "/etc/ssl/autocertd/{name}"}, ""},
+		{"one beside it", locked, nil, Output{Dir: "/etc/ssl/autocertd2/{name}"}, "the service may not write /etc/ssl/autocertd2/site: autocertd.service doesn't open it by ReadWritePaths="},
+		{"the cure is to be pasted", locked, nil, Output{Dir: "/srv/x/{name}"}, "\necho 'ReadWritePaths=-/srv/x' >>/etc/systemd/system/autocertd.service.d/outputs.conf\nsystemctl daemon-reload"},
+		{"the state directory", locked, nil, Output{Dir: "/var/lib/autocertd/live/{name}"}, ""},
+		{"closed again below", locked, nil, Output{Dir: "/srv/certs/secret/{name}"}, "may not write"},
+		{"home", map[string]string{"ProtectHome": "read-only"}, nil, Output{Dir: "/home/web/{name}"}, "may not write"},
+		{"a unit that locks nothing in", map[string]string{"ProtectHome": "no", "ProtectSystem": "no"}, nil, Output{Dir: "/home/web/{name}"}, ""},
+		{"/usr is more often closed than /srv", map[string]string{"ProtectSystem": "yes"}, nil, Output{Dir: "/srv/{name}"}, ""},
+		{"/etc too", map[string]string{"ProtectSystem": "full"}, nil, Output{Dir: "/etc/haproxy/{name}"}, "may not write"},
+		{"a /tmp that nobody else sees", locked, nil, Output{Dir: "/tmp/{name}"}, "has a /tmp of its own"},
+		{"a group that it has", nil, []int{1, os.Getegid()}, Output{Dir: "/srv", Group: gid}, ""},
+		{"a group that it will have", nil, []int{1}, Output{Dir: "/srv", Group: "4711"}, "isn't in group 4711 yet"},
+		{"no process runs", nil, nil, Output{Dir: "/srv", Group: "4711"}, ""},
+		{"it may give files away", map[string]string{"AmbientCapabilities": "cap_chown cap_fowner"}, []int{1}, Output{Dir: "/srv", Group: "4711"}, ""},
+	} {
+		s := newService("autocertd.service", tt.values)
+		s.groups = tt.groups
+		err := tt.o.CheckService("site", s)
+		text := ""
+		if e, ok := errors.AsType[*Error](err); ok {
+			text = e.Err.Error() + "\n" + e.Hint
+		}
+		if tt.want == "" && err != nil || !strings.Contains(text, tt.want) {
+			t.Errorf("%s: %v, want %q", tt.what, err, tt.want)
+		}
+	}
+	if groups := groupsOf(os.Getpid()); !slices.Contains(groups, os.Getegid()) {
+		t.Errorf("our own groups are %v", groups)
+	}
+	other := &asked{out: "LoadState=loaded\nUser=nobody-such\n"}
+	if s := New(Config{Run: other}).Service(t.Context(), "autocertd.service"); s != nil {
+		t.Error("a unit of another user says something about us")
 	}
 }

@@ -16,6 +16,10 @@ func (cfg Config) checkOutputs(ctx context.Context) (list []Finding) {
 	const subject = "outputs"
 	cfg.Progress(subject, "files")
 	defer cfg.Progress(subject, "")
+	var service *deploy.Service
+	if cfg.Unit != "" {
+		service = cfg.Deployer.Service(ctx, cfg.Unit)
+	}
 	var units []Finding
 	seen := map[string]bool{}
 	first := func(what string) bool {
@@ -27,7 +31,11 @@ func (cfg Config) checkOutputs(ctx context.Context) (list []Finding) {
 			if ctx.Err() != nil {
 				return list
 			}
-			list = append(list, judgeOutput(o.ID(c.Name), "files", "can be written", o.CheckFiles(c.Name)))
+			err := o.CheckFiles(c.Name)
+			if err == nil && service != nil {
+				err = o.CheckService(c.Name, service)
+			}
+			list = append(list, judgeOutput(o.ID(c.Name), "files", "can be written", err))
 			for _, args := range o.Run {
 				if program := o.Program(c.Name, args); first(program) {
 					list = append(list, judgeOutput(program, "run", "can be run", o.CheckProgram(c.Name, args)))
@@ -36,7 +44,11 @@ func (cfg Config) checkOutputs(ctx context.Context) (list []Finding) {
 			for _, unit := range o.Reload {
 				if first(unit) {
 					cfg.Progress(subject, unit)
-					units = append(units, judgeUnit(unit, cfg.Deployer.CheckUnit(ctx, unit)))
+					err := cfg.Deployer.CheckUnit(ctx, unit)
+					if err == nil {
+						err = cfg.Deployer.CheckReload(ctx, unit)
+					}
+					units = append(units, judgeUnit(unit, err))
 				}
 			}
 		}
@@ -56,8 +68,13 @@ func judgeOutput(subject, check, good string, err error) Finding {
 }
 
 func judgeUnit(unit string, err error) Finding {
-	f := Finding{Subject: unit, Check: "reload", Status: OK, Text: "systemd knows the unit"}
+	f := Finding{Subject: unit, Check: "reload", Status: OK, Text: "systemd knows the unit, and it may be reloaded"}
 	switch {
+	case errors.Is(err, deploy.ErrReloadForbidden):
+		f.Status, f.Text, f.Why = Failure, err.Error(), whyDeploy
+		f.Cure = fmt.Sprintf("allow it by a rule for polkit (Debian's package polkitd):\n"+
+			"test -e %[1]s || install -D -m 0644 /usr/share/doc/autocertd/autocertd.rules %[1]s\n"+
+			`sed -i 's/var units = \[/&"%[2]s", /' %[1]s`, "/etc/polkit-1/rules.d/50-autocertd.rules", unit)
 	case errors.Is(err, deploy.ErrNoSystemd):
 		f.Status, f.Text = Warning, err.Error()
 		f.Why = "nothing here reloads the unit when its files change"

@@ -27,6 +27,9 @@ type Config struct {
 	CAs          []CA
 	Solver       *dns01.Solver
 	Deployer     *deploy.Deployer
+	// Unit is the systemd unit that runs the daemon with this configuration, "" where that isn't known: what it is locked
+	// out of counts, too.
+	Unit string
 	// Progress is told what is being done for whom, and with an empty step that it is done. It is called from several
 	// goroutines at once. Nil is fine.
 	Progress func(subject, step string)
