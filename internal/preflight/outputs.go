@@ -68,7 +68,7 @@ func judgeOutput(subject, check, good string, err error) Finding {
 }
 
 func judgeUnit(unit string, err error) Finding {
-	f := Finding{Subject: unit, Check: "reload", Status: OK, Text: "systemd knows the unit, and it may be reloaded"}
+	f := Finding{Subject: unit, Check: "reload", Status: OK, Text: "systemd knows the unit"}
 	switch {
 	case errors.Is(err, deploy.ErrReloadForbidden):
 		f.Status, f.Text, f.Why = Failure, err.Error(), whyDeploy
