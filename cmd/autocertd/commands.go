@@ -188,8 +188,8 @@ func versionCommand() *cobra.Command {
 	return command
 }
 
-// build is what was built, from the build information that Go puts into the binary.
-type build struct {
+// binary is what was built, from the build information that Go puts into the binary.
+type binary struct {
 	Version  string `json:"version"`
 	Revision string `json:"revision,omitempty"` // of the source, when that is known
 	Changed  bool   `json:"changed"`            // the source had changes beside the revision
@@ -198,8 +198,8 @@ type build struct {
 	Arch     string `json:"arch"`
 }
 
-func built() build {
-	b := build{Version: "unknown", Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
+func built() binary {
+	b := binary{Version: "unknown", Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		b.Version = info.Main.Version
 		for _, s := range info.Settings {
