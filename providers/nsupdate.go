@@ -23,6 +23,7 @@ type nsupdateOptions struct {
 	Server  string        `toml:"server"`
 	Servers []string      `toml:"servers"`
 	KeyFile string        `toml:"key_file" reads:"file"`
+	KeyName string        `toml:"key_name"`
 	GSS     bool          `toml:"gss"`
 	Keytab  string        `toml:"keytab"`
 	UDP     bool          `toml:"udp"`
@@ -79,6 +80,8 @@ func (o nsupdateOptions) authentication(opts Options) (tsigKey, error) {
 	switch {
 	case o.GSS && o.KeyFile != "":
 		return tsigKey{}, errors.New("key_file and gss: give one of the two")
+	case o.KeyFile == "" && o.KeyName != "":
+		return tsigKey{}, errors.New("key_name: says which key of key_file is ours; name the file too")
 	case !o.GSS && o.Keytab != "":
 		return tsigKey{}, errors.New("keytab: needs gss = true")
 	case o.Keytab != "":
@@ -86,7 +89,7 @@ func (o nsupdateOptions) authentication(opts Options) (tsigKey, error) {
 			return tsigKey{}, fmt.Errorf("keytab: %w", err)
 		}
 	case o.KeyFile != "":
-		key, err := readTSIGKey(opts.path(o.KeyFile))
+		key, err := readTSIGKey(opts.path(o.KeyFile), o.KeyName)
 		if err != nil {
 			return tsigKey{}, fmt.Errorf("key_file: %w", err)
 		}

@@ -80,16 +80,16 @@ func hostPort(s string) (string, error) {
 
 // tsigKey returns the key, which is given in exactly one way.
 func (o rfc2136Options) tsigKey(opts Options) (tsigKey, error) {
-	inline := o.KeyName != "" || o.KeyAlg != "" || o.Key.IsSet()
+	inline := o.KeyAlg != "" || o.Key.IsSet()
 	switch {
-	case o.KeyFile == "" && !inline:
+	case o.KeyFile == "" && !inline && o.KeyName == "":
 		return tsigKey{}, errors.New("key_file: missing; updates are signed: name a file that tsig-keygen has written")
 	case o.KeyFile != "" && inline:
-		return tsigKey{}, errors.New("key_file: leave out key_name, key_alg and key, which the file holds")
-	case inline:
+		return tsigKey{}, errors.New("key_file: leave out key_alg and key, which the file holds; key_name says which of several keys in it is ours")
+	case o.KeyFile == "":
 		return newTSIGKey(o.KeyName, cmp.Or(o.KeyAlg, tsigAlgorithms()[0]), o.Key.Reveal())
 	}
-	key, err := readTSIGKey(opts.path(o.KeyFile))
+	key, err := readTSIGKey(opts.path(o.KeyFile), o.KeyName)
 	if err != nil {
 		return tsigKey{}, fmt.Errorf("key_file: %w", err)
 	}

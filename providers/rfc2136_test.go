@@ -171,7 +171,7 @@ func TestRFC2136OptionMistakes(t *testing.T) {
 				"the key's name isn't a DNS name: letters, digits, hyphens, underscores and dots\n" +
 				`the key's algorithm "sha256" is unknown; did you mean "hmac-sha256"?` + "\n" +
 				`the key's secret isn't base64; copy all that stands between the quotes after "secret" in tsig-keygen's output`},
-		{"two ways to give the key", inline + `key_file = "good.key"`, "key_file: leave out key_name, key_alg and key, which the file holds"},
+		{"two ways to give the key", inline + `key_file = "good.key"`, "key_file: leave out key_alg and key, which the file holds; key_name says which of several keys in it is ours"},
 		{"half a key", "server = \"ns1\"\nkey_alg = \"hmac-sha256\"", "the key's name is missing; it is the word after \"key\" in the server's key statement\n" +
 			"the key's secret is missing; it stands between the quotes after \"secret\" in the server's key statement"},
 		{"MD5", inline + `key_alg = "hmac-md5.sig-alg.reg.int."`,
@@ -181,7 +181,8 @@ func TestRFC2136OptionMistakes(t *testing.T) {
 			`the key's algorithm "hmac-sha3-256" is unknown; known are hmac-sha256, hmac-sha512, hmac-sha384, hmac-sha224, hmac-sha1`},
 		{"the secret as the algorithm", inline + fmt.Sprintf("key_alg = %q", testSecret),
 			"the key's algorithm is unknown; known are hmac-sha256, hmac-sha512, hmac-sha384, hmac-sha224, hmac-sha1"},
-		{"a file that isn't there", "server = \"ns1\"\nkey_file = \"none.key\"", "key_file: open DIR/none.key: no such file or directory"},
+		{"a file that isn't there", "server = \"ns1\"\nkey_file = \"none.key\"", "key_file: open DIR/none.key: no such file or directory; copy the server's key to it, or make a new one for both: " +
+			"(umask 027; tsig-keygen -a hmac-sha256 acme-key > DIR/none.key) && chgrp autocertd DIR/none.key"},
 		{"a folder", "server = \"ns1\"\nkey_file = \".\"", "key_file: DIR isn't a regular file"},
 		{"a file that everybody may read", "server = \"ns1\"\nkey_file = \"open.key\"",
 			"key_file: DIR/open.key may be used by everybody (mode 0644) and holds a secret: chmod o= DIR/open.key"},

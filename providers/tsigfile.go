@@ -6,6 +6,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 )
@@ -13,14 +15,17 @@ import (
 // maxKeyFile is the most bytes that a key file may have.
 const maxKeyFile = 64 << 10
 
-// readTSIGKey reads a key from a file as tsig-keygen prints it.
-func readTSIGKey(path string) (tsigKey, error) {
+// readTSIGKey reads a key from a file as BIND's tools print it and named reads it. Of several keys name says which one; ""
+// takes the only one.
+func readTSIGKey(path, name string) (tsigKey, error) {
 	// O_NONBLOCK: opening a pipe that nobody writes to would wait for ever.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if errors.Is(err, fs.ErrPermission) {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
 		return tsigKey{}, fmt.Errorf("%w; let the group of the user that runs the daemon read it: chgrp autocertd %s && chmod 0640 %s", err, path, path)
-	}
-	if err != nil {
+	case errors.Is(err, fs.ErrNotExist):
+		return tsigKey{}, fmt.Errorf("%w; copy the server's key to it, or make a new one for both: (umask 027; tsig-keygen -a %s acme-key > %s) && chgrp autocertd %s", err, tsigAlgorithms()[0], path, path)
+	case err != nil:
 		return tsigKey{}, err
 	}
 	defer f.Close()
@@ -41,40 +46,118 @@ func readTSIGKey(path string) (tsigKey, error) {
 	if len(text) > maxKeyFile {
 		return tsigKey{}, fmt.Errorf("%s is longer than %d bytes, which is no key file", path, maxKeyFile)
 	}
-	key, err := parseTSIGKey(string(text))
+	if form := foreignForm(string(text), path); form != "" {
+		return tsigKey{}, fmt.Errorf("%s: %s", path, form)
+	}
+	key, err := parseTSIGKey(string(text), name)
 	if err != nil {
 		return tsigKey{}, fmt.Errorf("%s: %w", path, err)
 	}
 	return key, nil
 }
 
-// parseTSIGKey parses one key statement of named.conf: key "NAME" { algorithm ALG; secret "BASE64"; };
+// byteOrderMark is what some editors put before a text in UTF-8.
+const byteOrderMark = "\ufeff"
+
+// bindForm is a key as we read it.
+const bindForm = `key "NAME" { algorithm hmac-sha256; secret "SECRET"; };`
+
+// Forms of keys that aren't BIND's configuration.
+var (
+	yamlForm   = regexp.MustCompile(`(?m)^\s*(?:-\s+)?(?:key|id|name|algorithm|secret):(?:\s|$)`)
+	colonForm  = regexp.MustCompile(`^\s*(?:[\w.-]+:){1,2}[A-Za-z0-9+/]+=*\s*$`)
+	listForm   = regexp.MustCompile(`(?m)^\s*[\w.-]+\s+hmac-[\w.-]+\s+[A-Za-z0-9+/]+=*\s*$`)
+	publicForm = regexp.MustCompile(`(?m)^\s*[\w.-]+(?:\s+\d+)?(?:\s+IN)?\s+KEY\s+\d+\s+\d+\s+\d+\s`)
+	keyPair    = regexp.MustCompile(`^K(.+?)\.?\+\d+\+\d+\.(?:private|key)$`)
+)
+
+// foreignForm says which other form of a key the text has, and how to get at ours; "" for one that it doesn't know. It shows
+// nothing of the text.
+func foreignForm(text, path string) string {
+	name := "NAME"
+	if m := keyPair.FindStringSubmatch(filepath.Base(path)); m != nil && isName(m[1]) {
+		name = m[1]
+	}
+	// The number of the algorithm is in the file, with its name behind it for a person.
+	awk := func(field string) string {
+		return fmt.Sprintf(`awk '%s {print "key \"%s\" { algorithm hmac-sha256; secret \"" $NF "\"; };"}' %s > tsig.key (with the algorithm that the file names)`, field, name, path)
+	}
+	switch {
+	case strings.HasPrefix(text, "\xff\xfe"), strings.HasPrefix(text, "\xfe\xff"), strings.Contains(text, "\x00"):
+		return fmt.Sprintf("it is written in UTF-16; make it UTF-8: iconv -f UTF-16 -t UTF-8 %s > tsig.key", path)
+	case strings.HasPrefix(strings.TrimSpace(text), "Private-key-format:"):
+		return "it is the private half of a key pair by dnssec-keygen; write it as named.conf has it: " + awk("/^Key:/")
+	case publicForm.MatchString(text):
+		return "it is the public half of a key pair by dnssec-keygen, a KEY record; write it as named.conf has it: " + bindForm
+	case yamlForm.MatchString(text):
+		return "it is written as NSD and Knot have it; write it as BIND does: " + bindForm
+	case colonForm.MatchString(text):
+		return "it is a key as the command line of nsupdate and kdig has it; write it as BIND's files do: " + bindForm
+	case listForm.MatchString(text):
+		return "it is a key as pdnsutil lists it; write it as BIND does: " + bindForm
+	}
+	return ""
+}
+
+// parseTSIGKey parses key statements of named.conf: key "NAME" { algorithm ALG; secret "BASE64"; };
 // Errors name lines and never show what stands there: it might be the secret.
-func parseTSIGKey(text string) (tsigKey, error) {
-	tokens, err := tokenize(text)
+func parseTSIGKey(text, name string) (tsigKey, error) {
+	tokens, err := tokenize(strings.TrimPrefix(text, byteOrderMark))
 	if err != nil {
 		return tsigKey{}, err
 	}
 	p := keyParser{tokens: tokens}
-	if err := p.statement(); err != nil {
+	for len(p.tokens) > 0 || len(p.keys) == 0 {
+		if err := p.statement(); err != nil {
+			return tsigKey{}, err
+		}
+	}
+	key, err := p.pick(name)
+	if err != nil {
 		return tsigKey{}, err
 	}
-	return newTSIGKey(p.name, p.fields["algorithm"], p.fields["secret"])
+	return newTSIGKey(key.name, key.fields["algorithm"], key.fields["secret"])
 }
 
 // keyParser goes through the tokens of a key file.
 type keyParser struct {
 	tokens []token
+	keys   []keyStatement
+}
+
+// keyStatement is one key as the file has it.
+type keyStatement struct {
 	name   string
+	line   int
 	fields map[string]string
+}
+
+// pick returns the key of that name, or the only one.
+func (p *keyParser) pick(name string) (keyStatement, error) {
+	if name == "" {
+		if len(p.keys) > 1 {
+			return keyStatement{}, fmt.Errorf("line %d: a second key; say which one is ours: key_name = \"NAME\"", p.keys[1].line)
+		}
+		return p.keys[0], nil
+	}
+	for _, k := range p.keys {
+		if plainName(k.name) == plainName(name) {
+			return k, nil
+		}
+	}
+	return keyStatement{}, fmt.Errorf("it has no key that is called %.80q, which key_name asks for", name)
 }
 
 func (p *keyParser) statement() error {
 	switch word := p.next(); {
-	case word.is(""):
+	case word.is("") && len(p.keys) == 0:
 		return errors.New("there is no key in it; make one: tsig-keygen -a hmac-sha256 KEYNAME")
-	case word.is("include"):
+	case word.is("include") && len(p.keys) == 0:
 		return fmt.Errorf("line %d: include isn't followed; name the file that holds the key itself", word.line)
+	case word.is("include"):
+		return fmt.Errorf("line %d: include isn't followed; keep only keys in this file", word.line)
+	case !word.is("key") && len(p.keys) > 0:
+		return fmt.Errorf("line %d: something follows the key; keep only keys in this file", word.line)
 	case !word.is("key"):
 		return p.unexpected(word, `the word key`)
 	}
@@ -82,56 +165,48 @@ func (p *keyParser) statement() error {
 	if !name.isValue() {
 		return p.unexpected(name, "the key's name")
 	}
-	p.name = name.text
 	if open := p.next(); !open.is("{") {
 		return p.unexpected(open, "{")
 	}
-	if err := p.block(); err != nil {
+	key := keyStatement{name: name.text, line: name.line, fields: map[string]string{}}
+	if err := p.block(key); err != nil {
 		return err
 	}
 	if end := p.next(); !end.is(";") && !end.is("") {
 		return p.unexpected(end, ";")
 	}
-	switch rest := p.next(); {
-	case rest.is(""):
-		return nil
-	case rest.is("key"):
-		return fmt.Errorf("line %d: a second key; keep each key in a file of its own", rest.line)
-	case rest.is("include"):
-		return fmt.Errorf("line %d: include isn't followed; keep only the key in this file", rest.line)
-	default:
-		return fmt.Errorf("line %d: something follows the key; keep only the key in this file", rest.line)
-	}
+	p.keys = append(p.keys, key)
+	return nil
 }
 
 // block reads the fields up to the closing brace.
-func (p *keyParser) block() error {
-	p.fields = map[string]string{}
+func (p *keyParser) block(key keyStatement) error {
 	for {
 		field := p.next()
+		word := strings.ToLower(field.text)
 		switch {
 		case field.is("}"):
-			return p.complete(field.line)
+			return key.complete(field.line)
 		case !field.is("algorithm") && !field.is("secret"):
 			return p.unexpected(field, `algorithm, secret or }`)
 		}
-		if _, twice := p.fields[field.text]; twice {
-			return fmt.Errorf("line %d: a second %s in one key", field.line, field.text)
+		if _, twice := key.fields[word]; twice {
+			return fmt.Errorf("line %d: a second %s in one key", field.line, word)
 		}
 		value := p.next()
 		if !value.isValue() {
-			return p.unexpected(value, "the value of "+field.text)
+			return p.unexpected(value, "the value of "+word)
 		}
-		p.fields[field.text] = value.text
+		key.fields[word] = value.text
 		if end := p.next(); !end.is(";") {
-			return p.unexpected(end, "; after the value of "+field.text)
+			return p.unexpected(end, "; after the value of "+word)
 		}
 	}
 }
 
-func (p *keyParser) complete(line int) error {
+func (k keyStatement) complete(line int) error {
 	for _, field := range []string{"algorithm", "secret"} {
-		if _, ok := p.fields[field]; !ok {
+		if _, ok := k.fields[field]; !ok {
 			return fmt.Errorf("line %d: the key has no %s", line, field)
 		}
 	}
@@ -162,8 +237,8 @@ type token struct {
 	line   int
 }
 
-// is reports whether t is the word or sign, not a string.
-func (t token) is(text string) bool { return !t.quoted && t.text == text }
+// is reports whether t is the word, in capitals or not, or the sign, and not a string.
+func (t token) is(text string) bool { return !t.quoted && strings.EqualFold(t.text, text) }
 
 func (t token) isValue() bool {
 	return t.quoted || t.text != "" && !strings.Contains("{};", t.text)
@@ -181,7 +256,10 @@ func tokenize(text string) ([]token, error) {
 		if isToken {
 			word := text[:size]
 			quoted := word[0] == '"'
-			tokens = append(tokens, token{text: strings.Trim(word, `"`), quoted: quoted, line: line})
+			if quoted {
+				word = word[1 : size-1]
+			}
+			tokens = append(tokens, token{text: word, quoted: quoted, line: line})
 		}
 		line += strings.Count(text[:size], "\n")
 		text = text[size:]
@@ -203,11 +281,15 @@ func lexeme(text string) (size int, isToken bool) {
 		}
 		return 0, false
 	case text[0] == '"':
-		end := 1 + wordLen(text[1:], "\"\n")
-		if end == len(text) || text[end] == '\n' {
-			return 0, false
+		for end := 1; end < len(text); end++ { // over the ends of lines, too, as named reads it
+			switch text[end] {
+			case '\\':
+				end++
+			case '"':
+				return end + 1, true
+			}
 		}
-		return end + 1, true
+		return 0, false
 	case strings.IndexByte("{};", text[0]) >= 0:
 		return 1, true
 	}

@@ -72,6 +72,11 @@ func tsigAlgorithm(s string) (string, error) {
 	if strings.Contains(s, "md5") {
 		return "", fmt.Errorf("the key's algorithm %q is broken and no longer used; make a new key for the server and for us: tsig-keygen -a hmac-sha256 KEYNAME", s)
 	}
+	for _, known := range tsigAlgorithms() {
+		if bits, ok := strings.CutPrefix(s, known+"-"); ok && strings.Trim(bits, "0123456789") == "" {
+			return "", fmt.Errorf("the key's algorithm %q cuts signatures short, which isn't supported; for the server and for us: algorithm %s;", s, known)
+		}
+	}
 	digest := strings.NewReplacer("hmac", "", "-", "", "_", "").Replace(s)
 	for _, known := range tsigAlgorithms() {
 		if strings.TrimPrefix(known, "hmac-") == digest {
@@ -85,7 +90,8 @@ func tsigSecret(s string) (string, error) {
 	if s == "" {
 		return "", errors.New("the key's secret is missing; it stands between the quotes after \"secret\" in the server's key statement")
 	}
-	raw, err := base64.StdEncoding.DecodeString(strings.TrimSpace(s))
+	// named skips blanks and the ends of lines, which long secrets and copied ones have.
+	raw, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(s), ""))
 	if err != nil || len(raw) == 0 {
 		return "", errors.New("the key's secret isn't base64; copy all that stands between the quotes after \"secret\" in tsig-keygen's output")
 	}
