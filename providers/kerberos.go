@@ -14,6 +14,9 @@ func checkKeytab(path string) error {
 	if errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("%w; let the group of the user that runs the daemon read it: chgrp autocertd %s && chmod 0640 %s", err, path, path)
 	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w; export our key to it: kadmin -q 'ktadd -k %s autocertd', or with Samba: samba-tool domain exportkeytab %s --principal=autocertd@REALM", err, path, path)
+	}
 	if errors.Is(err, durable.ErrIrregular) {
 		return fmt.Errorf("%s %w", path, durable.ErrIrregular)
 	}
