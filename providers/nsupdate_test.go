@@ -200,7 +200,7 @@ func TestNSUpdateOptionMistakes(t *testing.T) {
 		{"nothing", "", `server: missing; name the zone's primary: server = "ns1.example.com"`},
 		{"a key and Kerberos", "server = \"ns1\"\nkey_file = \"key\"\ngss = true", "key_file and gss: give one of the two"},
 		{"a keytab without Kerberos", "server = \"ns1\"\nkeytab = \"k\"", "keytab: needs gss = true"},
-		{"a keytab that isn't there", "server = \"ns1\"\ngss = true\nkeytab = \"k\"", "keytab: open DIR/k: no such file or directory"},
+		{"a keytab that isn't there", "server = \"ns1\"\ngss = true\nkeytab = \"k\"", "keytab: open DIR/k: no such file or directory; export our key to it: kadmin -q 'ktadd -k DIR/k autocertd', or with Samba: samba-tool domain exportkeytab DIR/k --principal=autocertd@REALM"},
 		{"a keytab that everybody may read", "server = \"ns1\"\ngss = true\nkeytab = \"open.keytab\"",
 			"keytab: DIR/open.keytab may be used by everybody (mode 0644) and holds keys: chmod o= DIR/open.keytab"},
 		{"a secret on the command line", "server = \"ns1\"\nargs = [\"-y\", \"hmac-sha256:acme:" + testSecret + "\"]",

@@ -172,8 +172,8 @@ func (e *Error) divisible() *Error {
 	return e
 }
 
-// unsigned explains an answer that the server didn't sign, or not rightly, by a signed question. It returns nil when the
-// server signs its answer to that, so that the key is right.
+// unsigned explains an answer that the server didn't sign, or not rightly, by a signed question. It returns nil when the key
+// is right, since the server signs its answer to that, and the cause lies elsewhere.
 func (d diagnosis) unsigned(ctx context.Context, product Product) *Error {
 	name := d.names()[0]
 	reply, err := d.soa(ctx, name)
@@ -181,12 +181,12 @@ func (d diagnosis) unsigned(ctx context.Context, product Product) *Error {
 		return d.failsForNow(fmt.Sprintf("%s answered %s to the update of zone %s without a valid signature, and not to the question why: %v", d.server, d.code(), d.zone, err), "")
 	}
 	switch code := reply.tsigError(); {
-	case reply.unproven == nil && d.rcode == dns.RcodeSuccess:
+	case reply.unproven == nil && d.rcode == dns.RcodeNotAuth:
+		return nil // Knot's way to forbid a name
+	case reply.unproven == nil:
 		return d.failsForNow(
 			fmt.Sprintf("the answer to the update of zone %s isn't signed by %s, as its other answers are, so it proves nothing (%s)", d.zone, d.server, d.code()),
 			"look for something in between that answers in the server's place").divisible()
-	case reply.unproven == nil:
-		return nil
 	case code == dns.RcodeBadKey && d.rcode == dns.RcodeRefused:
 		return d.secondary(ctx)
 	case code == dns.RcodeBadKey:
@@ -298,11 +298,9 @@ func (d diagnosis) refused(ctx context.Context, product Product) *Error {
 	if product == UnknownProduct && d.unproven == nil {
 		product = d.behaves(ctx)
 	}
-	e := d.fails(
+	return d.fails(
 		fmt.Sprintf("%s forbids TSIG key %q to write TXT at %s (%s)", d.server, d.key.name, firstFew(d.names(), ", "), d.code()),
 		product.allowsNames(d.access(d.key))).divisible()
-	e.retryable = d.unproven != nil && !d.badKey()
-	return e
 }
 
 // behaves guesses the product of a server that signs its REFUSED and doesn't say what it is, by what it says to a key that
