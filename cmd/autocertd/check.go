@@ -14,14 +14,14 @@ import (
 )
 
 func checkCommand(opts *options) *cobra.Command {
-	var asJSON, policy, live bool
-	var zone string
+	var asJSON, live bool
+	var zone, product string
 	command := &cobra.Command{
 		Use:   "check [NAME…]",
 		Short: "Check the configuration",
 		Long: "Check the configuration as the daemon would read it: all files, keys and secrets. Nobody is asked and nothing changes.\n" +
 			"With --live everything is tried that issuing needs, short of ordering: the CA, a record in DNS, the outputs.\n" +
-			"With --policy or --delegation DNS is asked, and what BIND needs is printed, for all certificates or those named." + asRoot,
+			"With --policy or --delegation DNS is asked, and what its servers need is printed, for all certificates or those named." + asRoot,
 		Example: `  sudo autocertd check
   sudo autocertd check --live www.corp.example.com
   sudo autocertd check --policy
@@ -29,7 +29,7 @@ func checkCommand(opts *options) *cobra.Command {
 		Args:              cobra.ArbitraryArgs,
 		ValidArgsFunction: completeNames(opts),
 		RunE: func(cmd *cobra.Command, names []string) error {
-			delegation := cmd.Flags().Changed("delegation")
+			delegation, policy := cmd.Flags().Changed("delegation"), cmd.Flags().Changed("policy")
 			switch {
 			case policy && delegation:
 				return wrongUsage(cmd, "--policy and --delegation don't go together")
@@ -38,7 +38,7 @@ func checkCommand(opts *options) *cobra.Command {
 			case live:
 				return checkLive(cmd.Context(), opts.config, names, asJSON)
 			case policy:
-				return checkPolicy(cmd.Context(), opts.config, names, asJSON)
+				return checkPolicy(cmd.Context(), opts.config, names, product, asJSON)
 			case delegation:
 				return checkDelegation(cmd.Context(), opts.config, zone, names, asJSON)
 			}
@@ -50,7 +50,8 @@ func checkCommand(opts *options) *cobra.Command {
 	}
 	command.Flags().BoolVar(&asJSON, "json", false, "the mistakes and warnings, for programs")
 	command.Flags().BoolVar(&live, "live", false, "try all that issuing needs, short of ordering, and clean up")
-	command.Flags().BoolVar(&policy, "policy", false, "print the least update-policy that BIND needs")
+	command.Flags().StringVar(&product, "policy", "", "print the least that servers must allow, for `SERVER`: bind, knot, powerdns, ad;\nwithout it they are asked what they are")
+	command.Flags().Lookup("policy").NoOptDefVal = detectProduct
 	command.Flags().StringVar(&zone, "delegation", "", "print the CNAMEs that move all challenges into `ZONE`")
 	return command
 }

@@ -12,6 +12,7 @@ import (
 
 	"autocertd/internal/config"
 	"autocertd/internal/dns01"
+	"autocertd/providers"
 )
 
 const (
@@ -49,7 +50,7 @@ func checkDelegation(ctx context.Context, path, zone string, names []string, asJ
 	if err != nil {
 		return err
 	}
-	report := delegate(solver, zone, places)
+	report := delegate(ctx, solver, zone, places)
 	switch {
 	case ctx.Err() != nil:
 		return errors.New("interrupted")
@@ -62,7 +63,7 @@ func checkDelegation(ctx context.Context, path, zone string, names []string, asJ
 }
 
 // delegate says for each place what must change so that its record is written into the zone.
-func delegate(solver *dns01.Solver, zone string, places []dns01.Place) delegationReport {
+func delegate(ctx context.Context, solver *dns01.Solver, zone string, places []dns01.Place) delegationReport {
 	report := delegationReport{Zone: zone, Aliases: []alias{}, Policy: policy{Zone: zone}}
 	var unknown []unplaced
 	for _, place := range places {
@@ -82,7 +83,7 @@ func delegate(solver *dns01.Solver, zone string, places []dns01.Place) delegatio
 	slices.Sort(report.Policy.Names)
 	report.Policy.Names = slices.Compact(report.Policy.Names)
 	report.Warnings = unplacedTexts(unknown)
-	report.provide(solver)
+	report.provide(ctx, solver)
 	return report
 }
 
@@ -121,7 +122,7 @@ func target(hostname, zone string) string {
 func inZone(name, zone string) bool { return name == zone || strings.HasSuffix(name, "."+zone) }
 
 // provide finds the provider of the challenge zone, or describes one.
-func (r *delegationReport) provide(solver *dns01.Solver) {
+func (r *delegationReport) provide(ctx context.Context, solver *dns01.Solver) {
 	p, zone, ok := solver.ProviderFor(r.Zone)
 	r.served = zone != ""
 	server, key := "ns1."+r.Zone, &dns01.Key{Name: "acme-key"}
@@ -134,13 +135,15 @@ func (r *delegationReport) provide(solver *dns01.Solver) {
 	if !ok && len(r.Aliases) > 0 { // the server of today is the likeliest
 		p, _, _ = solver.ProviderFor(r.Aliases[0].Name)
 	}
+	product := providers.BIND
 	if len(p.Servers) > 0 {
 		server = p.Servers[0]
+		product = providers.Detect(ctx, server)
 	}
 	if p.Key != nil || ok && len(p.Servers) > 0 {
 		key = p.Key
 	}
-	r.Policy.allow(dns01.Provider{Servers: []string{server}, Key: key})
+	r.Policy.allow(dns01.Provider{Servers: []string{server}, Key: key}, product)
 	if !r.served {
 		r.Stanza = fmt.Sprintf("[provider.challenges]\ntype     = \"rfc2136\"\nserver   = %q\nkey_file = \"/etc/autocertd/tsig.key\"\nzones    = [%q]\n", server, r.Zone)
 	}
@@ -164,7 +167,11 @@ func (r *delegationReport) text() string {
 	fmt.Fprintf(&b, ";\n; %s\n", r.providerText())
 	b.WriteString(commented(r.Stanza))
 	if r.Policy.Policy != "" {
-		fmt.Fprintf(&b, ";\n; For zone %s in named.conf:\n", r.Zone)
+		where := "in named.conf"
+		if r.Policy.note != "" {
+			where = "(" + r.Policy.note + ")"
+		}
+		fmt.Fprintf(&b, ";\n; For zone %s %s:\n", r.Zone, where)
 		b.WriteString(commented(r.Policy.Policy))
 	}
 	return b.String()

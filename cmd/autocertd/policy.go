@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 
 	"autocertd/internal/dns01"
 	"autocertd/internal/storage"
+	"autocertd/providers"
 )
 
 // unknownPrincipal stands in grants of providers that sign without a TSIG key of their own.
@@ -18,10 +20,13 @@ const unknownPrincipal = `"PRINCIPAL@REALM"`
 // policy is the least that a zone must allow a provider.
 type policy struct {
 	Provider string   `json:"provider"`
-	Zone     string   `json:"zone"`          // "" when it isn't known
-	Key      string   `json:"key,omitempty"` // that signs the updates; "" when the provider has none of its own
-	Names    []string `json:"names"`         // where records are written
-	Policy   string   `json:"policy"`        // for named.conf; "" for a provider that doesn't send dynamic updates
+	Zone     string   `json:"zone"`              // "" when it isn't known
+	Key      string   `json:"key,omitempty"`     // that signs the updates; "" when the provider has none of its own
+	Names    []string `json:"names"`             // where records are written
+	Product  string   `json:"product,omitempty"` // what the provider's server runs; "" when it doesn't say
+	Policy   string   `json:"policy"`            // in the product's syntax, or BIND's; "" for a provider that doesn't send dynamic updates
+
+	note string // what else must be known of it
 }
 
 // policyReport is what check --policy --json prints.
@@ -49,13 +54,40 @@ func findPlaces(ctx context.Context, path string, names []string) (*dns01.Solver
 	return solver, solver.Places(ctx, challengeNames(certs)), nil
 }
 
-// checkPolicy prints the update-policy that issuing needs, and no more than that.
-func checkPolicy(ctx context.Context, path string, names []string, asJSON bool) error {
+// detectProduct is the value of --policy that leaves it to the servers to say what they are.
+const detectProduct = "detect"
+
+// productFinder returns what a provider's server runs, each asked once. A product that was named on the command line is
+// everybody's.
+func productFinder(ctx context.Context, named string) (func(dns01.Provider) providers.Product, error) {
+	if named != detectProduct {
+		product, err := providers.ParseProduct(named)
+		return func(dns01.Provider) providers.Product { return product }, err
+	}
+	known := map[string]providers.Product{}
+	return func(p dns01.Provider) providers.Product {
+		if len(p.Servers) == 0 {
+			return providers.UnknownProduct
+		}
+		server := p.Servers[0]
+		if _, asked := known[server]; !asked {
+			known[server] = providers.Detect(ctx, server)
+		}
+		return known[server]
+	}, nil
+}
+
+// checkPolicy prints the least that servers must allow for issuing, in the syntax of their product.
+func checkPolicy(ctx context.Context, path string, names []string, product string, asJSON bool) error {
+	productOf, err := productFinder(ctx, product)
+	if err != nil {
+		return &usageError{fmt.Errorf("--policy: %w", err)}
+	}
 	solver, places, err := findPlaces(ctx, path, names)
 	if err != nil {
 		return err
 	}
-	report := findPolicies(solver, places)
+	report := findPolicies(solver, places, productOf)
 	switch {
 	case ctx.Err() != nil:
 		return errors.New("interrupted")
@@ -72,7 +104,7 @@ func checkPolicy(ctx context.Context, path string, names []string, asJSON bool) 
 }
 
 // findPolicies gathers the places by provider and zone.
-func findPolicies(solver *dns01.Solver, places []dns01.Place) policyReport {
+func findPolicies(solver *dns01.Solver, places []dns01.Place, productOf func(dns01.Provider) providers.Product) policyReport {
 	report := policyReport{Zones: []policy{}}
 	var guessed, missing []unplaced
 	for _, place := range places {
@@ -95,7 +127,7 @@ func findPolicies(solver *dns01.Solver, places []dns01.Place) policyReport {
 		slices.Sort(z.Names)
 		z.Names = slices.Compact(z.Names) // aliases may share a target
 		p, _, _ := solver.ProviderFor(z.Names[0])
-		z.allow(p)
+		z.allow(p, productOf(p))
 	}
 	slices.SortFunc(report.Zones, func(a, b policy) int {
 		return slices.Compare([]string{a.Provider, a.Zone}, []string{b.Provider, b.Zone})
@@ -105,8 +137,8 @@ func findPolicies(solver *dns01.Solver, places []dns01.Place) policyReport {
 	return report
 }
 
-// allow fills in what the zone must allow the provider.
-func (z *policy) allow(p dns01.Provider) {
+// allow fills in what the zone must allow the provider. A server that doesn't say what it is gets BIND's syntax, with a note.
+func (z *policy) allow(p dns01.Provider, product providers.Product) {
 	if len(p.Servers) == 0 {
 		return
 	}
@@ -114,16 +146,19 @@ func (z *policy) allow(p dns01.Provider) {
 	if p.Key != nil {
 		z.Key, signer = p.Key.Name, p.Key.Name
 	}
-	var b strings.Builder
-	b.WriteString("update-policy {\n")
-	for _, name := range z.Names {
-		fmt.Fprintf(&b, "\tgrant %s name %s. TXT;\n", signer, name)
+	z.Product = string(product)
+	var where string
+	z.Policy, where = cmp.Or(product, providers.BIND).Policy(providers.Access{Zone: z.Zone, Key: signer, Names: z.Names})
+	switch product {
+	case providers.BIND:
+	case providers.UnknownProduct:
+		z.note = fmt.Sprintf("%s doesn't say what it runs, so this is for BIND; for others: check --policy=%s", p.Servers[0], strings.Join(providers.ProductNames()[1:], ", --policy="))
+	default:
+		z.note = fmt.Sprintf("%s: %s", product, where)
 	}
-	b.WriteString("};\n")
-	z.Policy = b.String()
 }
 
-// policyText writes the policies for named.conf, each with a comment that says where it belongs.
+// policyText writes the policies, each with a comment that says where it belongs.
 func policyText(zones []policy) string {
 	seen := map[string]bool{}
 	var blocks []string
@@ -132,12 +167,15 @@ func policyText(zones []policy) string {
 		switch {
 		case z.Policy == "":
 			fmt.Fprintf(&b, "# %s, provider %s: nothing is needed, since it sends no dynamic updates of its own\n", z.where(), z.Provider)
-		case seen[z.Zone]:
+		case seen[z.Zone] && (z.Product == "" || z.Product == string(providers.BIND)):
 			fmt.Fprintf(&b, "# %s, provider %s: a zone has one update-policy, so put these lines into the one above\n", z.where(), z.Provider)
 		default:
 			fmt.Fprintf(&b, "# %s, provider %s\n", z.where(), z.Provider)
 		}
-		if z.Policy != "" && z.Key == "" {
+		if z.note != "" {
+			fmt.Fprintf(&b, "# %s\n", z.note)
+		}
+		if strings.Contains(z.Policy, unknownPrincipal) {
 			fmt.Fprintf(&b, "# The provider has no key of its own: write the Kerberos principal that it uses in place of %s\n", unknownPrincipal)
 		}
 		seen[z.Zone] = z.Policy != "" && z.Zone != ""

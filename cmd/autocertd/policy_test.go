@@ -10,6 +10,7 @@ import (
 
 	"autocertd/internal/dns01"
 	"autocertd/internal/testbed"
+	"autocertd/providers"
 )
 
 const challengeZone = "acme.test"
@@ -127,16 +128,20 @@ func policyBlocks(text string) map[string]string {
 }
 
 func TestPolicyText(t *testing.T) {
-	allowed := func(z policy, key *dns01.Key) policy {
-		z.allow(dns01.Provider{Servers: []string{"ns1.corp.example.com:53"}, Key: key})
+	allowed := func(z policy, key *dns01.Key, product providers.Product) policy {
+		z.allow(dns01.Provider{Servers: []string{"ns1.corp.example.com:53"}, Key: key}, product)
 		return z
 	}
 	key := &dns01.Key{Name: "acme-key"}
 	list := []policy{
 		{Provider: "api", Zone: "example.net"},
-		allowed(policy{Provider: "bind", Zone: "", Names: []string{"a.example.com"}}, key),
-		allowed(policy{Provider: "bind", Zone: "example.com", Names: []string{"b.example.com"}}, key),
-		allowed(policy{Provider: "kerberos", Zone: "example.com", Names: []string{"c.example.com"}}, nil),
+		allowed(policy{Provider: "bind", Zone: "", Names: []string{"a.example.com"}}, key, providers.BIND),
+		allowed(policy{Provider: "bind", Zone: "example.com", Names: []string{"b.example.com"}}, key, providers.BIND),
+		allowed(policy{Provider: "kerberos", Zone: "example.com", Names: []string{"c.example.com"}}, nil, providers.BIND),
+		allowed(policy{Provider: "silent", Zone: "example.org", Names: []string{"d.example.org"}}, key, providers.UnknownProduct),
+		allowed(policy{Provider: "knot", Zone: "knot.example", Names: []string{"e.knot.example", "f.knot.example"}}, key, providers.Knot),
+		allowed(policy{Provider: "power", Zone: "power.example", Names: []string{"g.power.example"}}, key, providers.PowerDNS),
+		allowed(policy{Provider: "ad", Zone: "ad.example", Names: []string{"h.ad.example"}}, nil, providers.ActiveDirectory),
 	}
 	const want = `# zone example.net, provider api: nothing is needed, since it sends no dynamic updates of its own
 
@@ -155,6 +160,35 @@ update-policy {
 update-policy {
 	grant "PRINCIPAL@REALM" name c.example.com. TXT;
 };
+
+# zone example.org, provider silent
+# ns1.corp.example.com:53 doesn't say what it runs, so this is for BIND; for others: check --policy=knot, --policy=powerdns, --policy=ad
+update-policy {
+	grant acme-key name d.example.org. TXT;
+};
+
+# zone knot.example, provider knot
+# Knot DNS: for knot.conf
+acl:
+  - id: acme-key-challenges
+    key: acme-key
+    action: update
+    update-type: [TXT]
+    update-owner: name
+    update-owner-match: equal
+    update-owner-name: [e.knot.example., f.knot.example.]
+zone:
+  - domain: knot.example
+    acl: [acme-key-challenges]
+
+# zone power.example, provider power
+# PowerDNS: to run on the server; PowerDNS has no rule for single names, so the key may write all of the zone
+pdnsutil set-meta power.example TSIG-ALLOW-DNSUPDATE acme-key
+pdnsutil set-meta power.example NOTIFY-DNSUPDATE 1
+
+# zone ad.example, provider ad
+# Active Directory: to run where samba-tool is; the account may then write all of the zone
+samba-tool dsacl set -H ldap://SERVER -U Administrator --sddl="(A;CI;GA;;;SID-OF-THE-ACCOUNT)" --objectdn="DC=ad.example,CN=MicrosoftDNS,DC=DomainDnsZones,DC=DOMAIN"
 `
 	if got := policyText(list); got != want {
 		t.Errorf("the policies are:\n%s", got)

@@ -17,6 +17,8 @@ func (d *DNS) serve(w dns.ResponseWriter, request *dns.Msg) {
 	case request.Opcode == dns.OpcodeUpdate:
 		silent = d.update(reply, request, trusted)
 	case !trusted: // sign says so
+	case len(request.Question) == 1 && request.Question[0].Qclass == dns.ClassCHAOS && dns.CanonicalName(request.Question[0].Name) == "version.bind.":
+		reply.Answer = []dns.RR{&dns.TXT{Hdr: dns.RR_Header{Name: "version.bind.", Rrtype: dns.TypeTXT, Class: dns.ClassCHAOS}, Txt: []string{"9.18.0-testbed"}}}
 	case request.Opcode != dns.OpcodeQuery || len(request.Question) != 1:
 		reply.Rcode = dns.RcodeNotImplemented
 	default:
