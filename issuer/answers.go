@@ -185,7 +185,7 @@ func (o *order) knock(ctx context.Context) (account acme.Account, opened func(),
 		return acme.Account{}, opened, err
 	}
 	if until, why := o.answers.rest(time.Now()); why != nil && o.req.Spare {
-		return acme.Account{}, opened, &Error{CA: o.cfg.Name, Step: "order",
+		return acme.Account{}, opened, &Error{CA: o.cfg.Name, Step: "order", Silent: true,
 			Err: fmt.Errorf("not asked before %s, since it didn't answer others: %w", until.Format(time.TimeOnly), why)}
 	}
 	account, err = o.acmeAccount(ctx)

@@ -54,9 +54,9 @@ type WorkingError struct {
 
 func (e *WorkingError) Error() string {
 	if e.Hostname != "" {
-		return fmt.Sprintf("CA %s: %s: the CA is still validating; the same order is asked about again", e.CA, e.Hostname)
+		return fmt.Sprintf("CA %s: %s: the CA is still validating; the same order is asked again", e.CA, e.Hostname)
 	}
-	return fmt.Sprintf("CA %s: the CA is still working on the order; the same one is asked about again", e.CA)
+	return fmt.Sprintf("CA %s: the CA is still working on it; the same order is asked again", e.CA)
 }
 
 // RetryAfter returns when the CA wants to be asked again, zero when no error in the chain says so.
@@ -179,7 +179,7 @@ func (i *Issuer) untrusted(cert *x509.Certificate) (err error, hint string) {
 		by = fmt.Sprintf("%q", printable.Line(cert.Issuer.String()))
 	}
 	if len(i.cfg.Roots) == 0 {
-		return fmt.Errorf("%s shows a certificate by an authority that this machine doesn't trust: %s", i.cfg.Directory, by),
+		return fmt.Errorf("%s shows a certificate by an authority that this machine doesn't trust", i.cfg.Directory),
 			fmt.Sprintf(`name the CA's root: roots = ["/path/to/root.pem"] below [ca.%s]`, i.cfg.Name)
 	}
 	var roots []string

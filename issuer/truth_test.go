@@ -173,8 +173,8 @@ func TestOrderSaysWhatItIs(t *testing.T) {
 				body["status"] = "pending"
 			}
 		}), kept: true, orders: 1, asked: map[string]int{"finalize-order": 2}},
-		{name: "never ready", ca: refusing(1000, nil), says: "still working on the order", working: false, kept: true, orders: 1},
-		{name: "processing for long", ca: processing, says: "still working on the order", working: true, kept: true, orders: 1, asked: map[string]int{"finalize-order": 1}},
+		{name: "never ready", ca: refusing(1000, nil), says: "still working on it", working: false, kept: true, orders: 1},
+		{name: "processing for long", ca: processing, says: "still working on it", working: true, kept: true, orders: 1, asked: map[string]int{"finalize-order": 1}},
 		{name: "validating for long", ca: validating, says: "h.example.test: the CA is still validating", working: true, kept: true, orders: 1, asked: map[string]int{"chalZ": 1}},
 		{name: "conflict, and nothing comes of it", ca: conflict(true), kept: true, orders: 2},
 		{name: "unavailable, with a time", ca: &moody{Mood: func(m *moody, w http.ResponseWriter, r *http.Request, _ int) bool {

@@ -109,11 +109,24 @@ func Backoff(failures int, random float64) time.Duration {
 	return scale(wait, 0.8+0.4*random)
 }
 
+// Outage returns how long to wait for a server that gave no answer, after so many tries in a row: 1, 2, 4 and 8 min, then
+// never more than 15 min. An outage says nothing against the certificate, and nobody counts the tries. A random number
+// in [0,1) shortens it by 20 % at most, so that what waits for one server doesn't come all at once.
+func Outage(failures int, random float64) time.Duration {
+	wait := longestOutage
+	if failures < 5 {
+		wait = time.Minute << max(failures-1, 0)
+	}
+	return scale(wait, 0.8+0.2*random)
+}
+
+const longestOutage = 15 * time.Minute
+
 // RetryAt returns when to try again after so many failures in a row.
 //
 // A retryAfter that lies ahead is the CA's Retry-After and replaces the back-off; the result is never earlier.
-// From the third failure on it's at least 15 min ahead (or the back-off below, if that's less), so that a server
-// which always says "in a second" doesn't get more than four tries an hour in the long run.
+// From the third failure on it's at least a minute ahead (or the back-off below, if that's less), so that a server
+// which always says "in a second" isn't asked all the time.
 //
 // The back-off alone is shortened to half of left, the time until the certificate expires, so that it gets
 // more tries before that; it's a minute at least, or 10 s when less than 10 min are left. CAs count failed
@@ -135,7 +148,7 @@ func RetryAt(now time.Time, failures int, random float64, retryAfter time.Time, 
 	if failures < 3 {
 		return retryAfter
 	}
-	return later(retryAfter, now.Add(min(wait, 15*time.Minute)))
+	return later(retryAfter, now.Add(min(wait, time.Minute)))
 }
 
 // Left returns the fraction of the lifetime that is left, from 1 (all) to 0 (expired). Lower is more urgent.

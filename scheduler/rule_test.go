@@ -165,8 +165,9 @@ func TestRetryAt(t *testing.T) {
 		{name: "the CA says three days, the back-off a day", failures: 4, random: 0.9, retryAfter: 3 * day, left: 30 * day, want: 3 * day},
 		{name: "the CA says later than the certificate lives", failures: 1, random: 0.9, retryAfter: 3 * time.Hour, left: time.Hour, want: 3 * time.Hour},
 		{name: "the CA says 30 seconds", failures: 2, random: 0.9, retryAfter: 30 * time.Second, left: 30 * day, want: 30 * time.Second},
-		{name: "the CA says 30 seconds again and again", failures: 3, random: 0.9, retryAfter: 30 * time.Second, left: 30 * day, want: 15 * time.Minute},
-		{name: "the CA says 30 seconds again and again, ten minutes left", failures: 3, random: 1, retryAfter: 30 * time.Second, left: 10 * time.Minute, want: 5 * time.Minute},
+		{name: "the CA says 30 seconds again and again", failures: 3, random: 0.9, retryAfter: 30 * time.Second, left: 30 * day, want: time.Minute},
+		{name: "the CA says 90 seconds again and again", failures: 9, random: 0.9, retryAfter: 90 * time.Second, left: 30 * day, want: 90 * time.Second},
+		{name: "the CA says 30 seconds again and again, ten minutes left", failures: 3, random: 1, retryAfter: 30 * time.Second, left: 10 * time.Minute, want: time.Minute},
 		{name: "the CA names the past: the back-off", failures: 2, random: 0.5, retryAfter: -time.Hour, left: 30 * day, want: 10 * time.Minute},
 	}
 	for _, tt := range tests {
@@ -180,6 +181,17 @@ func TestRetryAt(t *testing.T) {
 				t.Errorf("RetryAt = now + %s, want now + %s", got, tt.want)
 			}
 		})
+	}
+}
+
+func TestOutage(t *testing.T) {
+	for failures, want := range []time.Duration{time.Minute, time.Minute, 2 * time.Minute, 4 * time.Minute, 8 * time.Minute, 15 * time.Minute, 15 * time.Minute} {
+		if got := Outage(failures, 0.999999); got > want || got < want-time.Second {
+			t.Errorf("after %d failures %s, want %s", failures, got, want)
+		}
+		if got := Outage(failures, 0); got != want*8/10 {
+			t.Errorf("after %d failures at least %s, want %s", failures, got, want*8/10)
+		}
 	}
 }
 

@@ -115,6 +115,7 @@ type appOptions struct {
 	live     *liveHandler // behind logger; nil where that never changes
 	wait     bool
 	progress func(name string, step issuer.Step)
+	wake     func(match func(name string) bool)
 }
 
 // newApp builds the program for the settings. It asks nobody anything.
@@ -126,7 +127,7 @@ func newApp(s *settings, o appOptions) (*app, error) {
 	a := &app{store: store, logger: o.logger, live: o.live}
 	a.solver = dns01.New(dns01.Config{Storage: store, Resolvers: s.Resolvers, Logger: o.logger,
 		Wanted: func(ctx context.Context) ([]string, error) { return lifecycle.OpenHostnames(ctx, store) }})
-	a.manager = lifecycle.New(lifecycle.Config{Storage: store, Logger: o.logger, Wait: o.wait, Progress: o.progress,
+	a.manager = lifecycle.New(lifecycle.Config{Storage: store, Logger: o.logger, Wait: o.wait, Progress: o.progress, Wake: o.wake,
 		Deployer: deploy.New(deploy.Config{})})
 	return a, a.use(s)
 }

@@ -81,7 +81,14 @@ func renew(ctx context.Context, path string, names []string, how renewalMode) er
 		show.success = "rehearsed, and not kept"
 		failed, err = a.pass(ctx, certs, a.manager.Rehearse, show)
 	} else {
-		failed, err = a.renewAll(ctx, certs, how.force, show)
+		work := a.manager.Retry
+		switch {
+		case how.force:
+			work = a.manager.Renew
+		case len(names) > 0:
+			work = a.manager.RetryNamed
+		}
+		failed, err = a.pass(ctx, certs, work, show)
 		if failed > 0 {
 			err = errors.Join(err, noteHandwork(ctx, a.store))
 		}
@@ -99,12 +106,13 @@ func renew(ctx context.Context, path string, names []string, how renewalMode) er
 	return nil
 }
 
-// renewAll makes one pass, the most urgent first.
-func (a *app) renewAll(ctx context.Context, certs []config.Certificate, force bool, show *progress) (failed int, err error) {
-	if force {
-		return a.pass(ctx, certs, a.manager.Renew, show)
+// tellWaiting tells what a certificate waits for. Whoever runs a command wants to know why it came to nothing, and of waiting
+// nothing is logged besides when it begins.
+func (a *app) tellWaiting(name string, err error) {
+	_, again := errors.AsType[*lifecycle.WaitingError](err)
+	if again || lifecycle.Waits(err) {
+		a.logger.Warn("certificate waits", "certificate", name, "err", err)
 	}
-	return a.pass(ctx, certs, a.manager.Retry, show)
 }
 
 // pass works on each certificate once.
@@ -137,6 +145,7 @@ func (a *app) pass(ctx context.Context, certs []config.Certificate, work func(co
 			defer time.AfterFunc(time.Second, yield).Stop() // what hangs keeps its place from nobody, as in the daemon
 			show.begin(c.Name)
 			results[i] = work(ctx, c.Name)
+			a.tellWaiting(c.Name, results[i])
 			show.finish(c.Name, results[i])
 			return nil
 		})

@@ -36,7 +36,8 @@ func revokeCommand(opts *options) *cobra.Command {
 		Short: "Revoke a certificate, by its name or by its file",
 		Long: "Have the CA revoke a certificate: the one that was issued last for NAME, or the one in a file, whoever got it. The request is\n" +
 			"signed with the account's key, or with the certificate's own by --key, for which no account is needed. After keyCompromise\n" +
-			"the key is never used again, and every certificate that has it is replaced at once.",
+			"the key is never used again, and every certificate that has it is replaced at once. A revocation by --key is one, whatever\n" +
+			"the reason: CAs take it as a proof that others have the key. A revoked certificate that is configured is replaced.",
 		Example: `  autocertd revoke www.corp.example.com --reason superseded
   autocertd revoke www.corp.example.com --reason keyCompromise
   autocertd revoke --cert found.pem --key found.key --reason keyCompromise`,
@@ -101,7 +102,11 @@ func (f *revokeFlags) revoke(ctx context.Context, name string) error {
 		return err
 	}
 	defer r.issuer.Close()
-	if err := confirm(fmt.Sprintf("This revokes %s, at CA %s, reason %s.", r.what(), r.issuer.Name(), r.reason), f.yes); err != nil {
+	question := fmt.Sprintf("This revokes %s, at CA %s, reason %s.", r.what(), r.issuer.Name(), r.reason)
+	if r.signsItself() && r.reason != issuer.KeyCompromise {
+		question += " " + signsItself
+	}
+	if err := confirm(question, f.yes); err != nil {
 		return err
 	}
 	return r.run(ctx)
@@ -179,51 +184,70 @@ func (r *revocation) what() string {
 	return text
 }
 
+// signsItself is what a revocation by the certificate's own key means besides.
+const signsItself = "Signed by the certificate's own key, it tells the CA that others may have the key: the key is never used again."
+
+// signsItself reports whether the certificate's own key signs the request. Let's Encrypt takes each such revocation for a
+// compromise of the key, whatever the reason, and issues nothing for it any more.
+func (r *revocation) signsItself() bool {
+	return r.key != nil && (r.name == "" || r.reason == issuer.KeyCompromise)
+}
+
 // run marks the key before the CA is told, so that a crash in between leaves nothing that uses it for long.
 func (r *revocation) run(ctx context.Context) error {
 	var users []string
-	if r.reason == issuer.KeyCompromise {
-		var err error
+	var err error
+	compromised := r.reason == issuer.KeyCompromise || r.signsItself()
+	if compromised {
 		if users, err = lifecycle.MarkCompromised(ctx, r.store, r.cert); err != nil {
 			return err
 		}
 	}
-	done := "revoked"
-	err := r.ask(ctx)
+	err = r.ask(ctx)
+	if r.key != nil && !compromised && issuer.NotEntitled(err) { // a name was given, and the account may not
+		compromised = true
+		fmt.Fprintln(os.Stderr, "the account may not revoke it, so that its own key does.", signsItself)
+		if users, err = lifecycle.MarkCompromised(ctx, r.store, r.cert); err != nil {
+			return err
+		}
+		err = r.issuer.Revoke(ctx, r.cert, r.key, r.reason)
+	}
+	done, reason := "revoked", r.reason.String()
 	if errors.Is(err, issuer.ErrAlreadyRevoked) {
-		done, err = "revoked before:", nil
+		done, reason, err = "revoked before:", "", nil
 	}
 	if err == nil {
 		fmt.Println(done, r.what())
 		r.log("autocertd revoke").Info("certificate revoked", "serial", hex.EncodeToString(r.cert.SerialNumber.Bytes()),
 			"hostnames", strings.Join(r.cert.DNSNames, ","), "ca", r.issuer.Name(), "reason", r.reason.String())
+		err = r.note(ctx, reason)
 	}
-	if r.reason != issuer.KeyCompromise {
-		r.hint(err)
+	if !compromised {
 		return err
 	}
 	return errors.Join(err, r.replace(ctx, users))
 }
 
 // ask has the CA revoke it. A compromised key is shown to be that by its own signature, so that the CA takes no order for
-// it any more. Where a name was given, it is the way out when the account may not.
+// it any more.
 func (r *revocation) ask(ctx context.Context) error {
-	own := r.key != nil && (r.name == "" || r.reason == issuer.KeyCompromise)
-	if own {
+	if r.signsItself() {
 		return r.issuer.Revoke(ctx, r.cert, r.key, r.reason)
 	}
-	err := r.issuer.Revoke(ctx, r.cert, nil, r.reason)
-	if r.key != nil && issuer.NotEntitled(err) {
-		return r.issuer.Revoke(ctx, r.cert, r.key, r.reason)
-	}
-	return err
+	return r.issuer.Revoke(ctx, r.cert, nil, r.reason)
 }
 
-// hint says how to get another certificate, for one that is in use.
-func (r *revocation) hint(err error) {
-	if err == nil && len(r.configured([]string{r.name})) > 0 {
-		fmt.Fprintf(os.Stderr, "its files are still in use; to replace it: autocertd renew --force %s\n", r.name)
+// note remembers the revocation, for status and for the daemon, and says what comes next.
+func (r *revocation) note(ctx context.Context, reason string) error {
+	names, err := lifecycle.MarkRevoked(ctx, r.store, r.cert, reason)
+	if err != nil || len(names) == 0 {
+		return err
 	}
+	if used := r.configured(names); len(used) > 0 && r.reason != issuer.KeyCompromise && !r.signsItself() {
+		fmt.Fprintf(os.Stderr, "its files are still in use. The daemon replaces it at its next tick; to replace it now: autocertd renew %s. "+
+			"To have none any more, remove it from the configuration\n", used[0].Name)
+	}
+	return noteHandwork(ctx, r.store)
 }
 
 // configured returns those of the names that the configuration has.
@@ -254,7 +278,7 @@ func (r *revocation) replace(ctx context.Context, users []string) error {
 	if err != nil {
 		return err
 	}
-	failed, err := a.renewAll(ctx, certs, false, show)
+	failed, err := a.pass(ctx, certs, a.manager.Retry, show)
 	err = errors.Join(err, a.close())
 	show.end(failed)
 	if err == nil && failed > 0 {

@@ -79,7 +79,7 @@ func runDaemon(ctx context.Context, path string) (err error) {
 		if step.Name == issuer.Published { // what is left to do is to wait for DNS and for the CA
 			d.scheduler.Yield(name)
 		}
-	}})
+	}, wake: func(match func(name string) bool) { d.scheduler.WakeWhere(match) }})
 	if err != nil {
 		return err
 	}

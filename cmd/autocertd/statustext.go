@@ -224,6 +224,9 @@ func detailRows(c certificateStatus, now time.Time) [][]cell {
 		add("issued by", fmt.Sprintf("%s (%s), serial %s", c.Leaf.CA, c.Leaf.Issuer, c.Leaf.Serial))
 		add("expires", moment(c.NotAfter, now))
 	}
+	if r := c.Leaf.Revoked; !r.At.IsZero() {
+		add("revoked", moment(r.At, now)+": "+cmp.Or(r.Reason, "found out then"))
+	}
 	if !c.RenewAt.IsZero() {
 		add("renews", moment(c.RenewAt, now)+": "+c.RenewWhy)
 	}
@@ -236,7 +239,12 @@ func detailRows(c certificateStatus, now time.Time) [][]cell {
 	if c.Unreadable != "" {
 		add("unreadable", c.Unreadable)
 	}
-	addTrouble(add, "not issued", c.Issue, now)
+	if c.Working.CA != "" {
+		add("waits for CA", c.Working.CA+": "+c.Working.What)
+	}
+	if c.Held.Until.IsZero() { // else what comes next is that there is room
+		addTrouble(add, "not issued", c.Issue, now)
+	}
 	addTrouble(add, "not deployed", c.Deploy, now)
 	for _, p := range c.Pending {
 		add("still to do", p)

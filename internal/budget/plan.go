@@ -15,6 +15,7 @@ type Wish struct {
 	Ledger  *Ledger   // of the CA that it goes to; nil when nothing is limited there
 	Keys    []Key     // what it takes; none when it is exempt
 	Needs   []Key     // what must not be empty besides
+	AtOnce  bool      // it takes what it takes, and waits for no room
 }
 
 // A Turn is when a wish is granted.
@@ -76,7 +77,7 @@ func (p *planner) grant(w *waiting) (Turn, bool) {
 		return turn, true
 	}
 	at, tight := w.room(ledger, nil)
-	if at.After(w.at) {
+	if at.After(w.at) && !w.AtOnce {
 		p.queue(w, ledger, tight)
 		return turn, false
 	}

@@ -179,6 +179,20 @@ func ProfileLifetime(profile string, at time.Time) time.Duration {
 	return 0
 }
 
+// MostNames returns how many hostnames a certificate of a profile may have at a CA, 0 when it isn't known.
+func (ca CA) MostNames(profile string) int {
+	if ca.Directory != letsencrypt && ca.Directory != letsencryptStaging {
+		return 0
+	}
+	switch profile {
+	case "shortlived", "tlsserver":
+		return 25
+	case "classic", "":
+		return 100
+	}
+	return 0
+}
+
 // checkPace refuses a schedule and a window that are too sparse for the shortest lifetime that a profile implies, and warns
 // when they are for a certificate that was issued: a CA may shorten lifetimes at any time, and that must not keep the
 // daemon from starting.

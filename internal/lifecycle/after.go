@@ -68,9 +68,10 @@ const (
 // holds meanwhile.
 func (j *job) askRenewalInfo(ctx context.Context) {
 	now := time.Now()
-	if j.leaf == nil || now.Before(j.state.ARI.AskAgain) {
+	if j.leaf == nil || now.Before(j.state.ARI.AskAgain) && !j.ask {
 		return
 	}
+	j.ask = false
 	iss := j.snapshot.Issuers[j.bundle.CA]
 	if iss == nil || iss.DirectoryURL() != j.bundle.Directory {
 		return
@@ -91,7 +92,11 @@ func (j *job) askRenewalInfo(ctx context.Context) {
 	}
 	if err != nil {
 		if !errors.Is(err, issuer.ErrNoRenewalInfo) {
-			j.cfg.Logger.Debug("no renewal information", "certificate", j.cert.Name, "err", err)
+			level := slog.LevelDebug
+			if j.insist != onSchedule {
+				level = slog.LevelWarn // a person waits for what the CA says
+			}
+			j.cfg.Logger.Log(ctx, level, "no renewal information", "certificate", j.cert.Name, "err", err)
 		}
 		return
 	}

@@ -36,6 +36,8 @@ type Bundle struct {
 	CSR       []byte    `json:"csr,omitempty"`
 	Leaf      string    `json:"leaf"`
 	Chain     string    `json:"chain"`
+
+	Revoked Revocation `json:"revoked,omitzero"` // when we had it revoked
 }
 
 func bundleObject(name string) string { return "bundles/" + name + ".json" }
@@ -132,5 +134,5 @@ func describe(cert *x509.Certificate, b *Bundle) Leaf {
 	sum := sha256.Sum256(cert.Raw)
 	return Leaf{Hostnames: b.Hostnames, NotBefore: cert.NotBefore.UTC(), NotAfter: cert.NotAfter.UTC(),
 		Serial: hex.EncodeToString(cert.SerialNumber.Bytes()), Fingerprint: hex.EncodeToString(sum[:]),
-		Issuer: printable.Short(cert.Issuer.CommonName, 200), CA: b.CA}
+		Issuer: printable.Short(cert.Issuer.CommonName, 200), CA: b.CA, Revoked: b.Revoked}
 }

@@ -95,8 +95,11 @@ func (h *Hand) Open(ctx context.Context, ca string) (*issuer.OpenOrder, error) {
 func (h *Hand) Wanted(ctx context.Context, iss *issuer.Issuer, ca config.CA) (issuer.Request, error) {
 	j := h.job
 	counted := &spending{keeper: h.keeper(ca.Name), budgets: j.budgets, ca: ca, hostnames: j.cert.Hostnames}
-	if limits := ca.Limits(); limits.Any() && !j.exempt(ca.Directory, time.Now()) {
-		counted.keys = budget.Keys(limits, j.cert.Hostnames, j.again(ca.Directory))
+	if limits := ca.Limits(); limits.Any() {
+		counted.otherwise = budget.Keys(limits, j.cert.Hostnames, j.again(ca.Directory))
+		if !j.exempt(ca.Directory, time.Now()) {
+			counted.keys = counted.otherwise
+		}
 	}
 	return issuer.Request{Hostnames: j.cert.Hostnames, KeyType: issuer.KeyType(j.cert.KeyType), Profile: cmp.Or(j.cert.Profile, ca.Profile),
 		Key: j.keyToReuse(), CSR: j.cert.CSR, Replaces: j.replaces(iss), Orders: counted}, j.checkCSR(ctx)

@@ -3,7 +3,8 @@ package lifecycle
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
+	"fmt"
+	"strings"
 	"time"
 
 	"autocertd/internal/printable"
@@ -55,6 +56,9 @@ func (j *job) renewalIn(window scheduler.Window, now time.Time) (at time.Time, w
 	if j.state.compromised() {
 		return now, compromisedWhy
 	}
+	if j.state.revoked() {
+		return j.state.Leaf.Revoked.At, j.state.Leaf.Revoked.why()
+	}
 	f := scheduler.Facts{NotBefore: j.leaf.NotBefore, NotAfter: j.leaf.NotAfter,
 		Suggested: j.state.ARI.Moment, Chosen: j.state.ARI.ChosenAt, Now: now,
 		Window: window, Emergency: j.snapshot.Emergency}
@@ -94,11 +98,14 @@ func (j *job) issueIfDue(ctx context.Context) error {
 	j.noteCompromised(ctx)
 	now := time.Now()
 	why := j.due(now)
+	if why == "" && j.state.Working.CA != "" { // a certificate was ordered before it was due, and may be had now
+		why = byForce
+	}
 	if why == "" {
 		if changed {
 			j.tellContacts(ctx)
 		}
-		j.state.Wish, j.state.Held = mark, Held{}
+		j.state.Wish, j.state.Held, j.state.Working = mark, Held{}, Working{}
 		if j.missed(now) {
 			j.state.Issue.RetryAt = j.windowed(now).UTC()
 			return nil
@@ -109,6 +116,8 @@ func (j *job) issueIfDue(ctx context.Context) error {
 	}
 	if changed || j.insist == forced {
 		j.state.AskAfter = nil
+	} else if w := j.state.Working; w.CA != "" && j.insist == onSchedule && now.Before(w.Again) {
+		return nil
 	} else if j.waits(now) {
 		return &WaitingError{Last: j.state.Issue}
 	}
@@ -122,7 +131,13 @@ func (j *job) issueIfDue(ctx context.Context) error {
 		return err
 	}
 	j.state.Wish = mark
-	if held := j.hold(err); held && j.insist == onSchedule {
+	if working, ok := errors.AsType[*issuer.WorkingError](err); ok {
+		return j.awaitCA(working)
+	}
+	j.state.Working = Working{}
+	if why == byForce && isHeld(err) { // the certificate isn't due, so that it waits for nothing
+		j.budgets.leave(j.cert)
+	} else if held := j.hold(err); held && j.insist == onSchedule {
 		return nil
 	} else if held {
 		return err // a person waits for the certificate
@@ -142,16 +157,55 @@ func (j *job) issueIfDue(ctx context.Context) error {
 		return err
 	}
 	now = time.Now()
-	retry := j.windowed(scheduler.RetryAt(now, j.state.Issue.Failures+1, rand.Float64(), j.askAfter(), j.state.Leaf.NotAfter.Sub(now)))
+	retry := j.retryAt(now, j.silence)
 	j.state.Issue = j.state.Issue.next(err, now, retry)
+	j.state.Issue.Silent, j.state.Issue.Outage = strings.Join(j.silence.parties, partySeparator), j.silence.outage()
 	j.cfg.Logger.Warn("certificate not issued", "certificate", j.cert.Name, "why_due", why, "failures", j.state.Issue.Failures,
 		"retry", retry.UTC().Format(time.RFC3339), "err", err)
 	return err
 }
 
+// awaitCA notes that a CA hasn't decided about an order yet, and when the same order is asked again.
+func (j *job) awaitCA(working *issuer.WorkingError) error {
+	now, was := time.Now(), j.state.Working
+	since := now
+	if was.CA == working.CA {
+		since = was.Since
+	}
+	again := askOrderAt(now, since, working.Again)
+	what := fmt.Sprintf("the CA is still working on it; the same order is asked again at %s", again.UTC().Format(time.RFC3339))
+	j.state.Working = Working{CA: working.CA, What: what, Since: since.UTC(), Again: again.UTC()}
+	j.state.Issue, j.state.Held = Trouble{}, Held{}
+	j.budgets.leave(j.cert)
+	if was.CA != working.CA {
+		j.cfg.Logger.Info("certificate still being made", "certificate", j.cert.Name, "ca", working.CA, "order", working.Order,
+			"again", again.UTC().Format(time.RFC3339))
+	}
+	if j.insist == onSchedule {
+		return nil
+	}
+	return fmt.Errorf("%w at %s", working, again.UTC().Format(time.RFC3339))
+}
+
+// askOrderAt is when an order is asked again on which a CA has worked since a moment: when the CA says, but after a minute at
+// the earliest, and the less often the longer it takes, up to once an hour.
+func askOrderAt(now, since, wish time.Time) time.Time {
+	wait := min(max(now.Sub(since)/2, time.Minute), time.Hour)
+	if latest := now.Add(longestWait); wish.After(latest) {
+		wish = latest
+	}
+	if at := now.Add(wait); at.After(wish) {
+		return at
+	}
+	return wish
+}
+
 // waits reports whether the next try is still to come. For a person that is so only when no CA wants to be asked.
 func (j *job) waits(now time.Time) bool {
 	onSchedule := j.insist == onSchedule && !j.snapshot.mayHaveMended(j.state.Issue)
+	if j.hasAnswered(j.state.Issue) {
+		return false
+	}
 	return now.Before(j.state.Issue.RetryAt) && (onSchedule || now.Before(j.askAfter()))
 }
 
@@ -171,6 +225,8 @@ func (j *job) schedule(now time.Time) time.Time {
 	switch {
 	case s.held():
 		sooner(s.Held.Until)
+	case s.Working.CA != "":
+		sooner(s.Working.Again)
 	case s.Issue.Failures > 0:
 		sooner(s.Issue.RetryAt)
 	default:

@@ -30,12 +30,13 @@ func (e *heldError) Error() string {
 	return fmt.Sprintf("CA %s: held until %s: %s", e.CA, e.Until.Format(time.RFC3339), e.Reason)
 }
 
-// Waits reports whether an error says that a certificate waits, for room in a CA's limits or for a record that a person
-// adds. Nothing has failed then.
+// Waits reports whether an error says that a certificate waits, for room in a CA's limits, for a record that a person adds,
+// or for a CA that works on it. Nothing has failed then.
 func Waits(err error) bool {
 	_, held := errors.AsType[*heldError](err)
 	_, hand := errors.AsType[*issuer.ByHandError](err)
-	return held || hand
+	_, working := errors.AsType[*issuer.WorkingError](err)
+	return held || hand || working
 }
 
 func isHeld(err error) bool {
@@ -51,19 +52,25 @@ func (j *job) admit(ctx context.Context, iss *issuer.Issuer, keep keeper, open *
 	ca := j.snapshot.CAs[iss.Name()]
 	s := &spending{keeper: keep, budgets: j.budgets, ca: ca, hostnames: j.cert.Hostnames}
 	limits := ca.Limits()
-	if !limits.Any() || j.exempt(ca.Directory, time.Now()) {
+	if !limits.Any() {
 		return s, nil
 	}
-	s.keys = budget.Keys(limits, j.cert.Hostnames, j.again(ca.Directory))
+	keys := budget.Keys(limits, j.cert.Hostnames, j.again(ca.Directory))
+	if j.exempt(ca.Directory, time.Now()) {
+		s.otherwise = keys
+		return s, nil
+	}
+	s.keys = keys
 	if open != nil {
 		s.order = open.URL
 		return s, nil
 	}
 	var held *Held
 	err := j.budgets.change(ctx, ca, func(l *budget.Ledger, now time.Time) bool {
-		if held = j.wait(l, ca, s.keys, now); held != nil {
+		if held = j.wait(l, ca, s.keys, now); held != nil && !j.rushes() {
 			return false
 		}
+		held = nil
 		s.begin(l, now)
 		return true
 	})
@@ -128,14 +135,20 @@ func (b *budgets) leave(cert config.Certificate) {
 	}
 }
 
+// rushes reports whether the certificate is renewed at once, whatever the CA's limits: it is revoked, or is about to be.
+// The CA counts the order all the same, since its window for such a certificate lies in the past.
+func (j *job) rushes() bool {
+	return j.bundle != nil && (j.state.ARI.hurry() || j.state.compromised() || j.state.revoked())
+}
+
 // exempt reports whether the CA doesn't count the renewal: it replaces a certificate of that CA in the window that the CA
-// suggested for it (RFC 9773), or at once when the CA asks for that.
+// suggested for it (RFC 9773).
 func (j *job) exempt(directory string, now time.Time) bool {
 	return j.bundle != nil && j.bundle.Directory == directory && j.state.ARI.exempts(now)
 }
 
 func (s Suggestion) exempts(now time.Time) bool {
-	return s.hurry() || !s.Start.IsZero() && !now.Before(s.Start) && !now.After(s.End)
+	return !s.Start.IsZero() && !now.Before(s.Start) && !now.After(s.End)
 }
 
 // again reports whether the CA has issued for the same hostnames before.
@@ -162,6 +175,11 @@ func (j *job) hold(err error) bool {
 
 // joinAttempts is what the attempts at all CAs came to: held when all of them would refuse, until the first wouldn't.
 func joinAttempts(failures []error) error {
+	for _, err := range failures { // one of the CAs may still give a certificate
+		if _, working := errors.AsType[*issuer.WorkingError](err); working {
+			return err
+		}
+	}
 	var first *heldError
 	for _, err := range failures {
 		if !isHeld(err) {

@@ -106,6 +106,9 @@ type Config struct {
 	Logger   *slog.Logger
 	// Progress is told of each step of a certificate as it happens; nil is fine.
 	Progress func(name string, step issuer.Step)
+	// Wake makes the names due that match, since what they waited for has come; nil is fine. It is called while a certificate
+	// is worked on.
+	Wake func(match func(name string) bool)
 	// Wait makes Reconcile wait for a certificate that another process works on. Without it, it looks again later.
 	Wait bool
 }
@@ -132,6 +135,8 @@ type Manager struct {
 	lifetime map[string]lifetime // of the certificates that there are, for their urgency
 	open     map[string]bool     // certificates whose order an earlier process left open, until they were looked at
 	failing  map[string]bool
+	silent   map[string]map[string]bool // who waits for whom: the names by party, see answered
+	heard    map[string]time.Time       // when a party last answered
 }
 
 type lifetime struct {
@@ -144,7 +149,8 @@ func New(cfg Config) *Manager {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Manager{cfg: cfg, budgets: newBudgets(cfg.Storage), lifetime: map[string]lifetime{}, failing: map[string]bool{}, told: map[string]string{}}
+	return &Manager{cfg: cfg, budgets: newBudgets(cfg.Storage), lifetime: map[string]lifetime{}, failing: map[string]bool{},
+		silent: map[string]map[string]bool{}, heard: map[string]time.Time{}, told: map[string]string{}}
 }
 
 // Idle reports whether nothing goes by the snapshot, once another one is used.
@@ -198,6 +204,7 @@ func (m *Manager) remember(s *State) {
 	}
 	delete(m.open, s.Name)
 	m.lifetime[s.Name] = lifetime{s.Leaf.NotBefore, s.Leaf.NotAfter, s.ARI.hurry()}
+	m.awaits(s.Name, s.Issue)
 	if s.Issue.Failures+s.Deploy.Failures > 0 {
 		m.failing[s.Name] = true
 	} else {
@@ -281,6 +288,13 @@ func (m *Manager) forget(s *Snapshot) {
 	for name := range m.failing {
 		if _, ok := s.Certificates[name]; !ok {
 			delete(m.failing, name)
+		}
+	}
+	for _, names := range m.silent {
+		for name := range names {
+			if _, ok := s.Certificates[name]; !ok {
+				delete(names, name)
+			}
 		}
 	}
 }

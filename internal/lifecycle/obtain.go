@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"autocertd/internal/budget"
 	"autocertd/issuer"
 )
 
@@ -32,20 +33,23 @@ func (j *job) obtain(ctx context.Context, why string) error {
 	for n, ca := range j.cert.CAs {
 		if until := j.state.AskAfter[ca]; begin.Before(until) {
 			failures = append(failures, fmt.Errorf("CA %s: not asked again before %s, as it wishes", ca, until.Format(time.RFC3339)))
+			j.silence.others = true
 			continue
 		}
 		spare := slices.ContainsFunc(j.cert.CAs[n+1:], func(other string) bool { return !begin.Before(j.state.AskAfter[other]) })
 		err := j.obtainFrom(ctx, ca, spare)
 		if err == nil {
+			j.answered(caParty(ca), j.dnsParty())
 			j.state.AskAfter = nil
 			j.cfg.Logger.Info("certificate issued", "certificate", j.cert.Name, "why", why, "ca", ca,
 				"hostnames", strings.Join(j.cert.Hostnames, ","), "not_after", j.leaf.NotAfter.UTC().Format(time.RFC3339), "took", time.Since(begin).Round(time.Millisecond))
 			return nil
 		}
 		failures = append(failures, err)
-		if isHeld(err) {
+		if _, working := errors.AsType[*issuer.WorkingError](err); working || isHeld(err) {
 			continue
 		}
+		j.noteSilence(&j.silence, ca, err)
 		j.noteWish(ca, issuer.RetryAfter(err))
 		if ctx.Err() != nil || !anotherMayHelp(err) {
 			break
@@ -112,6 +116,10 @@ func (j *job) obtainFrom(ctx context.Context, ca string, spare bool) error {
 	if iss == nil {
 		return fmt.Errorf("CA %q isn't configured", ca)
 	}
+	if most := j.snapshot.CAs[ca].MostNames(j.snapshot.profile(j.cert, ca)); most > 0 && len(j.cert.Hostnames) > most {
+		return &issuer.Error{CA: ca, Step: "order", Err: fmt.Errorf("a certificate of this profile has at most %d hostnames, not %d", most, len(j.cert.Hostnames)),
+			Hint: "divide them among several certificates"}
+	}
 	keep := keeper{j.cfg.Storage, orderObject(ca, j.cert.Name)}
 	open := j.openOrder(ctx, keep)
 	spending, err := j.admit(ctx, iss, keep, open)
@@ -119,10 +127,9 @@ func (j *job) obtainFrom(ctx context.Context, ca string, spare bool) error {
 		return err
 	}
 	j.progress(issuer.Step{Name: Ordering})
-	issued, err := iss.Obtain(ctx, issuer.Request{Hostnames: j.cert.Hostnames, KeyType: issuer.KeyType(j.cert.KeyType),
-		Profile: j.snapshot.profile(j.cert, ca), Replaces: j.replaces(iss), InUse: j.leaf, Key: j.keyToReuse(), CSR: j.cert.CSR, Spare: spare, Open: open, Orders: spending,
-		Solver:   j.snapshot.Solver,
-		Progress: j.progress})
+	issued, err := j.order(ctx, iss, issuer.Request{Hostnames: j.cert.Hostnames, KeyType: issuer.KeyType(j.cert.KeyType),
+		Profile: j.snapshot.profile(j.cert, ca), Replaces: j.replaces(iss), InUse: j.worthKeeping(), Key: j.keyToReuse(), CSR: j.cert.CSR, Spare: spare, Open: open, Orders: spending,
+		Solver: j.snapshot.Solver, Domains: domains(j.cert.Hostnames), Exempt: j.exempt(iss.DirectoryURL(), time.Now()), Progress: j.progress})
 	if endErr := spending.end(ctx, err); endErr != nil {
 		j.cfg.Logger.Warn("what was ordered can't be counted", "certificate", j.cert.Name, "ca", ca, "err", endErr)
 	}
@@ -136,10 +143,59 @@ func (j *job) obtainFrom(ctx context.Context, ca string, spare bool) error {
 	return nil
 }
 
+// order gets a certificate. A key that is to be used again and that the CA refuses, as it does when others have shown it the
+// key, is given up for a new one; whether the key was at fault, the new one's success tells.
+func (j *job) order(ctx context.Context, iss *issuer.Issuer, req issuer.Request) (*issuer.Bundle, error) {
+	issued, err := iss.Obtain(ctx, req)
+	refused, sure := issuer.KeyRefused(err)
+	if !refused {
+		return issued, err
+	}
+	if req.CSR != nil {
+		if e, ok := errors.AsType[*issuer.Error](err); ok {
+			e.Hint = fmt.Sprintf("if the CA has blocked the key of %s, or finds it weak: make a new key, and a new CSR with it", j.cert.CSRFile)
+		}
+		return nil, err
+	}
+	if req.Key == nil {
+		return nil, err
+	}
+	j.cfg.Logger.Warn("the CA refuses the key that is to be used again; taking a new one", "certificate", j.cert.Name, "ca", iss.Name(), "err", err)
+	spki := publicKey(string(req.Key))
+	req.Key, req.Open = nil, nil
+	issued, err = iss.Obtain(ctx, req)
+	if err == nil || sure {
+		if markErr := markKey(ctx, j.cfg.Storage, spki, compromisedKey{Serial: j.state.Leaf.Serial, Why: blockedWhy}); markErr != nil {
+			j.cfg.Logger.Warn("that a key is blocked can't be noted", "certificate", j.cert.Name, "err", markErr)
+		}
+	}
+	return issued, err
+}
+
+// domains are what CAs count hostnames under.
+func domains(hostnames []string) (list []string) {
+	for _, h := range hostnames {
+		list = append(list, budget.RegisteredDomain(h))
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
 func (j *job) progress(s issuer.Step) {
+	if s.Name == issuer.Validated {
+		j.answered(j.dnsParty())
+	}
 	if j.cfg.Progress != nil {
 		j.cfg.Progress(j.cert.Name, s)
 	}
+}
+
+// worthKeeping returns the certificate that there is, nil when it is revoked or about to be, so that any other is better.
+func (j *job) worthKeeping() *x509.Certificate {
+	if j.rushes() {
+		return nil
+	}
+	return j.leaf
 }
 
 // replaces returns the certificate that a renewal at this CA replaces, nil when the last one came from elsewhere.

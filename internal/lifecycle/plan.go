@@ -113,7 +113,7 @@ func plan(all []facts, ledgers map[string]*budget.Ledger, now time.Time) []Plann
 		row := f.next(now)
 		rows[row.Name] = row
 		ledger := ledgers[row.CA]
-		wishes[i] = budget.Wish{Name: row.Name, Due: row.Due, Urgency: f.urgency(now), Since: f.waitsSince(now), Ledger: ledger}
+		wishes[i] = budget.Wish{Name: row.Name, Due: row.Due, Urgency: f.urgency(now), Since: f.waitsSince(now), Ledger: ledger, AtOnce: f.rushes()}
 		if ledger != nil && !row.Exempt && !f.open[row.CA] { // an order that is open was counted
 			wishes[i].Keys = budget.Keys(ledger.Limits, f.cert.Hostnames, f.again(f.snapshot.CAs[row.CA].Directory))
 			wishes[i].Needs = budget.FailureKeys(ledger.Limits, f.cert.Hostnames)

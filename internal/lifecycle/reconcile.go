@@ -27,6 +27,8 @@ type job struct {
 	bundle   *Bundle           // nil before the first
 	leaf     *x509.Certificate // of the bundle
 	insist   insistence
+	ask      bool // the CA when it wants the certificate renewed, though it was asked a while ago
+	silence  silence
 }
 
 // insistence is what a look doesn't wait for.
@@ -42,22 +44,28 @@ const (
 // returns when to look again. It has logged the error that it returns, unless that is a *WaitingError. When ctx ends it
 // leaves everything so that the next look goes on.
 func (m *Manager) Reconcile(ctx context.Context, name string) (time.Time, error) {
-	return m.reconcile(ctx, name, onSchedule)
+	return m.reconcile(ctx, name, onSchedule, false)
 }
 
 // Retry is Reconcile for a person who asks for it: it tries at once what failed, though our own next try is later.
 func (m *Manager) Retry(ctx context.Context, name string) error {
-	_, err := m.reconcile(ctx, name, byHand)
+	_, err := m.reconcile(ctx, name, byHand, false)
+	return err
+}
+
+// RetryNamed is Retry for a person who names the certificate: its CA is asked first when it wants it renewed.
+func (m *Manager) RetryNamed(ctx context.Context, name string) error {
+	_, err := m.reconcile(ctx, name, byHand, true)
 	return err
 }
 
 // Renew is Reconcile, but renews whether it is due or not.
 func (m *Manager) Renew(ctx context.Context, name string) error {
-	_, err := m.reconcile(ctx, name, forced)
+	_, err := m.reconcile(ctx, name, forced, false)
 	return err
 }
 
-func (m *Manager) reconcile(ctx context.Context, name string, insist insistence) (time.Time, error) {
+func (m *Manager) reconcile(ctx context.Context, name string, insist insistence, ask bool) (time.Time, error) {
 	snapshot := m.snapshot.Load()
 	snapshot.jobs.Add(1)
 	defer snapshot.jobs.Add(-1)
@@ -75,7 +83,7 @@ func (m *Manager) reconcile(ctx context.Context, name string, insist insistence)
 		return m.broken(ctx, name, err)
 	}
 	defer unlock()
-	j := &job{Manager: m, snapshot: snapshot, cert: cert, insist: insist}
+	j := &job{Manager: m, snapshot: snapshot, cert: cert, insist: insist, ask: ask}
 	if j.state, err = loadState(ctx, m.cfg.Storage, name); err != nil {
 		return m.broken(ctx, name, err)
 	}
@@ -88,6 +96,10 @@ func (j *job) run(ctx context.Context) (time.Time, error) {
 	if err := j.load(ctx); err != nil {
 		return j.unreadable(ctx, err)
 	}
+	if j.insist == byHand && j.bundle != nil && j.due(time.Now()) == "" {
+		j.askRenewalInfo(ctx) // the CA may want it renewed now, and nobody looks again after this
+	}
+	j.ask = false // the next one it is asked about in its own time
 	issueErr := j.issueIfDue(ctx)
 	deployErr := j.deploy(ctx)
 	disk := j.diskFailed(j.cert.Name, issueErr)

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -22,6 +23,20 @@ const compromisedWhy = "its key is compromised"
 type compromisedKey struct {
 	Serial string    `json:"serial"` // of the certificate for which it was noted
 	Noted  time.Time `json:"noted"`
+	Why    string    `json:"why,omitempty"` // "" when a person said that others may have it
+}
+
+// blockedWhy is the Why of a key that a CA takes for no certificate any more.
+const blockedWhy = "blocked by the CA"
+
+// markKey saves the note of a key, for its SubjectPublicKeyInfo.
+func markKey(ctx context.Context, store storage.Store, spki []byte, note compromisedKey) error {
+	note.Noted = time.Now().UTC().Truncate(time.Second)
+	data, err := json.Marshal(note)
+	if err != nil {
+		return err
+	}
+	return store.Save(ctx, compromisedObject(spki), data)
 }
 
 // compromisedObject names the note by the hash of the public key (SubjectPublicKeyInfo).
@@ -34,11 +49,7 @@ func compromisedObject(spki []byte) string {
 // those that have it are replaced at their next look, which is due at once. It returns their names. Dying on the way
 // leaves the note, which every look finds by itself.
 func MarkCompromised(ctx context.Context, store Storage, cert *x509.Certificate) (names []string, err error) {
-	data, err := json.Marshal(compromisedKey{Serial: hex.EncodeToString(cert.SerialNumber.Bytes()), Noted: time.Now().UTC().Truncate(time.Second)})
-	if err != nil {
-		return nil, err
-	}
-	if err := store.Save(ctx, compromisedObject(cert.RawSubjectPublicKeyInfo), data); err != nil {
+	if err := markKey(ctx, store, cert.RawSubjectPublicKeyInfo, compromisedKey{Serial: hex.EncodeToString(cert.SerialNumber.Bytes())}); err != nil {
 		return nil, err
 	}
 	if names, err = keyUsers(ctx, store, cert); err != nil {
@@ -50,6 +61,72 @@ func MarkCompromised(ctx context.Context, store Storage, cert *x509.Certificate)
 		}
 	}
 	return names, nil
+}
+
+// Revocation says that we had a CA revoke a certificate.
+type Revocation struct {
+	At     time.Time `json:"at,omitzero"`
+	Reason string    `json:"reason,omitempty"` // by its name in RFC 5280 section 5.3.1; "" when it was revoked before by others
+}
+
+// MarkRevoked notes durably that a certificate was revoked, for all that have it, and makes their next look due: a revoked
+// certificate that is still configured is replaced. It returns their names.
+func MarkRevoked(ctx context.Context, store Storage, cert *x509.Certificate, reason string) (names []string, err error) {
+	users, err := keyUsers(ctx, store, cert)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range users {
+		marked, err := markRevoked(ctx, store, name, cert, Revocation{At: time.Now().UTC().Truncate(time.Second), Reason: reason})
+		if err != nil {
+			return names, err
+		}
+		if marked {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+// markRevoked notes it in the bundle, which is durable, and in the state, which is what status reads. Dying between the two
+// leaves what the next look finds in the bundle.
+func markRevoked(ctx context.Context, store Storage, name string, cert *x509.Certificate, revoked Revocation) (bool, error) {
+	unlock, err := store.Lock(ctx, lockName(name))
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	m := New(Config{Storage: store})
+	bundle, leaf, err := m.loadBundle(ctx, name)
+	if err != nil || bundle == nil || !leaf.Equal(cert) || !bundle.Revoked.At.IsZero() {
+		return false, err // it has another one by now
+	}
+	bundle.Revoked = revoked
+	data, err := json.Marshal(bundle)
+	if err != nil {
+		return false, err
+	}
+	if err := store.Save(ctx, bundleObject(name), data); err != nil {
+		return false, err
+	}
+	state, err := loadState(ctx, store, name)
+	if err != nil {
+		return true, err
+	}
+	state.Leaf, state.NextLook = describe(leaf, bundle), time.Time{}
+	state.RenewAt, state.RenewWhy = revoked.At, revoked.why()
+	return true, m.saveState(ctx, state)
+}
+
+// revoked reports whether the certificate that is on disk is to be replaced since we had it revoked.
+func (s *State) revoked() bool { return !s.Leaf.Revoked.At.IsZero() }
+
+// why is why a certificate is replaced that was revoked.
+func (r Revocation) why() string {
+	if r.Reason == "" {
+		return "it was revoked"
+	}
+	return fmt.Sprintf("it was revoked (%s)", r.Reason)
 }
 
 // keyUsers returns the names of the certificates that were issued for the key of a certificate.

@@ -2,7 +2,6 @@ package lifecycle
 
 import (
 	"context"
-	"errors"
 	"os"
 	"strconv"
 	"time"
@@ -19,7 +18,9 @@ type spending struct {
 	ca        config.CA
 	hostnames []string
 	keys      []budget.Key // what a new order takes
+	otherwise []budget.Key // what it takes when the CA doesn't take it as a renewal, though it was to be free as one
 	id        string       // of what is under way; "" when nothing is
+	ordered   bool         // and the CA has answered its order
 	order     string       // URL of the order that is open at the CA
 }
 
@@ -32,8 +33,15 @@ func (s *spending) begin(l *budget.Ledger, now time.Time) {
 
 // Keep implements issuer.OrderKeeper. The CA has answered the order, so it is counted.
 func (s *spending) Keep(ctx context.Context, order issuer.OpenOrder) error {
+	if !order.Replaces && len(s.keys) == 0 {
+		s.keys = s.otherwise
+	}
 	if order.URL != s.order && len(s.keys) > 0 {
 		err := s.budgets.change(ctx, s.ca, func(l *budget.Ledger, now time.Time) bool {
+			if s.ordered { // the order before came to nothing, and another was made; only that it was ordered counts
+				l.End(s.id)
+				s.id = ""
+			}
 			if s.id == "" { // the order that was open is of no use any more
 				s.begin(l, now)
 			}
@@ -43,6 +51,7 @@ func (s *spending) Keep(ctx context.Context, order issuer.OpenOrder) error {
 		if err != nil {
 			return err
 		}
+		s.ordered = true
 	}
 	s.order = order.URL
 	return s.keeper.Keep(ctx, order)
@@ -61,8 +70,8 @@ const endTimeout = 5 * time.Second
 // them counted as well.
 func (s *spending) end(ctx context.Context, err error) error {
 	var failed []budget.Key
-	if issuer.FailedValidation(err) {
-		failed = budget.FailureKeys(s.ca.Limits(), s.validated(err))
+	if names := issuer.FailedHostnames(err); len(names) > 0 {
+		failed = budget.FailureKeys(s.ca.Limits(), names)
 	}
 	if s.id == "" && len(failed) == 0 {
 		return nil
@@ -78,12 +87,4 @@ func (s *spending) end(ctx context.Context, err error) error {
 		l.Spend(failed, now)
 		return true
 	})
-}
-
-// validated returns the hostname whose validation failed, all when it isn't known.
-func (s *spending) validated(err error) []string {
-	if e, ok := errors.AsType[*issuer.Error](err); ok && e.Hostname != "" {
-		return []string{e.Hostname}
-	}
-	return s.hostnames
 }

@@ -31,6 +31,7 @@ type State struct {
 	ByHand   []string   `json:"by_hand,omitempty"` // the records that a person must add before the order can go on
 	ARI      Suggestion `json:"ari,omitzero"`
 	Held     Held       `json:"held,omitzero"`
+	Working  Working    `json:"working,omitzero"`
 	// AskAfter holds the CAs that said when to ask again: the Retry-After of each.
 	AskAfter map[string]time.Time `json:"ask_after,omitempty"`
 
@@ -49,6 +50,16 @@ type Leaf struct {
 	Fingerprint string    `json:"fingerprint,omitempty"`
 	Issuer      string    `json:"issuer,omitempty"`
 	CA          string    `json:"ca,omitempty"`
+
+	Revoked Revocation `json:"revoked,omitzero"` // zero unless we had it revoked
+}
+
+// Working says that a CA hasn't decided about an order yet. That is no failure: the same order is asked again.
+type Working struct {
+	CA    string    `json:"ca"`
+	What  string    `json:"what"` // in words
+	Since time.Time `json:"since"`
+	Again time.Time `json:"again"` // when the order is asked again
 }
 
 // Trouble is a row of failures that hasn't ended yet.
@@ -57,6 +68,10 @@ type Trouble struct {
 	Error    string    `json:"error,omitempty"` // of the last
 	At       time.Time `json:"at,omitzero"`
 	RetryAt  time.Time `json:"retry_at,omitzero"`
+	// Silent are those that gave no answer at the last try, as in "CA one, DNS corp.example". The first certificate that is issued
+	// with their help ends the wait. Outage says that nothing but that went wrong.
+	Silent string `json:"silent,omitempty"`
+	Outage bool   `json:"outage,omitempty"`
 	// AtCA says that a CA had a part in the last failure. CAs count those, so that it isn't repeated without need.
 	AtCA bool `json:"at_ca,omitempty"`
 }
@@ -133,6 +148,9 @@ func (s *State) mend(now time.Time) {
 	}
 	if s.Held.Since.After(ahead) {
 		s.Held = Held{}
+	}
+	if s.Working.Since.After(ahead) || s.Working.Again.After(ahead.Add(longestWait)) {
+		s.Working.Since, s.Working.Again = now.UTC(), now.UTC()
 	}
 	for ca, until := range s.AskAfter {
 		if until.After(ahead.Add(longestWait)) {

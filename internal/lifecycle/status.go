@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -25,7 +26,9 @@ const (
 	ByHand      Condition = "waits for a record" // that a person must add
 	Missing     Condition = "not issued yet"
 	Expired     Condition = "expired"
-	Unreadable  Condition = "unreadable" // what is remembered of it can't be read
+	Revoked     Condition = "revoked"      // we had the CA revoke it; it is replaced
+	AtWork      Condition = "waits for CA" // which hasn't decided about the order yet
+	Unreadable  Condition = "unreadable"   // what is remembered of it can't be read
 )
 
 // Status is everything that is known about one certificate, without its keys.
@@ -44,6 +47,7 @@ type Status struct {
 	Pending   []string  `json:"pending,omitempty"`
 	ByHand    []string  `json:"by_hand,omitempty"`
 	Held      Held      `json:"held,omitzero"`
+	Working   Working   `json:"working,omitzero"`
 
 	Unreadable string `json:"unreadable,omitempty"` // why nothing is known of it
 
@@ -53,7 +57,19 @@ type Status struct {
 // LastError is why nothing is known of it, else why it is held, else the last error, of issuing before that of deploying, else what a person must do; ""
 // when there is nothing of that.
 func (s Status) LastError() string {
-	return cmp.Or(s.Unreadable, s.Held.Reason, s.Issue.Error, s.Deploy.Error, strings.Join(s.ByHand, "; "))
+	return cmp.Or(s.Unreadable, s.Held.Reason, s.Working.What, s.Issue.Error, s.Deploy.Error, strings.Join(s.ByHand, "; "), s.revocation())
+}
+
+// revocation says when and why a certificate was revoked, and what comes next; "" for one that wasn't.
+func (s Status) revocation() string {
+	r := s.Leaf.Revoked
+	if r.At.IsZero() {
+		return ""
+	}
+	if r.Reason == "" {
+		return fmt.Sprintf("found revoked at %s; while it is configured, another one is ordered at the next look", r.At.Format(time.RFC3339))
+	}
+	return fmt.Sprintf("revoked at %s (%s); while it is configured, another one is ordered at the next look", r.At.Format(time.RFC3339), r.Reason)
 }
 
 // Statuses returns the status of each certificate, the most urgent first. One whose state can't be read hides no other.
@@ -70,7 +86,7 @@ func Statuses(ctx context.Context, store storage.Store, certs []config.Certifica
 		}
 		list = append(list, Status{Name: c.Name, Hostnames: c.Hostnames, Condition: condition(state, now),
 			NotBefore: state.Leaf.NotBefore, NotAfter: state.Leaf.NotAfter, RenewAt: state.RenewAt, RenewWhy: state.RenewWhy,
-			NextLook: state.NextLook, Leaf: state.Leaf, Issue: state.Issue, Deploy: state.Deploy, Pending: state.Pending, ByHand: state.ByHand, Held: state.Held, ARI: state.ARI})
+			NextLook: state.NextLook, Leaf: state.Leaf, Issue: state.Issue, Deploy: state.Deploy, Pending: state.Pending, ByHand: state.ByHand, Held: state.Held, Working: state.Working, ARI: state.ARI})
 	}
 	slices.SortStableFunc(list, func(a, b Status) int {
 		return cmp.Or(cmp.Compare(concern(a.Condition), concern(b.Condition)), a.NotAfter.Compare(b.NotAfter), cmp.Compare(a.Name, b.Name))
@@ -82,8 +98,12 @@ func condition(s *State, now time.Time) Condition {
 	switch {
 	case !s.Leaf.NotAfter.IsZero() && !now.Before(s.Leaf.NotAfter):
 		return Expired
+	case s.revoked():
+		return Revoked
 	case s.held():
 		return OnHold
+	case s.Working.CA != "":
+		return AtWork
 	case s.Issue.Failures > 0:
 		return Failing
 	case len(s.ByHand) > 0:
@@ -100,5 +120,5 @@ func condition(s *State, now time.Time) Condition {
 
 // concern orders conditions by how much a person should care.
 func concern(c Condition) int {
-	return slices.Index([]Condition{Expired, Unreadable, Failing, NotDeployed, ByHand, OnHold, Missing, Due, Valid}, c)
+	return slices.Index([]Condition{Expired, Unreadable, Revoked, Failing, NotDeployed, ByHand, OnHold, AtWork, Missing, Due, Valid}, c)
 }
