@@ -38,7 +38,7 @@ func TestFirstCertificate(t *testing.T) {
 	if s := p.status(); s.Condition != Valid || !s.RenewAt.After(begin.Add(59*24*time.Hour)) || s.LastError() != "" {
 		t.Errorf("the status is %+v", s)
 	}
-	want := []issuer.StepName{issuer.Ordered, issuer.Published, issuer.Seen, issuer.Validated, issuer.Issued, Deployed}
+	want := []issuer.StepName{Ordering, issuer.Ordered, issuer.Published, issuer.Seen, issuer.Validated, issuer.Issued, Deployed}
 	if !slices.Equal(slices.Compact(p.steps), want) {
 		t.Errorf("steps %v, want %v", p.steps, want)
 	}
