@@ -179,7 +179,7 @@ func (i *Issuer) untrusted(cert *x509.Certificate) (err error, hint string) {
 		by = fmt.Sprintf("%q", printable.Line(cert.Issuer.String()))
 	}
 	if len(i.cfg.Roots) == 0 {
-		return fmt.Errorf("%s shows a certificate by an authority that this machine doesn't trust", i.cfg.Directory),
+		return fmt.Errorf("%s shows a certificate by an authority that this machine doesn't trust: %s", i.cfg.Directory, by),
 			fmt.Sprintf(`name the CA's root: roots = ["/path/to/root.pem"] below [ca.%s]`, i.cfg.Name)
 	}
 	var roots []string
