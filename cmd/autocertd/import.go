@@ -140,7 +140,7 @@ func printImported(tree *migrate.Tree, results []migrate.Result, dryRun bool) (f
 		failed = failed || r.Err != nil
 		fmt.Fprintln(out.out, line)
 	}
-	for _, note := range tree.Notes {
+	for _, note := range append(tree.Notes, tree.LeftOut()...) {
 		fmt.Fprintf(out.out, "%s %s\n", out.paint(yellow, "left out:"), note)
 	}
 	if dryRun {

@@ -4,44 +4,107 @@ import (
 	"cmp"
 	"errors"
 	"io/fs"
+	"maps"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
 // acmesh reads ~/.acme.sh: NAME or NAME_ecc with NAME.conf, NAME.key and fullchain.cer, and ca/HOST/PATH with the account
 // of the CA whose directory URL is of that host and path.
+//
+// Certificates may be in a folder of their own, CERT_HOME.
 func (r *reader) acmesh() error {
-	folders, err := filepath.Glob(filepath.Join(r.Dir, "*"))
-	if err != nil {
-		return err
+	config := filepath.Join(r.Dir, "account.conf")
+	shared := readShell(config, map[string]string{"LE_WORKING_DIR": r.Dir, "LE_CONFIG_HOME": r.Dir})
+	r.Roots = shared["CA_BUNDLE"]
+	homes := []string{r.Dir}
+	if home := filepath.Clean(shared["CERT_HOME"]); shared["CERT_HOME"] != "" && home != filepath.Clean(r.Dir) {
+		homes = append(homes, home)
+		if err := readable(home); err != nil {
+			r.note(home, "the certificates there, CERT_HOME in account.conf, can't be read: "+err.Error())
+		}
 	}
 	accounts := map[string]*Account{}
-	shared := readSettings(filepath.Join(r.Dir, "account.conf"))
-	for _, folder := range folders {
-		name := strings.TrimSuffix(filepath.Base(folder), "_ecc")
-		set := readSettings(filepath.Join(folder, name+".conf"))
-		if set["Le_Domain"] == "" {
-			continue // a folder of its own scripts, or nothing of it
+	for _, home := range homes {
+		folders, err := filepath.Glob(filepath.Join(home, "*"))
+		if err != nil {
+			return err
 		}
-		c := r.add(filepath.Base(folder), filepath.Join(folder, name+".key"),
-			filepath.Join(folder, name+".cer"), filepath.Join(folder, "fullchain.cer"), filepath.Join(folder, "ca.cer"))
-		if c == nil {
-			continue
+		for _, folder := range folders {
+			r.acmeshCertificate(folder, config, shared, accounts)
 		}
-		c.Profile = set["Le_Certificate_Profile"]
-		directory := cmp.Or(set["Le_API"], letsEncrypt)
-		c.Account = r.account(directory, accounts, func() (*Account, error) {
-			return acmeshAccount(r.Dir, directory, shared["ACCOUNT_EMAIL"])
-		})
-		if c.Account == nil {
-			r.note(folder, "came from an account that isn't there")
-		}
-		r.hook(set["Le_ReloadCmd"])
-		r.hook(set["Le_RenewHook"])
-		r.method(acmeshMethod(strings.Split(set["Le_Webroot"], ",")[0], shared, filepath.Join(r.Dir, "account.conf")))
+	}
+	if len(r.Accounts) == 0 { // no certificate says which is in use
+		return r.acmeshAccounts(accounts, shared["ACCOUNT_EMAIL"])
 	}
 	return nil
+}
+
+// acmeshCertificate reads a certificate's folder, if it is one.
+func (r *reader) acmeshCertificate(folder, config string, shared map[string]string, accounts map[string]*Account) {
+	base := filepath.Base(folder)
+	name := strings.TrimSuffix(base, "_ecc")
+	set := readShell(filepath.Join(folder, name+".conf"), nil)
+	if set["Le_Domain"] == "" {
+		return // a folder of its own scripts, or nothing of it
+	}
+	where := base + "/" + name + ".conf"
+	for _, key := range []string{"Le_PreHook", "Le_PostHook", "Le_RenewHook", "Le_ReloadCmd"} {
+		r.hook(key, where, set[key], base)
+	}
+	for hook := range strings.SplitSeq(set["Le_DeployHook"], ",") {
+		if hook = strings.TrimSpace(hook); hook != "" {
+			r.addHook(Hook{Kind: "Le_DeployHook", In: []string{where}, Command: "deploy/" + withoutSecrets(hook) + ".sh", For: []string{base}})
+		}
+	}
+	for key, what := range map[string]string{"Le_RealCertPath": "cert.pem", "Le_RealCACertPath": "chain.pem",
+		"Le_RealFullChainPath": "fullchain.pem", "Le_RealKeyPath": "privkey.pem"} {
+		r.copied(base, what, set[key])
+	}
+	for _, key := range slices.Sorted(maps.Keys(set)) { // where its deploy hooks write
+		if strings.Contains(strings.ToUpper(key), "DEPLOY_") && filepath.IsAbs(set[key]) {
+			r.copied(base, "what "+strings.TrimPrefix(key, "SAVED_")+" names", set[key])
+		}
+	}
+	slices.SortStableFunc(r.Copies, func(a, b Copy) int { return cmp.Or(cmp.Compare(a.For, b.For), cmp.Compare(a.What, b.What)) })
+	c := r.add(base, filepath.Join(folder, name+".key"),
+		filepath.Join(folder, name+".cer"), filepath.Join(folder, "fullchain.cer"), filepath.Join(folder, "ca.cer"))
+	if c == nil {
+		return
+	}
+	c.Profile = set["Le_Certificate_Profile"]
+	directory := cmp.Or(set["Le_API"], letsEncrypt)
+	c.Account = r.account(directory, accounts, func() (*Account, error) {
+		return acmeshAccount(r.Dir, directory, shared["ACCOUNT_EMAIL"])
+	})
+	if c.Account == nil {
+		r.note(folder, "came from an account that isn't there")
+	}
+	r.method(acmeshMethod(strings.Split(set["Le_Webroot"], ",")[0], shared, config))
+}
+
+// acmeshAccounts reads all accounts: their folders are named after the directory URL.
+func (r *reader) acmeshAccounts(known map[string]*Account, email string) error {
+	root := filepath.Join(r.Dir, "ca")
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.Name() != "account.key" {
+			return err
+		}
+		if rel, err := filepath.Rel(root, filepath.Dir(path)); err == nil {
+			directory := "https://" + filepath.ToSlash(rel)
+			if !strings.Contains(rel, "/") {
+				directory = r.directoryAt(func(u *url.URL) bool { return u.Hostname() == rel })
+			}
+			r.account(directory, known, func() (*Account, error) { return acmeshAccount(r.Dir, directory, email) })
+		}
+		return nil
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // acmeshAccount reads the account at a CA. Older versions keep it by the host alone.
@@ -60,7 +123,7 @@ func acmeshAccount(dir, directory, email string) (*Account, error) {
 	if err != nil {
 		return nil, err
 	}
-	set := readSettings(filepath.Join(folder, "ca.conf"))
+	set := readShell(filepath.Join(folder, "ca.conf"), nil)
 	return &Account{Directory: directory, URL: set["ACCOUNT_URL"], Email: cmp.Or(set["CA_EMAIL"], email), Key: key}, nil
 }
 

@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 )
 
@@ -23,9 +22,17 @@ func (r *reader) certbot() error {
 		return err
 	}
 	r.Live = filepath.Join(r.Dir, "live", "{name}")
+	if err := r.certbotHooks(); err != nil {
+		return err
+	}
 	for _, conf := range confs {
-		set := readSettings(conf)
+		set := readConfigObj(conf)
 		name := strings.TrimSuffix(filepath.Base(conf), ".conf")
+		where := "renewal/" + filepath.Base(conf)
+		for _, key := range []string{"pre_hook", "post_hook", "renew_hook", "deploy_hook"} {
+			r.hook(key, where, set[key], name)
+		}
+		r.installer(where, set["installer"], name)
 		live := filepath.Join(r.Dir, "live", name)
 		c := r.add(name, filepath.Join(live, "privkey.pem"), filepath.Join(live, "fullchain.pem"))
 		if c == nil {
@@ -42,8 +49,6 @@ func (r *reader) certbot() error {
 		if c.Account == nil {
 			r.note(conf, "names no account that is there")
 		}
-		r.hook(set["renew_hook"])
-		r.hook(set["deploy_hook"])
 		r.method(certbotMethod(set))
 	}
 	return nil
@@ -96,7 +101,7 @@ func certbotMethod(set map[string]string) Method {
 	switch m.Name {
 	case "dns-rfc2136":
 		m.From = set["dns_rfc2136_credentials"]
-		own := readSettings(m.From)
+		own := readConfigObj(m.From)
 		m.Server, m.KeyName, m.KeyAlg = own["dns_rfc2136_server"], own["dns_rfc2136_name"], own["dns_rfc2136_algorithm"]
 		if port := own["dns_rfc2136_port"]; m.Server != "" && port != "" && port != "53" {
 			m.Server = hostPort(m.Server, port)
@@ -112,9 +117,47 @@ func certbotMethod(set map[string]string) Method {
 	return m
 }
 
-// hook notes a program that ran after a renewal.
-func (r *reader) hook(command string) {
-	if name := program(command); name != "" && !slices.Contains(r.Hooks, name) {
-		r.Hooks = append(r.Hooks, name)
+// certbotHooks notes what runs for all certificates: the folders of hooks, and the options of cli.ini.
+func (r *reader) certbotHooks() error {
+	set := readIni(filepath.Join(r.Dir, "cli.ini"))
+	for _, key := range []string{"pre-hook", "post-hook", "deploy-hook", "renew-hook"} {
+		r.hook(key, "cli.ini", set[key])
 	}
+	installer := set["installer"]
+	for _, name := range []string{"nginx", "apache"} {
+		if set[name] != "" && set[name] != "false" {
+			installer = name
+		}
+	}
+	r.installer("cli.ini", installer)
+	for _, kind := range []string{"pre", "deploy", "post"} {
+		files, err := filepath.Glob(filepath.Join(r.Dir, "renewal-hooks", kind, "*"))
+		if err != nil {
+			return err
+		}
+		for _, file := range files {
+			if !strings.HasSuffix(file, "~") { // of an editor; certbot leaves it out too
+				r.script("renewal-hooks/"+kind, file)
+			}
+		}
+	}
+	return nil
+}
+
+// installer notes a web server that certbot configured and reloaded by itself.
+func (r *reader) installer(where, name string, certificates ...string) {
+	h := Hook{Kind: "installer", In: []string{where}, Command: name, For: certificates, Whole: true,
+		notes: "certbot wrote the paths of the files into its configuration, and reloaded it"}
+	switch name {
+	case "", "None":
+		return
+	case "nginx":
+		h.Units = []string{"nginx.service"}
+	case "apache":
+		h.Units = []string{"apache2.service"}
+		h.notes += "; on Red Hat it is httpd.service"
+	default:
+		h.Whole = false
+	}
+	r.addHook(h)
 }

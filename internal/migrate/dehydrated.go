@@ -1,10 +1,12 @@
 package migrate
 
 import (
+	"cmp"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,7 +15,8 @@ import (
 // dehydrated reads its base folder: certs/NAME with the files, and accounts/ID, where ID is the directory URL in
 // base64url. Which CA a certificate came from it doesn't keep: that is the one of its configuration.
 func (r *reader) dehydrated() error {
-	folders, err := filepath.Glob(filepath.Join(r.Dir, "accounts", "*"))
+	set := r.dehydratedConfig()
+	folders, err := filepath.Glob(filepath.Join(cmp.Or(set["ACCOUNTDIR"], filepath.Join(r.Dir, "accounts")), "*"))
 	if err != nil {
 		return err
 	}
@@ -21,24 +24,80 @@ func (r *reader) dehydrated() error {
 	for _, folder := range folders {
 		r.account(folder, known, func() (*Account, error) { return dehydratedAccount(folder) })
 	}
-	set := readSettings(filepath.Join(r.Dir, "config"))
 	issuer, err := r.dehydratedIssuer(set["CA"])
 	if err != nil {
 		return err
 	}
-	keys, err := filepath.Glob(filepath.Join(r.Dir, "certs", "*", "privkey.pem"))
+	certificates := cmp.Or(set["CERTDIR"], filepath.Join(r.Dir, "certs"))
+	r.Live = filepath.Join(certificates, "{name}")
+	r.Roots = cacert(set["CURL_OPTS"])
+	programs := []string{program(set["HOOK"])}
+	r.dehydratedHook("config", set["HOOK"])
+	names, err := filepath.Glob(filepath.Join(certificates, "*"))
 	if err != nil {
 		return err
 	}
-	r.Live = filepath.Join(r.Dir, "certs", "{name}")
-	for _, key := range keys {
-		folder := filepath.Dir(key)
-		if c := r.add(filepath.Base(folder), key, filepath.Join(folder, "fullchain.pem")); c != nil {
+	for _, folder := range names {
+		name := filepath.Base(folder)
+		if own := readShell(filepath.Join(folder, "config"), set)["HOOK"]; own != set["HOOK"] {
+			r.dehydratedHook("certs/"+name+"/config", own, name)
+			if own = program(own); !slices.Contains(programs, own) {
+				programs = append(programs, own)
+			}
+		}
+		key := filepath.Join(folder, "privkey.pem")
+		if _, err := os.Lstat(key); err != nil {
+			continue
+		}
+		if c := r.add(name, key, filepath.Join(folder, "fullchain.pem")); c != nil {
 			c.Account = issuer
 		}
 	}
-	r.method(Method{Name: "its hook", Program: program(set["HOOK"])})
+	programs = slices.DeleteFunc(programs, func(p string) bool { return p == "" })
+	r.method(Method{Name: "its hook", Program: strings.Join(programs, " and ")})
 	return nil
+}
+
+// dehydratedHook notes a hook, which writes records, and is also called for each new certificate.
+func (r *reader) dehydratedHook(where, command string, certificates ...string) {
+	before := len(r.Hooks)
+	r.hook("HOOK", where, command, certificates...)
+	if len(r.Hooks) > before { // what it does for a new certificate stands in its deploy_cert
+		r.Hooks[before].Whole = false
+		r.Hooks[before].notes = "see its deploy_cert"
+	}
+}
+
+// dehydratedConfig reads its configuration, which lies in the base folder, or in /etc and names that.
+func (r *reader) dehydratedConfig() map[string]string {
+	known := map[string]string{"BASEDIR": filepath.Clean(r.Dir), "SCRIPTDIR": filepath.Clean(r.Dir)}
+	file := filepath.Join(r.Dir, "config")
+	if _, err := os.Lstat(file); err != nil {
+		const debian = "/etc/dehydrated/config"
+		if set := readShell(debian, nil); filepath.Clean(set["BASEDIR"]) == known["BASEDIR"] {
+			file = debian
+		}
+	}
+	set := readShell(file, known)
+	more, _ := filepath.Glob(filepath.Join(cmp.Or(set["CONFIG_D"], "-"), "*.sh")) // the pattern is fine
+	for _, file := range more {
+		set = readShell(file, set)
+	}
+	return set
+}
+
+// cacert is the file of roots in options of curl.
+func cacert(options string) string {
+	words := strings.Fields(options)
+	for i, word := range words {
+		if file, ok := strings.CutPrefix(word, "--cacert="); ok {
+			return file
+		}
+		if word == "--cacert" && i+1 < len(words) {
+			return words[i+1]
+		}
+	}
+	return ""
 }
 
 // dehydratedIssuer is the account in use.

@@ -35,6 +35,9 @@ func (r *reader) lego() error {
 		}
 	}
 	r.method(Method{Name: "its --dns provider, set up in the environment"})
+	if len(keys) > 0 {
+		r.addHook(Hook{Kind: "lego keeps no hooks: they stand on its command line (--renew-hook, --run-hook, --deploy-hook), in cron or a timer"})
+	}
 	return nil
 }
 

@@ -62,13 +62,3 @@ func (m Method) stanza() string {
 	}
 	return b.String()
 }
-
-// oneLine keeps a foreign text inside its comment.
-func oneLine(text string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
-		}
-		return r
-	}, text)
-}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,7 +25,9 @@ type Tree struct {
 	Accounts     []*Account // those that the certificates came from; all, where that isn't known
 	Certificates []*Certificate
 	Methods      []Method // how the client wrote records, each once
-	Hooks        []string // programs that the client ran after a renewal
+	Hooks        []Hook   // how services were reloaded after a renewal, and whatever else was done
+	Copies       []Copy   // files that it wrote for services
+	Roots        string   // a file of roots by which it trusted its CA; "" for those of the system
 	Live         string   // where services read the files, with {name}; "" where the files have other names than ours
 	Notes        []string // what isn't taken over, and why
 }
@@ -41,6 +44,7 @@ type Account struct {
 // A Certificate is one that the client got.
 type Certificate struct {
 	Name      string
+	was       string // what the client calls it
 	Hostnames []string
 	KeyType   string // as the configuration names it; "" for one that it has no name for
 	Profile   string
@@ -63,7 +67,8 @@ type Options struct {
 // reader gathers a tree.
 type reader struct {
 	*Tree
-	directories []string
+	directories []string // that the caller named
+	configured  []string // those of the configuration
 }
 
 // Read reads the tree of a client. What can't be used is named in its Notes; an error says that nothing can, or that a
@@ -72,7 +77,7 @@ func Read(client, dir string, o Options) (*Tree, error) {
 	if err := readable(dir); err != nil {
 		return nil, err
 	}
-	r := &reader{Tree: &Tree{Client: client, Dir: dir}, directories: o.Directories}
+	r := &reader{Tree: &Tree{Client: client, Dir: dir}, directories: o.Directories, configured: slices.Sorted(maps.Keys(o.Names))}
 	var err error
 	switch client {
 	case "certbot":
@@ -148,7 +153,7 @@ func (r *reader) add(name string, keyFile string, chainFiles ...string) *Certifi
 		r.note(keyFile, err.Error())
 		return nil
 	}
-	c.Name = name
+	c.Name, c.was = name, name
 	if c.KeyType == "" {
 		r.note(keyFile, "is a kind of key that isn't made here; the certificate is ordered anew with another")
 	}

@@ -90,7 +90,7 @@ func sameCertificates(t *testing.T, tree *Tree, want []wanted) {
 }
 
 // acmeshTree lays the files of the tree of dehydrated out as acme.sh does.
-func acmeshTree(t *testing.T) string {
+func acmeshTree(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
 	wrapped := wrapBegin + base64.StdEncoding.EncodeToString([]byte("systemctl reload nginx --token="+secretText)) + wrapEnd
@@ -120,7 +120,7 @@ func acmeshTree(t *testing.T) string {
 	return dir
 }
 
-func read(t *testing.T, path string) string {
+func read(t testing.TB, path string) string {
 	t.Helper()
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -129,7 +129,7 @@ func read(t *testing.T, path string) string {
 	return string(data)
 }
 
-func write(t *testing.T, path, text string) {
+func write(t testing.TB, path, text string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package migrate
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"slices"
@@ -24,16 +25,25 @@ func wellKnown() map[string]string {
 		googleCA: "google", buypass: "buypass"}
 }
 
-// directoryAt finds a directory URL: one that the caller named, else one that is well known.
+// directoryAt finds a directory URL: one that the caller named, else the only one of the configuration, else one that is
+// well known.
 func (r *reader) directoryAt(matches func(*url.URL) bool) string {
-	candidates := slices.Clone(r.directories)
-	for directory := range wellKnown() {
-		candidates = append(candidates, directory)
-	}
-	for _, directory := range candidates {
-		if u, err := url.Parse(directory); err == nil && matches(u) {
-			return directory
+	matching := func(candidates []string) (list []string) {
+		for _, directory := range candidates {
+			if u, err := url.Parse(directory); err == nil && matches(u) {
+				list = append(list, directory)
+			}
 		}
+		return list
+	}
+	if list := matching(r.directories); len(list) > 0 {
+		return list[0]
+	}
+	if list := matching(r.configured); len(list) == 1 {
+		return list[0]
+	}
+	if list := matching(slices.Sorted(maps.Keys(wellKnown()))); len(list) > 0 {
+		return list[0]
 	}
 	return ""
 }
@@ -56,7 +66,7 @@ func (r *reader) nameCAs(names map[string]string) {
 		if u, err := url.Parse(a.Directory); name == "" && err == nil {
 			name = strings.ReplaceAll(usable(u.Host), ".", "-")
 		}
-		a.CA = free(name, taken)
+		a.CA = free(cmp.Or(name, "imported"), taken)
 	}
 }
 

@@ -126,8 +126,11 @@ func (p *page) account(a *Account) {
 		return
 	}
 	fmt.Fprintf(p, "\n[ca.%s]\ndirectory    = %s\n", key(a.CA), quote(a.Directory))
-	if a.Email != "" {
+	if a.Email != "" && !strings.Contains(a.Email, "$") {
 		fmt.Fprintf(p, "email        = %s\n", quote(a.Email))
+	}
+	if _, public := wellKnown()[a.Directory]; p.tree.Roots != "" && !public {
+		fmt.Fprintf(p, "roots        = [%s]\n", quote(p.tree.Roots))
 	}
 	fmt.Fprintln(p, "accept_terms = true")
 }
@@ -165,15 +168,120 @@ func (p *page) certificate(c *Certificate) {
 
 // outputs are a proposal, since it is a choice where services read from now on.
 func (p *page) outputs() {
-	if p.tree.Live != "" {
-		fmt.Fprintf(p, "\n# To write the files where services read them now:\n#[[output]]\n#match  = [\"*\"]\n#dir    = %s\n", quote(p.tree.Live))
+	groups := p.groups()
+	if len(groups) == 0 && p.tree.Live != "" {
+		groups = []group{{match: []string{"*"}}}
+	}
+	dir := p.tree.Live
+	if dir != "" && len(groups) > 0 {
+		fmt.Fprintln(p, "\n# To write the files where services read them now:")
+	} else if len(groups) > 0 {
+		dir = "/etc/ssl/autocertd/{name}"
+		fmt.Fprintln(p, "\n# To write the files where services can read them, and to have those reloaded:")
+	}
+	for _, g := range groups {
+		quoted := make([]string, len(g.match))
+		for i, m := range g.match {
+			quoted[i] = quote(m)
+		}
+		fmt.Fprintf(p, "#[[output]]\n#match  = [%s]\n#dir    = %s\n", strings.Join(quoted, ", "), quote(dir))
+		if len(g.units) > 0 {
+			fmt.Fprintf(p, "#reload = %s\n", quoteList(g.units))
+		}
+		p.copies(g, dir)
 	}
 	if len(p.tree.Hooks) > 0 {
-		fmt.Fprintln(p, "\n# What ran after a renewal; reload = [\"….service\"] or run = [[…]] in an output does that:")
+		fmt.Fprintln(p, "\n# What ran for a renewal, and where that is set up; reload = [\"….service\"] or run = [[…]] in an output does that:")
 	}
-	for _, hook := range p.tree.Hooks {
-		fmt.Fprintf(p, "#   %s\n", oneLine(hook))
+	for _, h := range p.tree.Hooks {
+		text := h.describe()
+		if len(h.Units) > 0 {
+			text += "  -> reload = " + quoteList(h.Units)
+		}
+		if h.notes != "" {
+			text += "  (" + h.notes + ")"
+		}
+		if !h.Whole {
+			text += "  (left out)"
+		}
+		fmt.Fprintf(p, "#   %s\n", text)
 	}
+}
+
+// group is certificates whose files go the same way.
+type group struct {
+	match  []string // as in an output
+	units  []string
+	copies []Copy // of the only certificate
+}
+
+// groups are the outputs that do what the client did: certificates with the same reloads together, those of which copies
+// were made alone.
+func (p *page) groups() (list []group) {
+	all := 0
+	for _, c := range p.tree.Certificates {
+		g := group{match: []string{c.Name}}
+		for _, h := range p.tree.Hooks {
+			if len(h.For) > 0 && !slices.Contains(h.For, c.was) {
+				continue
+			}
+			for _, unit := range h.Units {
+				if !slices.Contains(g.units, unit) {
+					g.units = append(g.units, unit)
+				}
+			}
+		}
+		for _, copied := range p.tree.Copies {
+			if copied.For == c.was {
+				g.copies = append(g.copies, copied)
+			}
+		}
+		if len(g.units)+len(g.copies) == 0 {
+			continue
+		}
+		all++
+		i := slices.IndexFunc(list, func(o group) bool { return len(o.copies)+len(g.copies) == 0 && slices.Equal(o.units, g.units) })
+		if i >= 0 {
+			list[i].match = append(list[i].match, c.Name)
+		} else {
+			list = append(list, g)
+		}
+	}
+	if len(list) == 1 && all == len(p.tree.Certificates) && len(list[0].copies) == 0 {
+		list[0].match = []string{"*"}
+	}
+	return list
+}
+
+// copies writes the files that the client wrote for a service: by a command of the output, or as what a person has to see to.
+func (p *page) copies(g group, dir string) {
+	if len(g.copies) == 0 {
+		return
+	}
+	files := []string{"cert.pem", "chain.pem", "fullchain.pem", "privkey.pem"}
+	var commands []string
+	for _, c := range g.copies {
+		if slices.Contains(files, c.What) {
+			from := strings.ReplaceAll(dir, "{name}", g.match[0]) + "/" + c.What
+			commands = append(commands, "#  "+quoteList([]string{"/usr/bin/install", "-m", map[bool]string{true: "0600", false: "0644"}[c.What == "privkey.pem"], from, c.Path})+",\n")
+		}
+	}
+	fmt.Fprintln(p, "# Copies that services read, and that nobody renews any more; better let the services read the files in dir:")
+	for _, c := range g.copies {
+		fmt.Fprintf(p, "#   %s at %s\n", c.What, oneLine(c.Path))
+	}
+	if len(commands) > 0 {
+		fmt.Fprintf(p, "#run    = [\n%s#]\n", strings.Join(commands, ""))
+	}
+}
+
+// quoteList writes a list of texts as TOML does.
+func quoteList(list []string) string {
+	quoted := make([]string, len(list))
+	for i, text := range list {
+		quoted[i] = quote(text)
+	}
+	return "[" + strings.Join(quoted, ", ") + "]"
 }
 
 // key is a name as it stands in the header of a table.

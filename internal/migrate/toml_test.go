@@ -24,7 +24,7 @@ func TestTOML(t *testing.T) {
 		{"most keys of one type", "dehydrated", "testdata/dehydrated", provider,
 			[]string{"[defaults]\nkey_type = \"ecdsa-p384\"", `email        = "ssl@example.test"`, "its hook, by /usr/local/lib/hook.\n"}, nil},
 		{"wildcards keep their name", "acme.sh", acmeshTree(t), provider,
-			[]string{`name      = "_.dehydrated2.example.test"`, `#server   = "ns1.example.test:5353"`, `#key_file = "/etc/acme/tsig.key"`, "#[provider.cloudflare]", "#   systemctl\n"}, []string{"--token"}},
+			[]string{`name      = "_.dehydrated2.example.test"`, `#server   = "ns1.example.test:5353"`, `#key_file = "/etc/acme/tsig.key"`, "#[provider.cloudflare]", "#   Le_ReloadCmd in dehydrated.example.test_ecc/dehydrated.example.test.conf: systemctl reload nginx --token=…  (left out)\n"}, nil},
 		{"lego keeps no settings", "lego", "testdata/lego", provider, []string{`type     = "rfc2136"`}, nil},
 		{"the CA is configured", "lego", "testdata/lego", provider + "[ca.home]\naccept_terms = true\ndirectory = \"" + testDirectory + "\"\n",
 			[]string{"hostnames = [\n  \"lego.example.test\",\n]"}, []string{"[ca.", "[provider", "[defaults]"}},
