@@ -110,7 +110,10 @@ func (s *Solver) askAll(ctx context.Context, sights []Sight) {
 		}
 		at.Err = failures[zone]
 		for n, e := range endpoints[zone] {
-			at.Servers = append(at.Servers, Sighting{Server: e.String()})
+			at.Servers = append(at.Servers, Sighting{Server: e.String(), Answer: e.dead})
+			if e.dead != "" {
+				continue
+			}
 			looks = append(looks, look{i, n})
 			addrs = append(addrs, server{e.addr, e.key})
 		}

@@ -34,35 +34,50 @@ func (e *PropagationError) Error() string {
 func laggards(quorums []*quorum, after time.Duration) error {
 	e := &PropagationError{After: after}
 	failed := slices.DeleteFunc(slices.Clone(quorums), (*quorum).satisfied)
-	var late []*member
-	for _, m := range membersOf(failed) {
-		it, last := m.missing()
-		if it == nil {
-			continue
-		}
-		if it.isSilent() {
-			e.silent++
-		}
-		said := fmt.Sprintf("%s %s when asked for %s", m, last, it.name)
-		if usual := m.server.usually(); usual > 0 {
-			said += fmt.Sprintf(" (it usually has records within %s)", usual)
-		}
-		e.Missing = append(e.Missing, said)
-		late = append(late, m)
-	}
+	late := slices.DeleteFunc(membersOf(failed), (*member).complete)
 	if len(late) == 0 {
 		return nil
 	}
+	e.Missing = lacking(late)
 	for _, m := range late {
 		m.server.lagged()
+		if m.isSilent() {
+			e.silent++
+		}
 	}
-	slices.Sort(e.Missing)
-	if e.late = len(late); e.late > lateShown {
-		e.Missing = append(e.Missing[:lateShown:lateShown], fmt.Sprintf("and %d more", e.late-lateShown))
-	}
+	e.late = len(late)
 	e.Have, e.Servers = tally(membersOf(quorums))
 	e.Cure = cure(failed, after)
+	walled := func(q *quorum) bool { // none of the servers that others are told to ask can be asked
+		return !slices.ContainsFunc(q.members, func(m *member) bool { return m.recurse || !m.hidden && !m.isSilent() })
+	}
+	if slices.ContainsFunc(failed, walled) && failed[0].provider.Check != CheckResolvers {
+		e.Cure += `; where a firewall lets this machine ask resolvers only: check = "resolvers", and their addresses in [resolvers] public = ["ADDRESS"]`
+	}
 	return e
+}
+
+// lacking says of each of the first few servers in order that it lacks a record.
+func lacking(late []*member) (said []string) {
+	for _, m := range late {
+		it, last := m.missing()
+		if it == nil {
+			continue // it got the last one in this moment
+		}
+		text := fmt.Sprintf("%s %s when asked for %s", m, last, it.name)
+		if m.dead != "" {
+			text = fmt.Sprintf("%s %s", m, m.dead)
+		}
+		if usual := m.server.usually(); usual > 0 {
+			text += fmt.Sprintf(" (it usually has records within %s)", usual)
+		}
+		said = append(said, text)
+	}
+	slices.Sort(said)
+	if len(said) > lateShown {
+		said = append(said[:lateShown:lateShown], fmt.Sprintf("and %d more", len(said)-lateShown))
+	}
+	return said
 }
 
 // cure is what to do about servers that lag, or about resolvers.

@@ -278,6 +278,8 @@ func TestEndpoints(t *testing.T) {
 			zone: "example.test", want: []string{d.Addr(), "127.0.0.7:53"}},
 		{name: "of two primaries it isn't known which one took the update", Provider: Provider{Servers: two, Nameservers: []string{"127.0.0.7:53"}},
 			zone: "example.test", want: []string{"127.0.0.7:53"}},
+		{name: "a name server without an address, where one is enough", Provider: Provider{Servers: one, MinNameservers: 1}, zone: "lone.test",
+			want: []string{"ns1.lone.test (" + d.Addr() + ")", "nowhere.lone.test"}},
 		{name: "a name server without an address", Provider: Provider{Servers: one, Check: CheckAuthoritative}, zone: "lone.test",
 			err: `finding the servers of zone lone.test: name server nowhere.lone.test has no address: none is known to the zone's servers or the resolvers; name those that must have the records: nameservers = ["ADDRESS", …]`},
 	}

@@ -9,7 +9,12 @@ import (
 	"strings"
 
 	"github.com/miekg/dns"
+
+	"autocertd/internal/printable"
 )
+
+// serversAtMost bounds the addresses of the servers of a zone. The root has 26.
+const serversAtMost = 200
 
 // endpoint is one address of one server that must have the records of a zone.
 type endpoint struct {
@@ -17,11 +22,16 @@ type endpoint struct {
 	addr string // host:port
 	key  *Key   // opens the right view there; nil asks unsigned
 
+	dead string // why it has no address, "" when it has one
+
 	primary bool // it took the update
 	hidden  bool // it is a primary that nobody else is told to ask
 }
 
 func (e endpoint) String() string {
+	if e.dead != "" {
+		return e.name
+	}
 	if e.name == "" {
 		return e.addr
 	}
@@ -56,13 +66,17 @@ func (s *Solver) endpoints(ctx context.Context, p Provider, zone string) ([]endp
 	hidden := len(p.Servers) == 1
 	var list []endpoint
 	for _, e := range found {
-		if slices.ContainsFunc(list, func(o endpoint) bool { return o.addr == e.addr }) {
+		if e.dead == "" && slices.ContainsFunc(list, func(o endpoint) bool { return o.addr == e.addr }) {
 			continue
 		}
 		if len(p.Servers) == 1 && slices.Contains(at.Servers, e.addr) {
 			e.primary, hidden = true, false
 		}
 		list = append(list, e)
+	}
+	if len(list) > serversAtMost {
+		return nil, fmt.Errorf("zone %s has %d name servers, and more than %d aren't asked; name those that must have the records: nameservers = [\"ADDRESS\", …]",
+			printable.Line(zone), len(list), serversAtMost)
 	}
 	if hidden {
 		list = append(list, endpoint{addr: p.Servers[0], key: p.Key, primary: true, hidden: true})
@@ -104,9 +118,11 @@ func (w *watchers) serversOf(ctx context.Context, p Provider, zone string) ([]se
 	if err != nil {
 		return nil, err
 	}
-	list := make([]server, len(found))
-	for i, e := range found {
-		list[i] = server{e.addr, e.key}
+	var list []server
+	for _, e := range found {
+		if e.dead == "" {
+			list = append(list, server{e.addr, e.key})
+		}
 	}
 	return list, nil
 }
@@ -126,22 +142,32 @@ func (s *Solver) zoneServers(ctx context.Context, p Provider, zone string) ([]en
 	if err != nil {
 		return nil, err
 	}
-	var list []endpoint
+	var hosts []string
 	for _, rr := range reply.Answer {
-		ns, ok := rr.(*dns.NS)
-		if !ok {
+		if ns, ok := rr.(*dns.NS); ok {
+			hosts = append(hosts, hostOf(ns.Ns))
+		}
+	}
+	hosts = distinct(hosts)
+	found, failures := make([][]string, len(hosts)), make([]error, len(hosts))
+	each(len(hosts), func(i int) {
+		found[i], failures[i] = s.addresses(ctx, servers, question(hosts[i], dns.TypeA, recurse))
+	})
+	var list []endpoint
+	alive := 0
+	for i, host := range hosts {
+		if err := failures[i]; err != nil && (p.MinNameservers == 0 || ctx.Err() != nil) {
+			return nil, fmt.Errorf("%w; name those that must have the records: nameservers = [\"ADDRESS\", …]", err)
+		} else if err != nil { // as a server that can't be reached: others may be enough
+			list = append(list, endpoint{name: host, dead: "has no address"})
 			continue
 		}
-		host := hostOf(ns.Ns)
-		addresses, err := s.addresses(ctx, servers, question(host, dns.TypeA, recurse))
-		if err != nil {
-			return nil, err
-		}
-		for _, addr := range routable(addresses, p.Servers) {
+		for _, addr := range routable(found[i], p.Servers) {
+			alive++
 			list = append(list, endpoint{name: host, addr: addr, key: p.keyAt(addr)})
 		}
 	}
-	if len(list) == 0 {
+	if alive == 0 {
 		return nil, errors.New("no NS record of it leads to an address; name those that must have the records: nameservers = [\"ADDRESS\", …]")
 	}
 	return list, nil
@@ -163,7 +189,7 @@ func (s *Solver) addresses(ctx context.Context, servers []server, q *dns.Msg) (l
 		err = errors.New("none is known to the zone's servers or the resolvers")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("name server %s has no address: %w; name those that must have the records: nameservers = [\"ADDRESS\", …]", host, err)
+		return nil, fmt.Errorf("name server %s has no address: %w", host, err)
 	}
 	return list, nil
 }

@@ -1,6 +1,7 @@
 package dns01
 
 import (
+	"fmt"
 	"net"
 	"slices"
 	"strings"
@@ -32,8 +33,15 @@ func startMoody(t *testing.T, admit func(n int) bool) *moody {
 		t.Fatal(err)
 	}
 	m := &moody{addr: conn.LocalAddr().String(), admit: admit}
+	serve(t, &dns.Server{PacketConn: conn, Handler: m})
+	return m
+}
+
+// serve runs a name server until the test ends.
+func serve(t *testing.T, server *dns.Server) {
+	t.Helper()
 	started, ended := make(chan struct{}), make(chan struct{})
-	server := &dns.Server{PacketConn: conn, Handler: m, NotifyStartedFunc: func() { close(started) }}
+	server.NotifyStartedFunc = func() { close(started) }
 	go func() {
 		defer close(ended)
 		_ = server.ActivateAndServe()
@@ -43,7 +51,6 @@ func startMoody(t *testing.T, admit func(n int) bool) *moody {
 		_ = server.Shutdown()
 		<-ended
 	})
-	return m
 }
 
 // ServeDNS implements dns.Handler.
@@ -66,20 +73,53 @@ func (m *moody) Given() []bool {
 	return slices.Clone(m.given)
 }
 
+// The time lost is that from the moment when a server has a record to the next look.
 func TestPause(t *testing.T) {
-	tests := []struct {
-		name  string
-		quiet time.Duration
-		most  time.Duration
-	}{
-		{"a server that was just asked for the first time", 0, 50 * time.Millisecond},
-		{"one that is five seconds late", 5 * time.Second, 400 * time.Millisecond},
-		{"one that is a minute late", time.Minute, 2 * time.Second},
+	for _, tt := range []struct{ late, most time.Duration }{
+		{0, 50 * time.Millisecond},
+		{time.Second, 100 * time.Millisecond},
+		{3 * time.Second, 200 * time.Millisecond},
+		{10 * time.Second, 250 * time.Millisecond},
+		{56 * time.Second, time.Second},
+		{time.Hour, time.Second},
+	} {
+		looked := time.Duration(0)
+		lost := time.Duration(0) // at most, for a server that is late by up to so much
+		for looked <= tt.late {
+			step := pause(looked)
+			if step < watchSoonest {
+				t.Fatalf("asked again after %s", step)
+			}
+			looked += step
+			lost = max(lost, step)
+		}
+		if lost > tt.most {
+			t.Errorf("a server that is late by up to %s costs %s more, want at most %s", tt.late, lost, tt.most)
+		}
 	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			if got := pause(tt.quiet); got > tt.most || got < watchSoonest {
-				t.Errorf("asked again after %s, want at most %s", got, tt.most)
+}
+
+// The same on a clock, with questions and answers.
+func TestTimeLost(t *testing.T) {
+	for _, tt := range []struct {
+		misses int
+		most   time.Duration
+	}{{3, 50 * time.Millisecond}, {60, 250 * time.Millisecond}, {110, time.Second}} {
+		m := startMoody(t, func(n int) bool { return n >= tt.misses })
+		synctest.Test(t, func(t *testing.T) {
+			s := newSolver(nil, Provider{Name: "bind", Nameservers: []string{m.addr}, PropagationTimeout: time.Hour})
+			defer closeSolver(t, s)
+			begin := time.Now()
+			if err := s.watchers.wait(t.Context(), []recordKey{key("late", "x")}, func(int, int) {}); err != nil {
+				t.Error(err)
+			}
+			took := time.Since(begin)
+			before := time.Duration(0) // the last look that found nothing
+			for range tt.misses - 1 {
+				before += pause(before)
+			}
+			if lost := took - before; lost > tt.most {
+				t.Errorf("found after %s, and looked for the last time %s before, want at most %s", took, lost, tt.most)
 			}
 		})
 	}
@@ -119,7 +159,7 @@ func TestWatchSettles(t *testing.T) {
 
 // The second look comes soon, however long the first sighting took.
 func TestWatchSettlesSoon(t *testing.T) {
-	const misses = 60
+	const misses = 80
 	took := func(settle bool) (took time.Duration) {
 		m := startMoody(t, func(n int) bool { return n >= misses })
 		synctest.Test(t, func(t *testing.T) {
@@ -143,6 +183,103 @@ func TestWatchSettlesSoon(t *testing.T) {
 func alwaysWithin(s *Solver, e endpoint, delay time.Duration) {
 	for range historyLeast {
 		s.watchers.server(e).sighted(delay)
+	}
+}
+
+// Where a firewall lets nothing but TCP through, the records are seen by TCP.
+func TestWatchByTCP(t *testing.T) {
+	stream, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &moody{addr: stream.Addr().String(), admit: func(n int) bool { return n >= 2 }}
+	serve(t, &dns.Server{Listener: stream, Handler: m}) // nothing listens by UDP
+	s := newSolver(nil, Provider{Name: "bind", Nameservers: []string{m.addr}, PropagationTimeout: patience})
+	defer closeSolver(t, s)
+	if err := s.watchers.wait(t.Context(), []recordKey{key("streamed", "x")}, func(int, int) {}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// nobody is an address where nothing listens.
+func nobody(t *testing.T) string {
+	t.Helper()
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	return conn.LocalAddr().String()
+}
+
+// In networks where only resolvers may be asked, check = "resolvers" goes by them alone. A primary that took the update must
+// have the records all the same, and so must servers when one of them can be asked.
+func TestWatchBehindFirewall(t *testing.T) {
+	has, hasNot := startMoody(t, func(int) bool { return true }), startMoody(t, func(int) bool { return false })
+	dead, other := nobody(t), nobody(t)
+	tests := []struct {
+		name     string
+		provider Provider
+		resolver string
+		want     string // in the error; "" for none
+	}{
+		{"the resolver has the record", Provider{Nameservers: []string{dead, other}, Check: CheckResolvers}, has.addr, ""},
+		{"the resolver hasn't", Provider{Nameservers: []string{dead, other}, Check: CheckResolvers}, hasNot.addr, "resolver " + hasNot.addr + " has no TXT record"},
+		{"the primary has it, too", Provider{Servers: []string{has.addr}, Nameservers: []string{dead}, Check: CheckResolvers}, has.addr, ""},
+		{"the primary hasn't", Provider{Servers: []string{hasNot.addr}, Nameservers: []string{dead}, Check: CheckResolvers}, has.addr, hasNot.addr + " has no TXT record"},
+		{"one server can be asked", Provider{Nameservers: []string{dead, hasNot.addr}, Check: CheckResolvers}, has.addr, hasNot.addr + " has no TXT record"},
+		{"nobody said that resolvers do", Provider{Nameservers: []string{dead, other}}, has.addr,
+			`where a firewall lets this machine ask resolvers only: check = "resolvers", and their addresses in [resolvers] public`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := New(Config{Resolvers: []string{tt.resolver}})
+				defer closeSolver(t, s)
+				tt.provider.Name = "bind"
+				s.Configure([]Provider{tt.provider})
+				err := s.watchers.wait(t.Context(), []recordKey{key("walled", "x")}, func(int, int) {})
+				if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+					t.Errorf("%v, want %q", err, tt.want)
+				}
+			})
+		})
+	}
+}
+
+// That an order waits for a server is told before it has waited in vain, and once for all who wait.
+func TestWatchTellsOfLaggards(t *testing.T) {
+	m := startMoody(t, func(int) bool { return false })
+	log := &logged{}
+	synctest.Test(t, func(t *testing.T) {
+		s := New(Config{Logger: log.Logger()})
+		s.Configure([]Provider{{Name: "bind", Nameservers: []string{m.addr}}})
+		defer closeSolver(t, s)
+		var orders sync.WaitGroup
+		for _, host := range []string{"a", "b", "c"} {
+			orders.Go(func() { _ = s.watchers.wait(t.Context(), []recordKey{key(host, "x")}, func(int, int) {}) })
+		}
+		time.Sleep(toldAfter + time.Second)
+		if n := log.Count("waiting for servers that lack the records"); n != 1 {
+			t.Errorf("told %d times:\n%s", n, &log.text)
+		}
+		if want := `lacking="` + m.addr + " has no TXT record when asked for _acme-challenge."; log.Count(want) != 1 {
+			t.Errorf("it doesn't say %s:\n%s", want, &log.text)
+		}
+		orders.Wait()
+	})
+}
+
+// A zone with very many servers makes no line that is longer than anybody reads.
+func TestManyLaggards(t *testing.T) {
+	q := &quorum{provider: Provider{Name: "bind"}, records: []recordKey{key("a", "x")}}
+	for i := range 1000 {
+		m := &member{endpoint: endpoint{name: fmt.Sprintf("ns%d.%s.example.test", i, strings.Repeat("x", 60)), addr: "192.0.2.1:53"}, server: &watched{}}
+		m.items = []*item{{recordKey: q.records[0], last: "doesn't answer", silent: true}}
+		q.members = append(q.members, m)
+	}
+	if err := laggards([]*quorum{q}, time.Minute); err == nil || len(err.Error()) > 2000 || !strings.Contains(err.Error(), "and 995 more") {
+		t.Errorf("%d characters: %.300s", len(fmt.Sprint(err)), fmt.Sprint(err))
 	}
 }
 

@@ -42,17 +42,7 @@ func startImpostor(t *testing.T, key *Key, answer func(w dns.ResponseWriter, q, 
 	i := &impostor{addr: stream.Addr().String(), answer: answer}
 	secrets := map[string]string{dns.Fqdn(key.Name): key.Secret.Reveal(), "other-key.": "b3RoZXI="}
 	for _, server := range []*dns.Server{{PacketConn: packets, Handler: i, TsigSecret: secrets}, {Listener: stream, Handler: i, TsigSecret: secrets}} {
-		started, ended := make(chan struct{}), make(chan struct{})
-		server.NotifyStartedFunc = func() { close(started) }
-		go func() {
-			defer close(ended)
-			_ = server.ActivateAndServe()
-		}()
-		<-started
-		t.Cleanup(func() {
-			_ = server.Shutdown()
-			<-ended
-		})
+		serve(t, server)
 	}
 	return i
 }

@@ -12,7 +12,8 @@ type quorum struct {
 	provider Provider
 	records  []recordKey
 	members  []*member
-	enough   int // servers; 0 for all
+	enough   int  // servers; 0 for all
+	told     bool // that they can't be asked
 }
 
 // member is one address of one server.
@@ -43,6 +44,11 @@ func (m *member) missing() (it *item, last string) {
 	return nil, ""
 }
 
+// isSilent reports whether the server gave no answer about any of the items.
+func (m *member) isSilent() bool {
+	return len(m.items) > 0 && !slices.ContainsFunc(m.items, func(it *item) bool { return !it.isSilent() })
+}
+
 func (m *member) complete() bool {
 	it, _ := m.missing()
 	return it == nil && m.items != nil
@@ -60,6 +66,10 @@ func (q *quorum) begin(tasks *tasks, poke chan<- struct{}) time.Duration {
 		for _, r := range q.records {
 			it := &item{recordKey: r, recurse: m.recurse, looks: looks, begin: time.Now(), poke: poke}
 			m.items = append(m.items, it)
+			if m.dead != "" {
+				it.last, it.silent, it.wake = m.dead, true, make(chan struct{}, 1)
+				continue
+			}
 			m.server.expect(it, tasks)
 		}
 	}

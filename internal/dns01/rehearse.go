@@ -134,8 +134,10 @@ func giveUpOnTheDead(ctx context.Context, giveUp context.CancelCauseFunc, member
 		if m.complete() {
 			continue
 		}
-		if _, err := ask(ctx, server{m.addr, m.key}, question(key.name, dns.TypeTXT, false)); err == nil {
-			return // it lives, and may get the record yet
+		if m.dead == "" {
+			if _, err := ask(ctx, server{m.addr, m.key}, question(key.name, dns.TypeTXT, false)); !Silent(err) {
+				return // it lives, and may get the record yet
+			}
 		}
 		dead.servers = append(dead.servers, m.String())
 	}

@@ -18,7 +18,9 @@ import (
 // that the delay that the asking adds is small against the delay of the server, within these bounds.
 const (
 	watchSoonest = 50 * time.Millisecond
-	watchLatest  = 2 * time.Second
+	watchLater   = 250 * time.Millisecond // at most, while the server is late by no more than watchLong
+	watchLong    = 10 * time.Second
+	watchLatest  = time.Second
 	watchShare   = 16
 	watchSettled = 2 // times in a row that a record must be seen where servers settle
 	watchMisses  = 4 // records of a zone that a server is asked about in one go while it has none of them
@@ -26,7 +28,11 @@ const (
 
 // pause is how long to wait before a server is asked again that had nothing new for so long.
 func pause(quiet time.Duration) time.Duration {
-	return min(max(quiet/watchShare, watchSoonest), watchLatest)
+	latest := watchLatest
+	if quiet <= watchLong {
+		latest = watchLater
+	}
+	return min(max(quiet/watchShare, watchSoonest), latest)
 }
 
 // watched is one server and what it is expected to get. It is asked about many records in one go, and only about the
@@ -40,6 +46,8 @@ type watched struct {
 	turn    int
 	busy    bool
 	history history
+
+	stream bool // it answers by TCP and not by UDP; of its goroutine alone
 }
 
 // item is one record that one order waits for at one server.
@@ -138,7 +146,7 @@ func (s *watched) round(items []*item) (found, again bool) {
 			continue
 		}
 		it.turn = s.turn
-		reply, err := look(client, conn, it, s.where.key)
+		reply, err := s.look(client, conn, it)
 		if err != nil {
 			missAll(items[i:], err)
 			return found, again
@@ -161,16 +169,26 @@ func (s *watched) round(items []*item) (found, again bool) {
 	return found, again
 }
 
-// look asks for the TXT records of a name; an answer that is too long for UDP is asked for by TCP.
-func look(client dns.Client, conn *dns.Conn, it *item, key *Key) (*dns.Msg, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*queryTimeout)
+// look asks for the TXT records of a name. It asks by TCP when the answer is too long for UDP, or doesn't come by UDP: a
+// firewall may let nothing else through. Then it goes on by TCP, as long as that works.
+func (s *watched) look(client dns.Client, conn *dns.Conn, it *item) (*dns.Msg, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*queryTimeout)
 	defer cancel()
 	q := question(it.name, dns.TypeTXT, it.recurse)
-	reply, err := exchange(ctx, client, conn, q, key)
-	if err != nil || !reply.Truncated {
-		return reply, err
+	var failed error
+	if !s.stream {
+		reply, err := exchange(ctx, client, conn, q, s.where.key)
+		if err == nil && !reply.Truncated || err != nil && !Silent(err) {
+			return reply, err
+		}
+		failed = err
 	}
-	return ask(ctx, server{conn.RemoteAddr().String(), key}, q)
+	reply, err := askBy(ctx, []string{"tcp"}, server{s.where.addr, s.where.key}, q)
+	s.stream = err == nil && (s.stream || failed != nil)
+	if err != nil && failed != nil {
+		err = failed // the two say the same, as a rule
+	}
+	return reply, err
 }
 
 // sighted remembers how long a record took to get here.
@@ -202,6 +220,9 @@ func missAll(items []*item, err error) {
 		it.mu.Lock()
 		it.silent = silent
 		it.mu.Unlock()
+		if silent {
+			signal(it.poke)
+		}
 	}
 }
 

@@ -141,7 +141,9 @@ func (s *Solver) authorities(ctx context.Context, zone zoneKey) ([]server, error
 	}
 	var list []server
 	for _, e := range endpoints {
-		list = append(list, server{e.addr, e.key})
+		if e.dead == "" {
+			list = append(list, server{e.addr, e.key})
+		}
 	}
 	return list, nil
 }

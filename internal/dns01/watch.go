@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -23,6 +24,7 @@ type sightings struct {
 	mu      sync.Mutex
 	servers map[server]*watched
 	zones   map[zoneLookup]*lookup
+	told    map[zoneKey]time.Time // when it was told last that servers are late
 }
 
 // zoneLookup is a search for a zone's servers by one configuration: another may name others.
@@ -75,19 +77,24 @@ func (w *watchers) wait(ctx context.Context, records []recordKey, seen func(have
 	return nil
 }
 
-// gather waits until all quorums are satisfied. tell is called whenever more is known.
+// toldAfter is how long servers are waited for until it is told, unless more is usual for them.
+const toldAfter = 5 * time.Second
+
+// gather waits until all quorums are satisfied. tell is called whenever more is known. That it takes long is told once.
 func (w *watchers) gather(ctx context.Context, quorums []*quorum, tell func()) error {
 	poke := make(chan struct{}, 1)
-	given := time.Duration(0)
+	given, begin := time.Duration(0), time.Now()
 	for _, q := range quorums {
 		defer q.leave()
 		given = max(given, q.begin(&w.solver.tasks, poke))
 	}
-	timer := time.NewTimer(given)
-	defer timer.Stop()
+	end := time.NewTimer(given)
+	defer end.Stop()
+	long := time.NewTimer(toldAfter)
+	defer long.Stop()
 	for late := false; ; {
 		tell()
-		if !slices.ContainsFunc(quorums, func(q *quorum) bool { return !q.satisfied() }) {
+		if !slices.ContainsFunc(quorums, func(q *quorum) bool { return !q.satisfied() && !w.unreachable(q) }) {
 			return nil
 		}
 		if late {
@@ -95,12 +102,69 @@ func (w *watchers) gather(ctx context.Context, quorums []*quorum, tell func()) e
 		}
 		select {
 		case <-poke:
-		case <-timer.C:
+		case <-long.C:
+			if more := w.tellLate(quorums, given, time.Since(begin)); more > 0 {
+				long.Reset(more)
+			}
+		case <-end.C:
 			late = true
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
+}
+
+// unreachable reports whether resolvers stand for a quorum's servers: none of those can be asked from here, by UDP nor by
+// TCP, and the configuration wants resolvers asked. What took the update must have the records all the same.
+func (w *watchers) unreachable(q *quorum) bool {
+	if q.provider.Check != CheckResolvers || len(q.members) == 0 || q.members[0].recurse || !q.effective() {
+		return false
+	}
+	for _, m := range q.members {
+		if !m.hidden && !m.isSilent() {
+			return false
+		}
+	}
+	if !q.told {
+		q.told = true
+		w.solver.cfg.Logger.Debug("none of a zone's servers can be asked from here; resolvers alone are", "provider", q.provider.Name, "zone", q.records[0].zone)
+	}
+	return true
+}
+
+// tellLate says for which servers an order has been waiting for so long. More is how long it is still usual to wait.
+func (w *watchers) tellLate(quorums []*quorum, given, waited time.Duration) (more time.Duration) {
+	for _, q := range quorums {
+		zone := zoneKey{q.provider.Name, q.records[0].zone}
+		late := slices.DeleteFunc(slices.Clone(q.members), (*member).complete)
+		if q.satisfied() || w.unreachable(q) || len(late) == 0 {
+			continue
+		}
+		for _, m := range late {
+			more = max(more, m.server.usually()-waited)
+		}
+		if more > 0 || !w.tellable(zone) {
+			continue
+		}
+		have, servers := q.tally()
+		w.solver.cfg.Logger.Warn("waiting for servers that lack the records", "provider", zone.provider, "zone", zone.zone,
+			"have", have, "servers", servers, "lacking", strings.Join(lacking(late), "; "), "until", time.Now().Add(given-waited).UTC().Format(time.RFC3339))
+	}
+	return more
+}
+
+// tellable reports whether it is time to tell once more of a zone whose servers are late: many orders wait for the same.
+func (w *sightings) tellable(zone zoneKey) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.told == nil {
+		w.told = map[zoneKey]time.Time{}
+	}
+	if last, known := w.told[zone]; known && time.Since(last) < serversKept {
+		return false
+	}
+	w.told[zone] = time.Now()
+	return true
 }
 
 // quorums returns what is waited for at the servers of the records' zones.
@@ -117,12 +181,22 @@ func (w *watchers) quorums(ctx context.Context, records []recordKey) (list []*qu
 			return nil, fmt.Errorf("waiting for %s, provider %q: %w", r.name, r.provider, errNoProvider)
 		}
 		endpoints, err := w.endpoints(ctx, p, r.zone)
-		if err != nil {
+		if err != nil && (p.Check != CheckResolvers || ctx.Err() != nil) {
 			return nil, err
+		}
+		if err != nil { // resolvers alone, then
+			w.solver.cfg.Logger.Debug("a zone's servers aren't known; resolvers alone are asked", "provider", p.Name, "zone", r.zone, "err", err)
+			if endpoints = nil; len(p.Servers) == 1 {
+				endpoints = []endpoint{{addr: p.Servers[0], key: p.Key, primary: true, hidden: true}}
+			}
 		}
 		q := &quorum{provider: p, records: []recordKey{r}, enough: p.MinNameservers}
 		for _, e := range endpoints {
-			q.members = append(q.members, &member{endpoint: e, server: w.server(e)})
+			m := &member{endpoint: e, server: &watched{}}
+			if e.dead == "" {
+				m.server = w.server(e)
+			}
+			q.members = append(q.members, m)
 		}
 		known[key] = q
 		list = append(list, q)
