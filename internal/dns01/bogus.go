@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"autocertd/internal/printable"
 )
 
 // Fault is what is wrong with a bogus zone, as far as its records tell.
@@ -131,7 +133,7 @@ func extendedErrors(reply *dns.Msg) (codes []uint16, words []string) {
 			text = "extended error " + strconv.Itoa(int(ede.InfoCode))
 		}
 		if ede.ExtraText != "" {
-			text += fmt.Sprintf(" (%q)", ede.ExtraText)
+			text += fmt.Sprintf(" (%q)", printable.Short(ede.ExtraText, 200))
 		}
 		codes, words = append(codes, ede.InfoCode), append(words, text)
 	}

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/miekg/dns"
+
+	"autocertd/internal/printable"
 )
 
 // CAASet is the relevant set of CAA records of a hostname (RFC 8659, section 3): that of the nearest name upwards that has
@@ -18,8 +20,8 @@ type CAASet struct {
 	Zone    string // the nearest zone that the way up led through; "" when no answer told of one
 	Records []CAARecord
 
-	// Unseen is the name at which the way up ended, since nobody could be asked: our own servers don't serve it, and no
-	// resolver is configured. It is "" when the set is what a CA sees.
+	// Unseen is the name at which the way up ended, since nobody could be asked: our own servers don't serve it, no resolver
+	// is configured, and this machine's don't answer. It is "" when the set is what a CA sees.
 	Unseen string
 }
 
@@ -82,30 +84,42 @@ func (s *Solver) caaAt(ctx context.Context, domain string) (at CAASet, err error
 	return at, fmt.Errorf("more than %d CNAMEs in a row lead from it, or they go round in a circle", maxAliases)
 }
 
-// askCAA asks for the CAA records of a name.
+// askCAA asks for the CAA records of a name: the configured resolvers, else the zone's own servers, else this machine's
+// resolvers about the zones that none of those serves.
 func (s *Solver) askCAA(ctx context.Context, name string) (*dns.Msg, error) {
-	servers, recurse := unsigned(s.recursive()), true
-	if len(servers) == 0 {
-		p, served := s.providerFor(name)
-		servers, recurse = p.servers(), false
-		if !served && s.anyServers() {
-			return nil, errUnseen // never this machine's resolvers behind the back of who named servers
-		}
-		if len(servers) == 0 {
-			resolvers, err := s.resolvers(false)
-			if err != nil {
-				return nil, err
-			}
-			servers, recurse = unsigned(resolvers), true
-		}
+	if len(s.recursive()) > 0 {
+		return asked(askFirst(ctx, unsigned(s.recursive()), question(name, dns.TypeCAA, true)))
 	}
-	answer, err := askFirst(ctx, servers, question(name, dns.TypeCAA, recurse))
-	var refused *refusedQuery
-	isRefused := errors.As(err, &refused)
-	switch {
-	case !recurse && isRefused && refused.rcode == dns.RcodeRefused, err == nil && !recurse && !answer.Authoritative:
+	p, served := s.providerFor(name)
+	if len(p.Servers) > 0 {
+		answer, err := askFirst(ctx, p.servers(), question(name, dns.TypeCAA, false))
+		refused, isRefused := errors.AsType[*refusedQuery](err)
+		if isRefused && refused.rcode != dns.RcodeRefused || err != nil && !isRefused || err == nil && answer.Authoritative {
+			return asked(answer, err)
+		}
+	} else if served || !s.anyServers() {
+		resolvers, err := s.resolvers()
+		if err != nil {
+			return nil, err
+		}
+		return asked(askFirst(ctx, unsigned(resolvers), question(name, dns.TypeCAA, true)))
+	}
+	resolvers, err := s.ownResolvers()
+	if err != nil {
 		return nil, errUnseen
-	case isRefused && refused.name == name:
+	}
+	ctx, cancel := context.WithTimeout(ctx, freshTimeout)
+	defer cancel()
+	answer, err := askFirst(ctx, unsigned(resolvers), question(name, dns.TypeCAA, true))
+	if s.heard(err); err != nil { // what keeps this machine from an answer needn't keep a CA
+		return nil, errUnseen
+	}
+	return answer, nil
+}
+
+// asked says in few words what was answered that is no answer.
+func asked(answer *dns.Msg, err error) (*dns.Msg, error) {
+	if refused, ok := errors.AsType[*refusedQuery](err); ok {
 		return nil, fmt.Errorf("%s answers %s", refused.server, dns.RcodeToString[refused.rcode])
 	}
 	return answer, err
@@ -114,7 +128,7 @@ func (s *Solver) askCAA(ctx context.Context, name string) (*dns.Msg, error) {
 func caaIn(answer *dns.Msg, owner string) (records []CAARecord) {
 	for _, rr := range answer.Answer {
 		if caa, ok := rr.(*dns.CAA); ok && hostOf(caa.Hdr.Name) == owner {
-			records = append(records, CAARecord{caa.Flag, caa.Tag, caa.Value})
+			records = append(records, CAARecord{caa.Flag, printable.Line(caa.Tag), printable.Line(caa.Value)})
 		}
 	}
 	slices.SortFunc(records, func(a, b CAARecord) int { return strings.Compare(a.String(), b.String()) }) // servers shuffle

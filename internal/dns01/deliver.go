@@ -20,7 +20,7 @@ const culpritsAtMost = 4
 // out goes as one group again, and for one culprit that is the last call. That takes at most log2(n)+2 further calls for
 // each culprit. Reasons of the moment are tried again as they are before that, and what isn't divisible ends it.
 func deliver(ctx context.Context, records []libdns.Record, divisible func(error) bool, do func([]libdns.Record) error) (results []error, calls int) {
-	d := delivery{ctx: ctx, records: records, results: make([]error, len(records)), divisible: divisible, do: do}
+	d := delivery{ctx: ctx, records: records, results: make([]error, len(records)), unsure: make([]bool, len(records)), divisible: divisible, do: do}
 	rest := make([]int, len(records))
 	for i := range rest {
 		rest[i] = i
@@ -32,8 +32,20 @@ func deliver(ctx context.Context, records []libdns.Record, divisible func(error)
 			rest = nil
 		}
 	}
+	for i, err := range d.results {
+		if err != nil && d.unsure[i] && !uncertain(err) {
+			d.results[i] = &unsureError{err}
+		}
+	}
 	return d.results, d.calls
 }
+
+// unsureError is a failure after one that may have had an effect.
+type unsureError struct{ error }
+
+// Uncertain reports that.
+func (e *unsureError) Uncertain() bool { return true }
+func (e *unsureError) Unwrap() error   { return e.error }
 
 // byItsRecords reports whether a part of additions that failed may succeed. A server that answers SERVFAIL may mean one
 // name, such as one that is full; one that doesn't answer means all.
@@ -48,6 +60,7 @@ type delivery struct {
 	ctx       context.Context
 	records   []libdns.Record
 	results   []error
+	unsure    []bool // records that an earlier call may have written
 	divisible func(error) bool
 	do        func([]libdns.Record) error
 	calls     int
@@ -127,7 +140,11 @@ func (d *delivery) send(group []int) error {
 	}
 	once := func() error {
 		d.calls++
-		return d.do(part)
+		err := d.do(part)
+		for _, n := range group {
+			d.unsure[n] = err != nil && (d.unsure[n] || uncertain(err))
+		}
+		return err
 	}
 	var err error
 	if d.sends++; d.sends == 1 {

@@ -74,7 +74,7 @@ type Storage interface {
 // Config is what a Solver needs beside providers.
 type Config struct {
 	Storage   Storage
-	Resolvers []string // host:port of recursive resolvers, asked only about zones that no server of ours knows; empty for the system's
+	Resolvers []string // host:port of recursive resolvers, asked about what no server of ours knows; empty for the system's
 	Logger    *slog.Logger
 
 	// Wanted lists the hostnames of the orders that are open, whoever made them. While one of those may go on after a
@@ -94,16 +94,17 @@ type recordKey struct{ provider, zone, name, value string }
 // record is a record that we published, or are about to, and haven't removed.
 type record struct {
 	recordKey
-	table     *table    // that of the order that published it; nil: of an earlier process, or its provider can't remove it
-	challenge string    // the name that led here; name itself, unless that is an alias
-	there     bool      // a server confirmed the addition
-	users     int       // solutions that need it; two orders may share an authorization
-	groups    []*group  // journal objects that hold it
-	kept      time.Time // until when it stays though nobody of ours uses it: an open order of a dead process may; zero for no time
-	leaving   bool      // in its queue's removals, or taken from there and not yet settled
-	sending   bool      // taken from its queue's additions, and not yet settled
-	failures  int       // removals that failed in a row
-	failure   error     // why the last of them failed
+	table     *table        // that of the order that published it; nil: of an earlier process, or its provider can't remove it
+	challenge string        // the name that led here; name itself, unless that is an alias
+	ttl       time.Duration // 0 for the provider's
+	there     bool          // a server confirmed the addition
+	users     int           // solutions that need it; two orders may share an authorization
+	groups    []*group      // journal objects that hold it
+	kept      time.Time     // until when it stays though nobody of ours uses it: an open order of a dead process may; zero for no time
+	leaving   bool          // in its queue's removals, or taken from there and not yet settled
+	sending   bool          // taken from its queue's additions, and not yet settled
+	failures  int           // removals that failed in a row
+	failure   error         // why the last of them failed
 	retryAt   time.Time
 }
 
@@ -143,6 +144,8 @@ type shared struct {
 
 	// mu guards what follows. It is never held while a server or storage is waited for.
 	mu        sync.Mutex
+	located   map[string]bool   // zones that names were found in
+	deaf      time.Time         // when this machine's resolvers didn't answer
 	answering map[string]string // by provider, the one of its servers that answered last
 	queues    map[zoneKey]*queue
 	records   map[recordKey]*record
@@ -157,7 +160,7 @@ func New(cfg Config) *Solver {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Solver{shared: &shared{cfg: cfg, system: systemResolvers, slots: map[string]func(){},
-		unfit: map[string]bool{}, aside: map[string]bool{}, answering: map[string]string{},
+		unfit: map[string]bool{}, aside: map[string]bool{}, answering: map[string]string{}, located: map[string]bool{},
 		queues: map[zoneKey]*queue{}, records: map[recordKey]*record{}, sightings: &sightings{}}}
 	s.current.Store(&table{resolving: cfg.Resolvers})
 	s.ctx, s.stop = context.WithCancel(context.Background())

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -32,6 +33,9 @@ func (t Trace) String() string { return strings.Join(t.Chain, " -> ") }
 // that the update goes to.
 func (s *Solver) Locate(ctx context.Context, name string) (Trace, error) {
 	t := Trace{Chain: []string{hostOf(name)}}
+	if n := len(t.Name()); n > maxName {
+		return t, fmt.Errorf("%s has %d characters, and a name in DNS has at most %d (RFC 1035, section 2.3.4): no CA can ask for it, so shorten the hostname", t, n, maxName)
+	}
 	for {
 		p, served := s.providerFor(t.Name())
 		f, err := s.inspect(ctx, p, t.Name())
@@ -39,20 +43,21 @@ func (s *Solver) Locate(ctx context.Context, name string) (Trace, error) {
 			f, t.Wildcard, err = s.distrust(ctx, p, t.Name(), f)
 		}
 		if refused, ok := errors.AsType[*refusedQuery](err); ok && len(t.Chain) > 1 && refused.rcode == dns.RcodeRefused {
-			return t, &NoProviderError{Name: t.String(), Alias: t.Chain[len(t.Chain)-2], Zones: s.zones()}
+			return t, s.noProvider(NoProviderError{Name: t.String(), Alias: t.Chain[len(t.Chain)-2]}, t)
 		}
 		if refused, ok := errors.AsType[*keyError](err); ok && ctx.Err() == nil {
 			return t, fmt.Errorf("publishing %s: %w", t, p.explain(ctx, refused, t.Name()))
 		}
 		switch {
 		case err != nil && (served || ctx.Err() != nil):
-			return t, fmt.Errorf("finding the zone of %s: %w", t, err)
+			return t, s.hinted(t, fmt.Errorf("finding the zone of %s: %w", t, err))
 		case f.alias == "" && (!served || f.cut):
-			return t, &NoProviderError{Name: t.String(), Zone: f.zone, Delegated: f.cut && served, Zones: s.zones()}
+			return t, s.noProvider(NoProviderError{Name: t.String(), Zone: f.zone, Delegated: f.cut && served, Unasked: err}, t)
 		case f.alias == "" && f.zone == "":
-			return t, fmt.Errorf("finding the zone of %s: the servers of provider %q name no zone; perhaps it is delegated to others: dig NS %s", t, p.Name, t.Name())
+			return t, s.hinted(t, fmt.Errorf("finding the zone of %s: the servers of provider %q name no zone; perhaps it is delegated to others: dig NS %s", t, p.Name, t.Name()))
 		case f.alias == "":
 			t.Provider, t.Zone = p.Name, f.zone
+			s.noteZone(f.zone)
 			return t, nil
 		}
 		known := slices.Contains(t.Chain, f.alias)
@@ -64,6 +69,51 @@ func (s *Solver) Locate(ctx context.Context, name string) (Trace, error) {
 			return t, fmt.Errorf("%s: more than %d CNAMEs in a row; resolvers follow no longer chain", t, maxAliases)
 		}
 	}
+}
+
+// maxName is how many characters a name has at most, without the trailing dot.
+const maxName = 253
+
+// noteZone remembers a zone that a name was found in.
+func (s *Solver) noteZone(zone string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.located[zone] = true
+}
+
+// KnownZones are the zones that the providers name, and those that names were found in.
+func (s *Solver) KnownZones() []string {
+	zones := s.zones()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for zone := range s.located {
+		zones = append(zones, zone)
+	}
+	slices.Sort(zones)
+	return slices.Compact(zones)
+}
+
+// hinted adds to an error which zone was probably meant, unless nobody answered: that is no matter of names.
+func (s *Solver) hinted(t Trace, err error) error {
+	if Silent(err) {
+		return err
+	}
+	zones := s.KnownZones()
+	if host, _ := Meant(t.Chain[0], zones); host != "" {
+		return fmt.Errorf("%w; did you mean %s?", err, host)
+	}
+	if len(zones) > 0 {
+		return fmt.Errorf("%w; other names are in %s", err, few(zones))
+	}
+	return err
+}
+
+func (s *Solver) noProvider(e NoProviderError, t Trace) *NoProviderError {
+	e.Zones = s.zones()
+	if e.Alias == "" && !e.Delegated {
+		e.Meant, _ = Meant(t.Chain[0], s.KnownZones())
+	}
+	return &e
 }
 
 // explain asks the provider's client, where that can find it out, why a server doesn't take the key: the look-ups are the
@@ -87,6 +137,8 @@ type NoProviderError struct {
 	Alias     string   // whose CNAME leads to a name that the servers of its provider refuse
 	Delegated bool     // a provider serves the zone above, whose servers delegate this one
 	Zones     []string // those that are served
+	Meant     string   // a hostname in a zone that is known, from which this one differs by a slip; "" for none
+	Unasked   error    // why it isn't known whether an alias leads elsewhere; nil when it is
 }
 
 func (e *NoProviderError) Error() string {
@@ -100,10 +152,81 @@ func (e *NoProviderError) Error() string {
 	if e.Delegated {
 		return text + ", delegated to other servers: add a provider for those, with that zone in its zones"
 	}
+	if e.Meant != "" {
+		return text + fmt.Sprintf("; did you mean %s? If not, add its zone to zones of the provider that can write there", e.Meant)
+	}
 	if len(e.Zones) == 0 {
 		return text + "; none is configured that names its zones: set zones in the right one"
 	}
-	return fmt.Sprintf("%s; the providers serve %s: add the zone to zones of the right one", text, strings.Join(e.Zones, ", "))
+	text = fmt.Sprintf("%s; the providers serve %s: add the zone to zones of the right one, if that can write there", text, few(e.Zones))
+	if e.Unasked != nil {
+		text += `; if a CNAME leads from it to one of them, name resolvers that know it: [resolvers] public = ["ADDRESS"]`
+	}
+	return text
+}
+
+// few joins the first of several names.
+func few(names []string) string {
+	const most = 5
+	if len(names) > most {
+		return strings.Join(names[:most], ", ") + fmt.Sprintf(" and %d more", len(names)-most)
+	}
+	return strings.Join(names, ", ")
+}
+
+// Meant returns the hostname that was probably meant by the name of a challenge that no zone holds, and its zone: one that
+// differs from the end of the name by a slip or two. It returns nothing when none does.
+func Meant(challenge string, zones []string) (host, zone string) {
+	host = strings.TrimPrefix(hostOf(challenge), "_acme-challenge.")
+	labels := strings.Split(host, ".")
+	best := slips + 1
+	for _, z := range zones {
+		n := strings.Count(z, ".") + 1
+		for have := max(1, n-1); have <= min(n+1, len(labels)); have++ { // a dot more or less is a slip, too
+			end := strings.Join(labels[len(labels)-have:], ".")
+			d := distance(end, z)
+			if d == 0 || d >= best || 4*d > len(z) {
+				continue
+			}
+			best, zone = d, z
+			meant := z
+			if begin := labels[:len(labels)-have]; len(begin) > 0 {
+				meant = strings.Join(begin, ".") + "." + z
+			}
+			challenge = meant
+		}
+	}
+	if zone == "" {
+		return "", ""
+	}
+	return challenge, zone
+}
+
+// slips is how many characters may be wrong, missing, too many, or changed with their neighbour.
+const slips = 2
+
+// distance is how many such slips lead from one word to the other.
+func distance(a, b string) int {
+	before, row := make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		older := before
+		before, row = row, make([]int, len(b)+1)
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			row[j+1] = min(before[j+1]+1, row[j]+1, before[j]+cost)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				row[j+1] = min(row[j+1], older[j-1]+1)
+			}
+		}
+	}
+	return row[len(b)]
 }
 
 // providerFor returns the provider with the longest zone that holds the name. A lone provider without zones serves
@@ -152,6 +275,9 @@ func (s *Solver) distrust(ctx context.Context, p Provider, name string, f findin
 		return f, "", nil
 	}
 	beside, err := s.inspect(ctx, p, randomLabel()+"."+parent)
+	if _, refused := errors.AsType[*refusedQuery](err); refused { // the alias itself was found elsewhere
+		return f, "", nil
+	}
 	if err != nil || beside.alias != f.alias {
 		return f, "", err
 	}
@@ -173,14 +299,67 @@ func (s *Solver) inspect(ctx context.Context, p Provider, name string) (finding,
 			return findingIn(answer, name), nil
 		}
 		var refused *refusedQuery
-		if !errors.As(err, &refused) || len(s.recursive()) == 0 {
-			return finding{}, err // never this machine's resolvers behind the back of who named servers
+		if !errors.As(err, &refused) {
+			return finding{}, err
 		}
+		if len(s.recursive()) == 0 {
+			// This machine's resolvers don't say what zone the provider writes to, but where an alias of another zone leads.
+			f, failed := s.aliasElsewhere(ctx, p, name)
+			if failed != nil || f.alias == "" {
+				return finding{}, err
+			}
+			return f, nil
+		}
+	} else if p.Name == "" && len(s.recursive()) == 0 {
+		return s.aliasElsewhere(ctx, p, name)
 	}
-	resolvers, err := s.resolvers(p.Name == "" && s.anyServers())
+	resolvers, err := s.resolvers()
 	if err != nil {
 		return finding{}, err
 	}
+	return s.inspectBy(ctx, resolvers, p, name)
+}
+
+// deafFor is how long this machine's resolvers aren't asked again about the zones of others when they didn't answer.
+const deafFor = time.Minute
+
+var errDeaf = errors.New("this machine's resolvers don't answer")
+
+// aliasElsewhere asks this machine's resolvers about a name of a zone that no provider serves.
+func (s *Solver) aliasElsewhere(ctx context.Context, p Provider, name string) (finding, error) {
+	resolvers, err := s.ownResolvers()
+	if err != nil {
+		return finding{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, freshTimeout)
+	defer cancel()
+	f, err := s.inspectBy(ctx, resolvers, p, name)
+	s.heard(err)
+	return f, err
+}
+
+// ownResolvers are this machine's, unless they didn't answer a moment ago.
+func (s *Solver) ownResolvers() ([]string, error) {
+	s.mu.Lock()
+	deaf := !s.deaf.IsZero() && time.Since(s.deaf) < deafFor
+	s.mu.Unlock()
+	if deaf {
+		return nil, errDeaf
+	}
+	return s.system()
+}
+
+// heard notes whether this machine's resolvers answered.
+func (s *Solver) heard(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.deaf = (time.Time{}); Silent(err) {
+		s.deaf = time.Now()
+	}
+}
+
+// inspectBy is inspect by resolvers.
+func (s *Solver) inspectBy(ctx context.Context, resolvers []string, p Provider, name string) (finding, error) {
 	answer, err := askFirst(ctx, unsigned(resolvers), question(name, dns.TypeCNAME, true))
 	if err != nil {
 		return finding{}, err
@@ -245,7 +424,7 @@ func (s *Solver) apex(ctx context.Context, p Provider, name string) (string, err
 	if len(p.Servers) > 0 {
 		return climb(ctx, p.servers(), name, false)
 	}
-	resolvers, err := s.resolvers(false)
+	resolvers, err := s.resolvers()
 	if err != nil {
 		return "", err
 	}
@@ -267,13 +446,10 @@ func climb(ctx context.Context, servers []server, name string, recurse bool) (zo
 	return "", nil
 }
 
-// resolvers returns the configured resolvers, else this machine's, unless only configured ones are wanted.
-func (s *Solver) resolvers(configuredOnly bool) ([]string, error) {
-	switch {
-	case len(s.recursive()) > 0:
+// resolvers returns the configured resolvers, else this machine's.
+func (s *Solver) resolvers() ([]string, error) {
+	if len(s.recursive()) > 0 {
 		return s.recursive(), nil
-	case configuredOnly:
-		return nil, errors.New("no resolvers are configured")
 	}
 	return s.system()
 }

@@ -55,7 +55,9 @@ func locator(t *testing.T, resolvers []string, list ...Provider) *Solver {
 	t.Helper()
 	s := New(Config{Resolvers: resolvers})
 	s.system = func() ([]string, error) {
-		t.Error("this machine's resolvers were looked for")
+		if len(resolvers) > 0 {
+			t.Error("this machine's resolvers were looked for beside those that are configured")
+		}
 		return nil, errors.New("not here")
 	}
 	s.Configure(list)
@@ -137,11 +139,12 @@ func TestLocate(t *testing.T) {
 
 func TestLocateAsksTheRightServers(t *testing.T) {
 	ours := startDNS(t, []string{"example.test"})
-	others := startDNS(t, []string{"other.test"}, "_acme-challenge.www.other.test. 60 IN CNAME www.foreign.test.")
+	others := startDNS(t, []string{"other.test"}, "_acme-challenge.www.other.test. 60 IN CNAME www.foreign.test.",
+		"_acme-challenge.delegated.other.test. 60 IN CNAME _acme-challenge.www.example.test.")
 	found := place{host: "www.example.test", provider: "bind", zone: "example.test", want: "_acme-challenge.www.example.test"}
 	tests := []struct {
 		place
-		servers, zones, resolvers []string
+		servers, zones, resolvers, machine []string
 	}{
 		{place: found.named("a lone provider without zones"), servers: []string{ours.Addr()}},
 		{place: found.named("one server refuses, the next one answers"), servers: []string{others.Addr(), ours.Addr()}},
@@ -151,15 +154,32 @@ func TestLocateAsksTheRightServers(t *testing.T) {
 		{place: place{name: "a resolver doesn't stand in for servers that are down", host: "www.example.test",
 			err: []string{"nothing listens at 127.0.0.1:1 (connection refused)"}}, servers: []string{"127.0.0.1:1"}, resolvers: []string{ours.Addr()}},
 		{place: place{name: "a foreign zone without resolvers", host: "www.foreign.test",
-			err: []string{"no provider serves _acme-challenge.www.foreign.test; the providers serve other.test"}},
+			err: []string{"no provider serves _acme-challenge.www.foreign.test; the providers serve other.test", `if a CNAME leads from it to one of them, name resolvers that know it: [resolvers] public = ["ADDRESS"]`}},
 			servers: []string{others.Addr()}, zones: []string{"other.test"}},
 		{place: place{name: "an alias into a foreign zone without resolvers", host: "www.other.test",
 			err: []string{"no provider serves _acme-challenge.www.other.test -> www.foreign.test; the providers serve other.test"}},
 			servers: []string{others.Addr()}, zones: []string{"other.test"}},
+		{place: found.named("an alias from a zone of others, which this machine's resolver knows").from("delegated.other.test"),
+			servers: []string{ours.Addr()}, zones: []string{"example.test"}, machine: []string{others.Addr()}},
+		{place: found.named("the same with a lone provider").from("delegated.other.test"), servers: []string{ours.Addr()}, machine: []string{others.Addr()}},
+		{place: place{name: "this machine's resolver doesn't say what the provider's servers hold", host: "www.example.test",
+			err: []string{others.Addr() + " answers REFUSED", "allow-query"}}, servers: []string{others.Addr()}, machine: []string{ours.Addr()}},
+		{place: place{name: "a zone of others, which this machine's resolver knows", host: "host.other.test",
+			err: []string{"no provider serves _acme-challenge.host.other.test, which is in zone other.test; the providers serve example.test: add the zone"}},
+			servers: []string{ours.Addr()}, zones: []string{"example.test"}, machine: []string{others.Addr()}},
+		{place: place{name: "a slip in a domain", host: "www.exmaple.test",
+			err: []string{"no provider serves _acme-challenge.www.exmaple.test; did you mean www.example.test?"}},
+			servers: []string{ours.Addr()}, zones: []string{"example.test"}},
+		{place: place{name: "a name that is too long", host: strings.Repeat("long-label.", 23) + "example.test",
+			err: []string{"has 281 characters, and a name in DNS has at most 253"}}, servers: []string{ours.Addr()}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			tt.check(t, locator(t, tt.resolvers, Provider{Name: "bind", Servers: tt.servers, Zones: tt.zones}))
+			s := locator(t, tt.resolvers, Provider{Name: "bind", Servers: tt.servers, Zones: tt.zones})
+			if tt.machine != nil {
+				s.system = func() ([]string, error) { return tt.machine, nil }
+			}
+			tt.check(t, s)
 		})
 	}
 }
@@ -167,6 +187,35 @@ func TestLocateAsksTheRightServers(t *testing.T) {
 func (p place) named(name string) place {
 	p.name = name
 	return p
+}
+
+func (p place) from(host string) place {
+	p.host = host
+	return p
+}
+
+func TestMeant(t *testing.T) {
+	zones := []string{"corp.example.com", "example.org", "ad.test"}
+	tests := []struct{ name, want string }{
+		{"_acme-challenge.www.crop.example.com", "www.corp.example.com"},
+		{"_acme-challenge.www.corp.exampel.com", "www.corp.example.com"},
+		{"_acme-challenge.www.corp.example.co", "www.corp.example.com"},
+		{"_acme-challenge.www.corpexample.com", "www.corp.example.com"},
+		{"_acme-challenge.crop.example.com", "corp.example.com"},
+		{"_acme-challenge.www.exmple.org", "www.example.org"},
+		{"_acme-challenge.www.corp.example.com", ""}, // no slip
+		{"_acme-challenge.www.sales.example.com", ""},
+		{"_acme-challenge.www.example.net", ""},
+		{"_acme-challenge.www.da.test", "www.ad.test"},
+		{"_acme-challenge.www.bc.test", ""}, // too little of it is the same
+		{"_acme-challenge.www.other.invalid", ""},
+		{"", ""},
+	}
+	for _, tt := range tests {
+		if got, _ := Meant(tt.name, zones); got != tt.want {
+			t.Errorf("%s: meant %q, want %q", tt.name, got, tt.want)
+		}
+	}
 }
 
 func TestLocateWithoutServersAsksThisMachine(t *testing.T) {

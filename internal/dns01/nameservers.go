@@ -132,7 +132,7 @@ func (s *Solver) zoneServers(ctx context.Context, p Provider, zone string) ([]en
 	servers, recurse := p.servers(), false
 	if len(servers) == 0 {
 		recurse = true
-		resolvers, err := s.resolvers(false)
+		resolvers, err := s.resolvers()
 		if err != nil {
 			return nil, err
 		}

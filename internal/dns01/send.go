@@ -12,8 +12,15 @@ import (
 	"github.com/miekg/dns"
 )
 
-// write is one of a Client's methods.
-type write func(c Client, ctx context.Context, zone string, records []libdns.Record) ([]libdns.Record, error)
+// write is what is done to records: one of a Client's methods, and which of its failures are divided.
+type write struct {
+	call      func(c Client, ctx context.Context, zone string, records []libdns.Record) ([]libdns.Record, error)
+	divisible func(error) bool
+	adds      bool
+}
+
+func adding() write   { return write{Client.AppendRecords, byItsRecords, true} }
+func removing() write { return write{Client.DeleteRecords, byAnyAnswer, false} }
 
 // sendAdditions journals the group, sends it, and tells each order its result.
 func (q *queue) sendAdditions(additions []addition) {
@@ -27,7 +34,7 @@ func (q *queue) sendAdditions(additions []addition) {
 	if err != nil {
 		results = repeat(err, len(additions))
 	} else {
-		results = q.send(records, Client.AppendRecords, byItsRecords)
+		results = q.send(records, adding())
 	}
 	for i, a := range additions {
 		var result error
@@ -73,7 +80,7 @@ func (q *queue) withdraw(g *group, refused []*record) {
 		return
 	}
 	var absent []*record
-	for i, err := range q.send(refused, Client.DeleteRecords, byAnyAnswer) {
+	for i, err := range q.send(refused, removing()) {
 		if err == nil || !uncertain(err) {
 			absent = append(absent, refused[i])
 		}
@@ -105,7 +112,7 @@ func (s *Solver) sent(records []*record) {
 // sendRemovals sends the group; what was removed leaves the journal, and so does what the server wouldn't remove and hasn't.
 // The rest is tried again by a later sweep.
 func (q *queue) sendRemovals(removals []*record) {
-	results := q.send(removals, Client.DeleteRecords, byAnyAnswer)
+	results := q.send(removals, removing())
 	q.forgive(removals, results)
 	q.solver.removed(q.zoneKey, removals, results)
 }
@@ -143,7 +150,7 @@ func absent(ctx context.Context, servers []server, key recordKey) bool {
 
 // send gives the group to the provider and returns each record's result. Shortly after a reload the records of orders that
 // had begun before go to the provider as it was then.
-func (q *queue) send(records []*record, do write, divisible func(error) bool) []error {
+func (q *queue) send(records []*record, do write) []error {
 	results := make([]error, len(records))
 	for t, chosen := range q.solver.byTable(records) {
 		part := make([]*record, len(chosen))
@@ -151,7 +158,7 @@ func (q *queue) send(records []*record, do write, divisible func(error) bool) []
 			part[i] = records[n]
 		}
 		p, ok := t.provider(q.provider)
-		for i, err := range q.sendBy(p, ok, part, do, divisible) {
+		for i, err := range q.sendBy(p, ok, part, do) {
 			results[chosen[i]] = err
 		}
 	}
@@ -172,24 +179,51 @@ func (s *Solver) byTable(records []*record) map[*table][]int {
 
 // sendBy gives records to one provider, if it is known. It runs under a context of its own: an order that is given up
 // doesn't stop the others' records.
-func (q *queue) sendBy(p Provider, known bool, records []*record, do write, divisible func(error) bool) []error {
+func (q *queue) sendBy(p Provider, known bool, records []*record, do write) []error {
 	s := q.solver
 	if !known {
 		return repeat(errNoProvider, len(records))
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, max(sendTimeout, p.Timeout)+time.Duration(len(records))*sendTimePerItem)
 	defer cancel()
+	ttls := make([]time.Duration, len(records))
+	each(len(records), func(i int) {
+		ttls[i] = cmp.Or(records[i].ttl, p.TTL)
+		if do.adds {
+			ttls[i] = s.ttlAt(ctx, p, records[i].name, ttls[i])
+		}
+	})
 	batch := make([]libdns.Record, len(records))
 	for i, r := range records {
-		batch[i] = libdns.TXT{Name: libdns.RelativeName(r.name, q.zone), TTL: p.TTL, Text: r.value}
+		batch[i] = libdns.TXT{Name: libdns.RelativeName(r.name, q.zone), TTL: ttls[i], Text: r.value}
 	}
 	begin := time.Now()
-	results, calls := deliver(ctx, batch, divisible, func(part []libdns.Record) error {
-		_, err := do(p.Client, ctx, q.zone+".", part)
+	results, calls := deliver(ctx, batch, do.divisible, func(part []libdns.Record) error {
+		_, err := do.call(p.Client, ctx, q.zone+".", part)
 		return err
 	})
 	s.cfg.Logger.Debug("update sent", "provider", q.provider, "zone", q.zone, "records", len(records), "calls", calls, "took", time.Since(begin))
 	return results
+}
+
+// ttlAt returns the TTL of the TXT records at a name, and the given one where there are none: all records of a set have the
+// same TTL (RFC 2181, section 5.2), so ours would change that of others. Only servers of the provider know it.
+func (s *Solver) ttlAt(ctx context.Context, p Provider, name string, ttl time.Duration) time.Duration {
+	if len(p.Servers) == 0 {
+		return ttl
+	}
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
+	reply, err := s.askOwn(ctx, p, question(name, dns.TypeTXT, false))
+	if err != nil {
+		return ttl
+	}
+	for _, rr := range reply.Answer {
+		if txt, ok := rr.(*dns.TXT); ok && hostOf(txt.Hdr.Name) == name {
+			return time.Duration(txt.Hdr.Ttl) * time.Second
+		}
+	}
+	return ttl
 }
 
 func repeat(err error, n int) []error {

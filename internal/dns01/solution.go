@@ -18,6 +18,7 @@ type solution struct {
 	expected bool // counted in solver.expected
 	ended    bool
 	records  []*record
+	ttl      time.Duration        // of its records, 0 for the provider's
 	led      map[recordKey]string // the challenge names that led to other names
 }
 
@@ -86,7 +87,7 @@ func (sol *solution) enqueue(keys []recordKey) []chan error {
 			s.records[key] = r
 		}
 		r.challenge = cmp.Or(sol.led[key], r.challenge, r.name)
-		r.kept = time.Time{}
+		r.kept, r.ttl = time.Time{}, sol.ttl
 		if r.users++; r.users == 1 {
 			r.table = s.began
 		}
