@@ -86,7 +86,8 @@ func (a *app) rehearsal(certs []config.Certificate) preflight.Config {
 	}
 	for _, ca := range a.settings.CAs {
 		if wanted[ca.Name] {
-			cfg.CAs = append(cfg.CAs, preflight.CA{Issuer: a.issuers[ca.Name], EAB: ca.EAB != nil, Profile: ca.Profile})
+			cfg.CAs = append(cfg.CAs, preflight.CA{Issuer: a.issuers[ca.Name], EAB: ca.EAB != nil, Profile: ca.Profile,
+				Private: len(ca.Roots) > 0})
 		}
 	}
 	return cfg

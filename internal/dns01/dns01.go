@@ -77,6 +77,9 @@ type Config struct {
 	Resolvers []string // host:port of recursive resolvers, asked about what no server of ours knows; empty for the system's
 	Logger    *slog.Logger
 
+	// System finds this machine's resolvers, host:port; nil reads /etc/resolv.conf.
+	System func() ([]string, error)
+
 	// Wanted lists the hostnames of the orders that are open, whoever made them. While one of those may go on after a
 	// crash, a record that the dead process published for its hostname isn't removed. Nil: none is open.
 	Wanted func(ctx context.Context) (hostnames []string, err error)
@@ -159,7 +162,10 @@ func New(cfg Config) *Solver {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Solver{shared: &shared{cfg: cfg, system: systemResolvers, slots: map[string]func(){},
+	if cfg.System == nil {
+		cfg.System = systemResolvers
+	}
+	s := &Solver{shared: &shared{cfg: cfg, system: cfg.System, slots: map[string]func(){},
 		unfit: map[string]bool{}, aside: map[string]bool{}, answering: map[string]string{}, located: map[string]bool{},
 		queues: map[zoneKey]*queue{}, records: map[recordKey]*record{}, sightings: &sightings{}}}
 	s.current.Store(&table{resolving: cfg.Resolvers})

@@ -211,12 +211,12 @@ func extendedErrorsInWords(t *testing.T, w signedWorld) {
 			reply.SetEdns0(udpSize, true)
 			opt := reply.IsEdns0()
 			opt.Option = append(opt.Option,
-				&dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeSignatureExpired, ExtraText: "for SOA \x1b[31mexpired.test"}, &dns.EDNS0_EDE{InfoCode: 4711})
+				&dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeSignatureExpired, ExtraText: "for SOA [31mexpired.test"}, &dns.EDNS0_EDE{InfoCode: 4711})
 		}
 		return reply
 	})
 	got := New(Config{Resolvers: []string{addr}}).Validation(t.Context(), "expired.test")[0]
-	want := `the signatures expired on 2020-02-01 00:00:00 UTC; Signature Expired ("for SOA \x1b[31mexpired.test"); extended error 4711`
+	want := `the signatures expired on 2020-02-01 00:00:00 UTC; Signature Expired ("for SOA [31mexpired.test"); extended error 4711`
 	if reasons := strings.Join(got.Reasons, "; "); got.Validity != Bogus || reasons != want {
 		t.Errorf("%s: %s\nwant %s", got.Validity, reasons, want)
 	}

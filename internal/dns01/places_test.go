@@ -75,6 +75,7 @@ func TestViews(t *testing.T) {
 	defer closeSolver(t, s)
 
 	r := s.Rehearse(t.Context(), "_acme-challenge.www.corp.example.test", func(string) {})
+	defer r.End()
 	if r.Err != nil || r.Trace.Zone != "example.test" || len(r.Sightings) != 2 {
 		t.Errorf("with the key: %+v", r)
 	}
@@ -152,7 +153,9 @@ func TestAliasesOnBIND(t *testing.T) {
 			if len(tt.err) > 0 {
 				return
 			}
-			if r := s.Rehearse(t.Context(), "_acme-challenge."+tt.host, func(string) {}); r.Err != nil || len(r.Sightings) != 1 {
+			r := s.Rehearse(t.Context(), "_acme-challenge."+tt.host, func(string) {})
+			defer r.End()
+			if r.Err != nil || len(r.Sightings) != 1 {
 				t.Errorf("%+v", r)
 			}
 		})
@@ -175,6 +178,7 @@ func TestRehearsalTellsWhoIsLate(t *testing.T) {
 	}
 	var steps []string
 	r := s.Rehearse(t.Context(), "_acme-challenge.late.example.test", func(step string) { steps = append(steps, step) })
+	defer r.End()
 	if err := b.Continue(1); err != nil {
 		t.Fatal(err)
 	}

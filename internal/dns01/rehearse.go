@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -22,6 +23,10 @@ type Rehearsal struct {
 	ByHand    bool          // a person writes the record, so that nothing was tried
 	Published time.Duration // until the update was confirmed
 	Sightings []Sighting    // one for each server that must have the record
+
+	solver *Solver
+	key    recordKey
+	end    func()
 }
 
 // Sighting is when a server was seen to have a record.
@@ -29,39 +34,136 @@ type Sighting struct {
 	Server string        // its name and address
 	After  time.Duration // since the update was confirmed
 	Answer string        // what it said last; "" when it has the record
+	Silent bool          // it gave no answer at all
+	Walled bool          // it can't be asked from here, and resolvers stand for it
 }
 
 // silence is how long a rehearsal asks servers that don't answer at all.
 const silence = 10 * time.Second
 
+// rehearsedTTL is that of a record that is rehearsed, where the provider has servers of its own: a resolver that was asked
+// for it is soon ready for the real one.
+const rehearsedTTL = time.Second
+
 // Rehearse does for one record what an order does, with a random value: it finds its place, publishes it through the same
-// queue and journal, looks whether all servers get it, and removes it. The removal is done when the solver is closed, which
-// tells of one that failed. progress is told each step as it begins.
+// queue and journal, and looks whether all servers get it. The record stays until End. progress is told each step as it
+// begins.
 func (s *Solver) Rehearse(ctx context.Context, name string, progress func(step string)) (r Rehearsal) {
 	sol := s.begin()
-	defer sol.Remove()
+	r.solver, r.end = s, sol.Remove
 	progress("locate")
 	if r.Trace, r.Err = s.Locate(ctx, name); r.Err != nil {
-		r.Step = "locate"
+		if r.Step = "locate"; refusesKey(r.Err) { // as the update would be
+			r.Step = "publish"
+		}
 		return r
 	}
-	if p, _ := s.provider(r.Trace.Provider); p.byHand() {
+	p, _ := s.provider(r.Trace.Provider)
+	if p.byHand() {
 		r.ByHand = true
 		return r
 	}
+	if len(p.Servers) > 0 {
+		sol.ttl = rehearsedTTL
+	}
 	progress("publish")
-	key := recordKey{r.Trace.Provider, r.Trace.Zone, r.Trace.Name(), canary()}
+	r.key = recordKey{r.Trace.Provider, r.Trace.Zone, r.Trace.Name(), canary()}
 	begin := time.Now()
-	if r.Err = sol.submit(ctx, []recordKey{key}); r.Err != nil {
+	if r.Err = sol.submit(ctx, []recordKey{r.key}); r.Err != nil {
 		r.Step = "publish"
 		return r
 	}
 	r.Published = time.Since(begin)
 	progress("wait")
-	if r.Sightings, r.Err = s.watchCanary(ctx, key); r.Err != nil {
+	if r.Sightings, r.Err = s.watchCanary(ctx, r.key); r.Err != nil {
 		r.Step = "wait"
 	}
 	return r
+}
+
+// End removes the record. The removal is done when the solver is closed, which tells of one that failed.
+func (r Rehearsal) End() {
+	if r.end != nil {
+		r.end()
+	}
+}
+
+// refusesKey reports whether an error is that of a server that doesn't take our key.
+func refusesKey(err error) bool {
+	_, ok := errors.AsType[*keyError](err)
+	return ok
+}
+
+// Glance is whether somebody who isn't us sees a rehearsed record.
+type Glance struct {
+	Who     string        // who was asked and how, as in a View
+	Outside bool          // it is a resolver, which stands for the world outside
+	Key     string        // the provider's, by which the record was written; "" for none
+	Answer  string        // what it said; "" when it has the record
+	Cached  time.Duration // how long a resolver goes on saying that there is nothing, since it was asked before; 0 when it looked now
+	Err     error         // why nothing is known
+}
+
+// Glances asks for a record that its servers have in the ways of others: the provider's servers without its key, and the
+// configured resolvers. Who sees another view of the zone doesn't find it. Resolvers are asked now and not before, since one
+// that was asked too early remembers that there was nothing.
+func (r Rehearsal) Glances(ctx context.Context) []Glance {
+	if r.solver == nil || r.ByHand || r.Step != "" {
+		return nil
+	}
+	var list []Glance
+	var whom []server
+	p, _ := r.solver.provider(r.Trace.Provider)
+	for _, at := range p.servers() {
+		if at.key != nil {
+			list, whom = append(list, Glance{Who: withoutKey(at.addr)}), append(whom, server{addr: at.addr})
+		}
+	}
+	for _, addr := range r.solver.recursive() {
+		list, whom = append(list, Glance{Who: "resolver " + addr, Outside: true}), append(whom, server{addr: addr})
+	}
+	if p.Key != nil {
+		for i := range list {
+			list[i].Key = p.Key.Name
+		}
+	}
+	full := r.solver.soaTTL(ctx, p, r.Trace.Zone)
+	each(len(list), func(i int) {
+		g := &list[i]
+		reply, err := ask(ctx, whom[i], question(r.key.name, dns.TypeTXT, g.Outside))
+		switch {
+		case err != nil:
+			g.Err = err
+		case !isAnswer(reply) && reply.Rcode != dns.RcodeRefused:
+			g.Err = &refusedQuery{server: whom[i].addr, name: r.key.name, rcode: reply.Rcode, recurse: g.Outside}
+		case !holds(reply, r.key.value):
+			g.Answer, g.Cached = answered(reply), cachedFor(reply, full)
+		}
+	})
+	return list
+}
+
+// soaTTL is the TTL of a zone's SOA at its primary, and very long where that isn't known.
+func (s *Solver) soaTTL(ctx context.Context, p Provider, zone string) uint32 {
+	if len(p.Servers) > 0 {
+		if reply, err := s.askOwn(ctx, p, question(zone, dns.TypeSOA, false)); err == nil {
+			for _, soa := range recordsIn[*dns.SOA](reply) {
+				return soa.Hdr.Ttl
+			}
+		}
+	}
+	return math.MaxUint32
+}
+
+// cachedFor is how much longer a denial is remembered, when it comes from a cache: the TTL of its SOA is then below the one
+// that it begins with, which is that of the SOA itself or the SOA's last number (RFC 2308, section 5).
+func cachedFor(reply *dns.Msg, full uint32) time.Duration {
+	for _, rr := range reply.Ns {
+		if soa, ok := rr.(*dns.SOA); ok && !reply.Authoritative && soa.Hdr.Ttl < min(soa.Minttl, full) {
+			return time.Duration(soa.Hdr.Ttl) * time.Second
+		}
+	}
+	return 0
 }
 
 // canary is a value that looks like those of a CA (RFC 8555, section 8.4) and is none.
@@ -106,7 +208,11 @@ func (s *Solver) watchCanary(ctx context.Context, key recordKey) ([]Sighting, er
 	sightings := make([]Sighting, len(everybody))
 	for i, m := range everybody {
 		_, last := m.missing()
-		sightings[i] = Sighting{Server: m.String(), After: after[m], Answer: last}
+		sightings[i] = Sighting{Server: m.String(), After: after[m], Answer: last, Silent: !m.complete() && m.isSilent()}
+	}
+	for i, m := range everybody {
+		q := slices.IndexFunc(servers, func(q *quorum) bool { return slices.Contains(q.members, m) })
+		sightings[i].Walled = q >= 0 && err == nil && !servers[q].satisfied() && w.unreachable(servers[q]) && !m.complete()
 	}
 	if dead, ok := errors.AsType[*silentError](context.Cause(ctx)); ok {
 		return sightings, dead

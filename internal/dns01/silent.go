@@ -42,3 +42,18 @@ func Silent(err error) bool {
 	}
 	return isTimeout(err)
 }
+
+// Outage is what an error says of the servers that gave no answer, in the same words for every name that was asked for; ""
+// when it isn't one of them alone.
+func Outage(err error) string {
+	unanswered, ok := errors.AsType[*unansweredError](err)
+	if !ok || !Silent(err) {
+		return ""
+	}
+	for err := err; err != nil; err = errors.Unwrap(err) {
+		if list, ok := err.(several); ok { // each of several servers is told
+			return list.Error()
+		}
+	}
+	return unanswered.Error()
+}

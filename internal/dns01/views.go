@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	"github.com/miekg/dns"
+
+	"autocertd/internal/printable"
 )
 
 // View is what somebody is told about a zone.
@@ -30,13 +32,15 @@ func (s *Solver) Views(ctx context.Context, provider, zone string) (views []View
 		if at.key != nil {
 			views = append(views, viewOf(ctx, at, zone, View{Who: at.addr + " with the key " + at.key.Name}))
 		}
-		views = append(views, viewOf(ctx, server{addr: at.addr}, zone, View{Who: at.addr + " without a key"}))
+		views = append(views, viewOf(ctx, server{addr: at.addr}, zone, View{Who: withoutKey(at.addr)}))
 	}
 	for _, resolver := range s.recursive() {
 		views = append(views, viewOf(ctx, server{addr: resolver}, zone, View{Who: "resolver " + resolver, Outside: true}))
 	}
 	return views
 }
+
+func withoutKey(addr string) string { return addr + " without a key" }
 
 // viewOf fills in what one server says.
 func viewOf(ctx context.Context, at server, zone string, v View) View {
@@ -61,7 +65,7 @@ func viewOf(ctx context.Context, at server, zone string, v View) View {
 	}
 	for _, rr := range ns.Answer {
 		if ns, ok := rr.(*dns.NS); ok {
-			v.Nameservers = append(v.Nameservers, hostOf(ns.Ns))
+			v.Nameservers = append(v.Nameservers, printable.Line(hostOf(ns.Ns)))
 		}
 	}
 	slices.Sort(v.Nameservers)

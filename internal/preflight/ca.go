@@ -19,6 +19,7 @@ type CA struct {
 	Issuer  *issuer.Issuer
 	EAB     bool   // an external account binding is configured
 	Profile string // for certificates that name none
+	Private bool   // its own root is configured: it isn't one that everybody trusts
 }
 
 // authority is what was found out about a CA that others need to know.
@@ -26,6 +27,7 @@ type authority struct {
 	name       string
 	identities []string // what CAA records call it
 	account    string   // URL, "" when there is none yet
+	private    bool     // its own root is configured
 }
 
 // checkCAs asks all CAs at once. It returns those that answer.
@@ -49,7 +51,7 @@ func (cfg Config) checkCA(ctx context.Context, ca CA) (found authority, list []F
 	if err != nil {
 		return found, []Finding{unanswered(name, "directory", err)}
 	}
-	found.name, found.identities = name, probe.CAAIdentities
+	found.name, found.identities, found.private = name, probe.CAAIdentities, ca.Private
 	list = append(list, Finding{Subject: name, Check: "directory", Status: OK,
 		Text: fmt.Sprintf("%s answers within %s", ca.Issuer.DirectoryURL(), round(probe.Took))})
 	if probe.Terms != "" {

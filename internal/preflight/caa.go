@@ -5,9 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
-
-	"golang.org/x/sync/errgroup"
 
 	"autocertd/internal/dns01"
 )
@@ -18,15 +15,19 @@ const lookups = 16
 // addResolvers is what to configure where our own servers don't see what a CA sees.
 const addResolvers = "name resolvers that see what the CA sees:\n[resolvers]\npublic = [\"9.9.9.9\", \"1.1.1.1\"]"
 
-// checkCAA looks whether CAA records let the CAs issue that certificates are wanted from. It is given the CAs that answer.
-func (cfg Config) checkCAA(ctx context.Context, cas []authority) (list []Finding) {
-	sets := cfg.lookUpCAA(ctx)
+// judgeAllCAA says whether CAA records let the CAs issue that certificates are wanted from. It is given the CAs that answer,
+// and what was found for each hostname that something is to be told of.
+func (cfg Config) judgeAllCAA(cas []authority, sets map[string]relevant) (list []Finding) {
 	for _, c := range cfg.Certificates {
 		for _, hostname := range c.Hostnames {
+			set, ok := sets[base(hostname)]
+			if !ok {
+				continue
+			}
 			var judged []Finding
 			for _, ca := range cas {
 				if slices.Contains(c.CAs, ca.name) {
-					judged = append(judged, sets[base(hostname)].judge(hostname, ca))
+					judged = append(judged, set.judge(hostname, ca))
 				}
 			}
 			for _, f := range anotherCA(judged) {
@@ -48,24 +49,15 @@ type relevant struct {
 	err error
 }
 
-func (cfg Config) lookUpCAA(ctx context.Context) map[string]relevant {
-	sets := map[string]relevant{}
-	var mu sync.Mutex
-	var all errgroup.Group
-	all.SetLimit(lookups)
-	for _, name := range cfg.challenges() {
-		all.Go(func() error {
-			cfg.Progress(name.subject, "CAA")
-			defer cfg.Progress(name.subject, "")
-			set, err := cfg.Solver.CAA(ctx, name.base)
-			mu.Lock()
-			defer mu.Unlock()
-			sets[name.base] = relevant{set, err}
-			return nil
-		})
+// lookUpCAA looks for the CAA records of a rehearsed name. It comes after the record was seen: a resolver that learns before
+// that the hostname doesn't exist denies the challenge's name below it until the negative TTL is over (RFC 8020, RFC 8198).
+func (cfg Config) lookUpCAA(ctx context.Context, r rehearsal) *relevant {
+	cfg.Progress(r.subject, "CAA")
+	set, err := cfg.Solver.CAA(ctx, r.base)
+	if err != nil && dns01.Silent(err) && dns01.Silent(r.Err) {
+		return nil // one cause is told once
 	}
-	_ = all.Wait() // each error is kept beside its name
-	return sets
+	return &relevant{set, err}
 }
 
 // anotherCA turns the failures of one hostname into warnings when a CA is left that may issue.
@@ -100,7 +92,7 @@ func judgeCAA(hostname string, set dns01.CAASet, ca authority) Finding {
 		return f
 	}
 	if set.Domain == "" {
-		return withoutCAA(f, set)
+		return withoutCAA(f, set, ca)
 	}
 	at := "CAA at " + set.Owner
 	if set.Owner != set.Domain {
@@ -141,7 +133,7 @@ func judgeCAA(hostname string, set dns01.CAASet, ca authority) Finding {
 }
 
 // withoutCAA is the finding when no record was found.
-func withoutCAA(f Finding, set dns01.CAASet) Finding {
+func withoutCAA(f Finding, set dns01.CAASet, ca authority) Finding {
 	if set.Unseen == "" {
 		f.Text = "no CAA records, so every CA may issue"
 		return f
@@ -149,7 +141,11 @@ func withoutCAA(f Finding, set dns01.CAASet) Finding {
 	if set.Zone != "" {
 		f.Subject = set.Zone // one finding for all of its hostnames
 	}
-	f.Status, f.Text = Warning, fmt.Sprintf("no CAA records below %s; whether it has some isn't known, since no resolver is configured", set.Unseen)
+	if ca.private { // nobody writes records for it, and resolvers on the Internet know nothing of its zones
+		f.Text = fmt.Sprintf("no CAA records below %s; CA %s is a private one", set.Unseen, ca.name)
+		return f
+	}
+	f.Status, f.Text = Warning, fmt.Sprintf("no CAA records below %s; whether it has some isn't known, since no resolver answers", set.Unseen)
 	f.Why = "a CAA record there may forbid the CA to issue"
 	f.Cure = addResolvers
 	return f

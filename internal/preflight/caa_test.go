@@ -28,7 +28,8 @@ func above(set dns01.CAASet) dns01.CAASet {
 
 func TestJudgeCAA(t *testing.T) {
 	ours := authority{name: "le", identities: []string{"ca.invalid", "ca.example"}, account: ourAccount}
-	fresh, silent := ours, ours
+	fresh, silent, private := ours, ours, ours
+	private.private = true
 	fresh.account, silent.identities = "", nil
 	const line = `corp.example.test. 300 IN CAA 0 issue "ca.invalid; accounturi=` + ourAccount + `; validationmethods=dns-01"`
 	const wildLine = `corp.example.test. 300 IN CAA 0 issuewild "ca.invalid; accounturi=` + ourAccount + `; validationmethods=dns-01"`
@@ -96,8 +97,11 @@ func TestJudgeCAA(t *testing.T) {
 		{name: "a CA without a name, and nothing forbidden", set: dns01.CAASet{}, ca: silent, status: OK},
 		{name: "a CA without a name", set: caaSet("0 issue other.invalid"), ca: silent, status: Warning,
 			text: "CAA at corp.example.test restricts who may issue, and CA le doesn't say by which name it goes there", cure: `corp.example.test. 300 IN CAA 0 issue "NAME"`},
+		{name: "out of sight of a private CA", set: dns01.CAASet{Unseen: "example.test", Zone: "corp.example.test"}, ca: private, status: OK,
+			text: "no CAA records below example.test; CA le is a private one"},
+		{name: "a private CA that is forbidden", set: caaSet("0 issue other.invalid"), ca: private, status: Failure, cure: line},
 		{name: "out of sight", set: dns01.CAASet{Unseen: "example.test", Zone: "corp.example.test"}, ca: ours, status: Warning,
-			text: "no CAA records below example.test; whether it has some isn't known, since no resolver is configured", cure: `public = ["9.9.9.9", "1.1.1.1"]`},
+			text: "no CAA records below example.test; whether it has some isn't known, since no resolver answers", cure: `public = ["9.9.9.9", "1.1.1.1"]`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
+
+	"autocertd/internal/dns01"
 )
 
 // rehearsals is how many records are rehearsed at a time. Together they leave as one update of their zone.
@@ -37,20 +39,26 @@ func (cfg Config) challenges() (list []challenge) {
 // theZones is the subject of progress when zones are looked at.
 const theZones = "zones"
 
-// dnsTasks is how often checkDNS and checkCAA tell the end of something.
-func (cfg Config) dnsTasks() int { return 2*len(cfg.challenges()) + 1 }
+// dnsTasks is how often checkDNS tells the end of something.
+func (cfg Config) dnsTasks() int { return len(cfg.challenges()) + 1 }
 
 // place is a zone as a provider writes to it.
 type place struct{ provider, zone string }
 
 // checkDNS publishes a record for every challenge, looks who gets it, and compares how the zones look from inside and from
-// outside.
-func (cfg Config) checkDNS(ctx context.Context) (list []Finding) {
+// outside. It returns the CAA records that it found by hostname, without stars; what is wrong there for a reason that was
+// told already is left out.
+func (cfg Config) checkDNS(ctx context.Context) (list []Finding, sets map[string]relevant) {
 	all := cfg.rehearse(ctx)
+	sets = map[string]relevant{}
 	zones := map[place][]rehearsal{}
 	var places []place
+	known := knownZones(all)
 	for _, r := range all {
-		list = append(list, r.findings()...)
+		if r.caa != nil {
+			sets[r.base] = *r.caa
+		}
+		list = append(list, r.findings(known)...)
 		if at := r.place(); at.zone != "" {
 			if zones[at] == nil {
 				places = append(places, at)
@@ -66,12 +74,32 @@ func (cfg Config) checkDNS(ctx context.Context) (list []Finding) {
 	for i, at := range places {
 		lookAt.Go(func() error {
 			found[i] = slices.Concat(judgeAliases(at, zones[at]), judgeServers(at, zones[at]),
-				judgeViews(at, cfg.Solver.Views(ctx, at.provider, at.zone)))
+				judgeViews(at, cfg.Solver.Views(ctx, at.provider, at.zone), glances(zones[at])))
 			return nil
 		})
 	}
 	_ = lookAt.Wait() // what fails is a finding
-	return slices.Concat(list, slices.Concat(found...), cfg.checkDNSSEC(ctx, all))
+	return slices.Concat(list, slices.Concat(found...), cfg.checkDNSSEC(ctx, all)), sets
+}
+
+// knownZones are the zones that names were found in.
+func knownZones(all []rehearsal) (zones []string) {
+	for _, r := range all {
+		if r.Trace.Zone != "" && !slices.Contains(zones, r.Trace.Zone) {
+			zones = append(zones, r.Trace.Zone)
+		}
+	}
+	return zones
+}
+
+// glances are those of the rehearsal of a zone that has some.
+func glances(names []rehearsal) []dns01.Glance {
+	for _, r := range names {
+		if len(r.glances) > 0 {
+			return r.glances
+		}
+	}
+	return nil
 }
 
 // rehearse rehearses all challenges. Once servers of a zone are late, records that haven't been published yet would only wait
@@ -79,7 +107,8 @@ func (cfg Config) checkDNS(ctx context.Context) (list []Finding) {
 func (cfg Config) rehearse(ctx context.Context) []rehearsal {
 	names := cfg.challenges()
 	all := make([]rehearsal, len(names))
-	var late sync.Map // of places
+	var late sync.Map    // places
+	var glanced sync.Map // places whose record others were asked for
 	var anyLate atomic.Bool
 	var running errgroup.Group
 	running.SetLimit(rehearsals)
@@ -100,6 +129,13 @@ func (cfg Config) rehearse(ctx context.Context) []rehearsal {
 				late.Store(r.place(), true)
 				anyLate.Store(true)
 			}
+			if r.Step == "" && !r.skipped {
+				if _, done := glanced.LoadOrStore(r.place(), true); !done {
+					r.glances = r.Glances(ctx)
+				}
+			}
+			r.caa = cfg.lookUpCAA(ctx, r)
+			r.End()
 			all[i] = r
 			return nil
 		})

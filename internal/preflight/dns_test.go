@@ -8,10 +8,12 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/BurntSushi/toml"
+	"github.com/miekg/dns"
 
 	"autocertd/internal/dns01"
 	"autocertd/internal/secret"
@@ -39,7 +41,8 @@ func lookingFor(t *testing.T, resolvers, hostnames []string, list ...dns01.Provi
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := dns01.New(dns01.Config{Storage: files, Resolvers: resolvers})
+	s := dns01.New(dns01.Config{Storage: files, Resolvers: resolvers,
+		System: func() ([]string, error) { return []string{"127.0.0.1:1"}, nil }}) // where nothing listens
 	s.Configure(list)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -164,8 +167,10 @@ func TestOnBIND(t *testing.T) {
 		"ftp.example.test", "lost.example.test", "ring.example.test", "host.part.example.test", "host.broken.test"}
 	cfg := lookingFor(t, []string{resolver}, hosts, p)
 
+	var sets map[string]relevant
 	t.Run("challenges and zones", func(t *testing.T) {
-		list := cfg.checkDNS(t.Context())
+		var list []Finding
+		list, sets = cfg.checkDNS(t.Context())
 		for _, e := range []expected{
 			{"*.example.test", "update", []string{"ok: provider bind writes into zone example.test | "}},
 			{"example.test", "update", nil}, // the wildcard has the same challenge
@@ -184,8 +189,8 @@ func TestOnBIND(t *testing.T) {
 			{"host.broken.test", "update", []string{"ok: provider bind writes into zone broken.test"}},
 			{"example.test", "servers", []string{"ok: the record is at " + b.Servers()[0] + " within ", b.Servers()[1] + " within "}},
 			{"acme.test", "servers", []string{"ok: the record is at " + b.Servers()[0] + " within ", b.Servers()[1] + " within "}},
-			{"example.test", "views", []string{"ok: everybody sees it on ns1.example.test, ns2.example.test | "}},
-			{"acme.test", "views", []string{"ok: everybody sees it on ns1.acme.test, ns2.acme.test"}},
+			{"example.test", "views", []string{"ok: all who were asked say that its name servers are ns1.example.test, ns2.example.test; a new record is seen by " + b.Addr() + " without a key, resolver " + resolver + " | "}},
+			{"acme.test", "views", []string{"ok: all who were asked say that its name servers are ns1.acme.test, ns2.acme.test"}},
 			{"broken.test", "views", []string{"warning: ", "with the key acme-key and " + b.Addr() + " without a key: on ns1.broken.test, ns2.broken.test; resolver " + resolver + ": ", "SERVFAIL"}},
 			{"example.test", "DNSSEC", []string{"ok: not signed; " + resolver + " doesn't validate"}},
 			{"broken.test", "DNSSEC", []string{"failure: resolver " + resolver + " finds the signatures of broken.test bogus: the zone isn't signed, and the zone above says that it is | ",
@@ -206,7 +211,7 @@ func TestOnBIND(t *testing.T) {
 
 	t.Run("CAA", func(t *testing.T) {
 		ours := authority{name: "le", identities: []string{"ca.invalid"}, account: "https://ca.invalid/acct/1"}
-		list := cfg.checkCAA(t.Context(), []authority{{name: "not asked", identities: []string{"x"}}, ours})
+		list := cfg.judgeAllCAA([]authority{{name: "not asked", identities: []string{"x"}}, ours}, sets)
 		const value = ` "ca.invalid; accounturi=https://ca.invalid/acct/1; validationmethods=dns-01"`
 		for _, e := range []expected{
 			{"example.test", "CAA", []string{"ok: CAA at example.test allows ca.invalid"}},
@@ -224,13 +229,79 @@ func TestOnBIND(t *testing.T) {
 	t.Run("CAA at the top, without a resolver", func(t *testing.T) {
 		p := onBIND(t, b.Addr(), b.Key("acme-key"))
 		ours := authority{name: "le", identities: []string{"ca.invalid"}}
-		list := lookingFor(t, nil, []string{"a.acme.test", "b.acme.test"}, p).checkCAA(t.Context(), []authority{ours})
+		look := func(ca authority) []Finding {
+			cfg := lookingFor(t, nil, []string{"a.acme.test", "b.acme.test"}, p)
+			_, sets := cfg.checkDNS(t.Context())
+			return cfg.judgeAllCAA([]authority{ca}, sets)
+		}
+		list := look(ours)
 		expected{"a.acme.test", "CAA", []string{"failure: CAA at test allows top.invalid, not ca.invalid | ", `test. 300 IN CAA 0 issue "ca.invalid; validationmethods=dns-01"`,
 			`or, where it counts for zone acme.test instead of that one: | acme.test. 300 IN CAA 0 issue "ca.invalid; validationmethods=dns-01"`}}.in(t, list)
 		p.Zones = []string{"acme.test"}
-		list = lookingFor(t, nil, []string{"a.acme.test", "b.acme.test"}, p).checkCAA(t.Context(), []authority{ours})
+		list = look(ours)
 		expected{"acme.test", "CAA", []string{"warning: no CAA records below test; ", "[resolvers] | public = "}}.in(t, list)
+		ours.private = true
+		expected{"acme.test", "CAA", []string{"ok: no CAA records below test; CA le is a private one"}}.in(t, look(ours))
 	})
+}
+
+// TestAskedInTime: a resolver that is asked about a hostname before the record below it is there may deny the record for as
+// long as its zone says (RFC 8020, RFC 8198), so that the check itself would make the next order fail.
+func TestAskedInTime(t *testing.T) {
+	b := startBIND(t, testbed.BINDConfig{})
+	exchange := func(q *dns.Msg) *dns.Msg {
+		reply, err := dns.Exchange(q, b.Addr())
+		if err != nil {
+			t.Error(err)
+			return new(dns.Msg).SetRcode(q, dns.RcodeServerFailure)
+		}
+		return reply
+	}
+	var asked, early atomic.Int32
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resolver := &dns.Server{PacketConn: conn, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		if name, ok := strings.CutSuffix(q.Question[0].Name, ".example.test."); ok && !strings.HasPrefix(name, "_acme-challenge") {
+			asked.Add(1)
+			if reply := exchange(new(dns.Msg).SetQuestion("_acme-challenge."+name+".example.test.", dns.TypeTXT)); len(reply.Answer) == 0 {
+				early.Add(1)
+			}
+		}
+		_ = w.WriteMsg(exchange(q))
+	})}
+	ended := make(chan error, 1)
+	go func() { ended <- resolver.ActivateAndServe() }()
+	t.Cleanup(func() {
+		_ = conn.Close()
+		<-ended
+	})
+	hosts := []string{"a.example.test", "b.example.test", "c.example.test", "*.d.example.test"}
+	cfg := lookingFor(t, []string{conn.LocalAddr().String()}, hosts, onBIND(t, b.Addr(), b.Key("acme-key"), "example.test"))
+	if _, sets := cfg.checkDNS(t.Context()); len(sets) != len(hosts) {
+		t.Errorf("CAA records were looked for at %d names", len(sets))
+	}
+	if asked.Load() < int32(len(hosts)) || early.Load() > 0 {
+		t.Errorf("of %d questions about hostnames %d came before the record was there", asked.Load(), early.Load())
+	}
+}
+
+// TestDeadServer: one cause is one row, however many hostnames there are.
+func TestDeadServer(t *testing.T) {
+	key := testbed.TSIGKey{Name: "acme-key", Algorithm: "hmac-sha256", Secret: "c2VjcmV0"}
+	cfg := lookingFor(t, nil, []string{"a.example.test", "b.example.test", "c.example.test"}, onBIND(t, "127.0.0.1:1", key, "example.test"))
+	list, sets := cfg.checkDNS(t.Context())
+	list = append(list, cfg.judgeAllCAA([]authority{{name: "le", identities: []string{"ca.invalid"}}}, sets)...)
+	texts := map[Finding]bool{}
+	for _, f := range list {
+		f.Subject = ""
+		texts[f] = true
+	}
+	if len(texts) != 1 {
+		t.Errorf("%d findings that differ: %+v", len(texts), texts)
+	}
+	expected{"b.example.test", "server", []string{"failure: nothing listens at 127.0.0.1:1 (connection refused) | on the server: systemctl status named"}}.in(t, list)
 }
 
 // TestLateServer has a server that isn't there: it is named, and nobody waits for it again and again.
@@ -243,7 +314,7 @@ func TestLateServer(t *testing.T) {
 	}
 	p := onBIND(t, b.Addr(), b.Key("acme-key"), "example.test")
 	p.Nameservers = []string{b.Addr(), dead}
-	list := lookingFor(t, nil, hosts, p).checkDNS(t.Context())
+	list, _ := lookingFor(t, nil, hosts, p).checkDNS(t.Context())
 	expected{"h0.example.test", "update", []string{"ok: provider bind writes"}}.in(t, list)
 	expected{"h0.example.test", "record", []string{"failure: 1 of 2 servers lack the record: " + dead + " doesn't listen (connection refused) | ",
 		"rndc retransfer example.test | ", "in [provider.bind]: | " + fmt.Sprintf("nameservers = [%q]", b.Addr())}}.in(t, list)
@@ -253,12 +324,12 @@ func TestLateServer(t *testing.T) {
 	expected{"example.test", "servers", nil}.in(t, list)
 
 	p.MinNameservers = 1
-	list = lookingFor(t, nil, hosts[:1], p).checkDNS(t.Context())
+	list, _ = lookingFor(t, nil, hosts[:1], p).checkDNS(t.Context())
 	lines := about(list, "example.test", "servers")
 	if len(lines) != 2 || !strings.HasPrefix(lines[0], "warning: "+dead+" doesn't listen") || !strings.HasPrefix(lines[1], "ok: the record is at "+b.Addr()) {
 		t.Errorf("with min_nameservers: %q", lines)
 	}
 	p.Check = dns01.CheckNone
-	list = lookingFor(t, nil, hosts[:1], p).checkDNS(t.Context())
+	list, _ = lookingFor(t, nil, hosts[:1], p).checkDNS(t.Context())
 	expected{"example.test", "servers", []string{`ok: no server is asked for the record (check = "none")`}}.in(t, list)
 }

@@ -45,13 +45,12 @@ func Run(ctx context.Context, cfg Config) []Finding {
 	var cas, zones, caa, outputs []Finding
 	var all sync.WaitGroup
 	all.Go(func() { outputs = cfg.checkOutputs(ctx) })
-	all.Go(func() { zones = cfg.checkDNS(ctx) })
-	all.Go(func() {
-		var known []authority
-		known, cas = cfg.checkCAs(ctx)
-		caa = cfg.checkCAA(ctx, known) // wants their identities and our accounts
-	})
+	var known []authority
+	all.Go(func() { known, cas = cfg.checkCAs(ctx) })
+	var sets map[string]relevant
+	all.Go(func() { zones, sets = cfg.checkDNS(ctx) })
 	all.Wait()
+	caa = cfg.judgeAllCAA(known, sets) // wants the CAs' identities and our accounts
 	return slices.Concat(spare(cfg.Certificates, cas), zones, caa, outputs)
 }
 

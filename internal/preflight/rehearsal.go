@@ -18,20 +18,26 @@ const aliasesShown = 20
 type rehearsal struct {
 	challenge
 	dns01.Rehearsal
-	skipped bool // servers of its zone are late already: it wasn't published
+	skipped bool           // servers of its zone are late already: it wasn't published
+	glances []dns01.Glance // whether others see the record, for one name of each zone
+	caa     *relevant      // nil: there is nothing to tell
 }
 
 func (r rehearsal) place() place { return place{r.Trace.Provider, r.Trace.Zone} }
 
-// findings are those of the name itself; what its servers did well is told once for the zone.
-func (r rehearsal) findings() (list []Finding) {
+// findings are those of the name itself; what its servers did well is told once for the zone. Zones are those of all names.
+func (r rehearsal) findings(zones []string) (list []Finding) {
 	if r.Trace.Wildcard != "" {
 		list = append(list, Finding{Subject: r.subject, Check: "alias", Status: OK,
 			Text: fmt.Sprintf("a wildcard CNAME to %s answers for the challenge name; it isn't followed, and a record of the name takes its place", r.Trace.Wildcard)})
 	}
 	f := Finding{Subject: r.subject, Check: "update", Status: OK,
 		Text: fmt.Sprintf("provider %s writes into zone %s", r.Trace.Provider, r.Trace.Zone)}
+	outage := dns01.Outage(r.Err)
 	switch {
+	case outage != "" && r.Step != "wait": // the same words for all names
+		f.Check, f.Status, f.Why = "server", Failure, "without the server no record can be written"
+		f.Text, f.Cure = cut(outage)
 	case r.ByHand:
 		f.Text = fmt.Sprintf("a person adds the record to zone %s: provider %s is manual", r.Trace.Zone, r.Trace.Provider)
 	case r.skipped:
@@ -40,7 +46,7 @@ func (r rehearsal) findings() (list []Finding) {
 	case r.Step == "locate":
 		f.Check = "zone"
 		f.Status, f.Why = Failure, "the record has no place to be written to"
-		f.Text, f.Cure = unlocated(r)
+		f.Text, f.Cure = unlocated(r, zones)
 	case r.Step == "wait":
 		list = append(list, f, judgeLate(r))
 		return list
@@ -52,27 +58,48 @@ func (r rehearsal) findings() (list []Finding) {
 }
 
 // unlocated says why no zone was found, and what may help.
-func unlocated(r rehearsal) (text, cure string) {
+func unlocated(r rehearsal, zones []string) (text, cure string) {
 	look := "see what DNS says:"
 	for _, name := range slices.Compact(slices.Sorted(slices.Values(r.Trace.Chain))) {
 		look += "\ndig CNAME " + name
 	}
+	meant, zone := dns01.Meant(r.name(), zones)
 	none, ok := errors.AsType[*dns01.NoProviderError](r.Err)
-	if !ok {
-		return r.Err.Error(), look + "\ndig SOA " + r.Trace.Name()
+	switch {
+	case meant != "" && len(r.Trace.Chain) == 1 && (!ok || none.Zone == "" && !none.Delegated):
+		return fmt.Sprintf("no zone for %s is found; did you mean %s, in zone %s?", r.name(), meant, zone), "correct the hostname:\n" + fmt.Sprintf("%q", meant)
+	case !ok:
+		text = r.Err.Error()
+		if text, _, _ = strings.Cut(text, "; other names are in "); len(zones) > 0 {
+			text += "; other names are in " + listZones(zones)
+		}
+		return text, look + "\ndig SOA " + r.Trace.Name()
 	}
 	text = "no provider serves " + none.Name
 	if none.Zone != "" {
 		text += ", which is in zone " + none.Zone
 	}
-	zones := fmt.Sprintf("zones = [%q]", cmp.Or(none.Zone, "ZONE"))
+	wanted := fmt.Sprintf("zones = [%q]", cmp.Or(none.Zone, "ZONE"))
 	switch {
 	case none.Delegated:
-		return text + ", delegated to other servers", "add a provider for those servers:\n[provider.NAME]\n" + zones
+		return text + ", delegated to other servers", "add a provider for those servers:\n[provider.NAME]\n" + wanted
 	case none.Zone == "" && len(r.Trace.Chain) > 1:
 		return text, "correct the alias, if it leads nowhere; " + look
 	}
-	return text, "add the zone to those of the [provider.…] that can write there:\n" + zones
+	cure = "add the zone to those of the [provider.…] that can write there:\n" + wanted
+	if none.Unasked != nil {
+		cure += "\nor, if a CNAME leads from it to a zone that is served, name resolvers that know it:\n[resolvers]\npublic = [\"ADDRESS\"]"
+	}
+	return text, cure
+}
+
+// listZones names a few zones.
+func listZones(zones []string) string {
+	const most = 5
+	if len(zones) > most {
+		return strings.Join(zones[:most], ", ") + fmt.Sprintf(" and %d more", len(zones)-most)
+	}
+	return strings.Join(zones, ", ")
 }
 
 // cut splits a message into the problem and the cure, where it names one.
@@ -112,12 +139,28 @@ func judgeLate(r rehearsal) Finding {
 			late = append(late, s.Server+" "+s.Answer)
 		}
 	}
-	f.Text = fmt.Sprintf("%d of %d servers lack the record: %s", len(late), len(r.Sightings), strings.Join(late, "; "))
+	n := len(late)
+	if n > lateShown {
+		late = append(late[:lateShown:lateShown], fmt.Sprintf("and %d more", n-lateShown))
+	}
+	f.Text = fmt.Sprintf("%d of %d servers lack the record: %s", n, len(r.Sightings), strings.Join(late, "; "))
 	f.Cure = "see whether it runs, is told of changes (NOTIFY) and may transfer the zone; there:\n" + retransfer(r.Trace.Zone)
-	if len(have) > 0 {
+	if walled(r.Sightings) {
+		f.Cure = fmt.Sprintf("none of them can be asked from here; see whether a firewall is in between, or let resolvers stand for them, in [provider.%s]:\n"+
+			"check = \"resolvers\"\nwith the addresses of some that may be asked:\n[resolvers]\npublic = [\"ADDRESS\"]", r.Trace.Provider)
+	}
+	if len(have) > 0 && len(have) <= lateShown {
 		f.Cure += fmt.Sprintf("\nor, when the CA never asks it, in [provider.%s]:\nnameservers = [%s]", r.Trace.Provider, strings.Join(have, ", "))
 	}
 	return f
+}
+
+// lateShown is how many servers that lack the record are named.
+const lateShown = 5
+
+// walled reports whether no server said anything at all, by what is said of them.
+func walled(list []dns01.Sighting) bool {
+	return !slices.ContainsFunc(list, func(s dns01.Sighting) bool { return !s.Silent })
 }
 
 // retransfer is what to do on a secondary that lags behind.
@@ -135,7 +178,7 @@ func address(server string) string {
 // warned of.
 func judgeServers(at place, names []rehearsal) (list []Finding) {
 	var order []string
-	after, tolerated := map[string]time.Duration{}, map[string]string{}
+	after, tolerated, passed := map[string]time.Duration{}, map[string]string{}, map[string]bool{}
 	well := false
 	for _, r := range names {
 		if r.Step != "" || r.skipped || r.ByHand {
@@ -147,13 +190,18 @@ func judgeServers(at place, names []rehearsal) (list []Finding) {
 				order = append(order, s.Server)
 			}
 			after[s.Server] = max(after[s.Server], s.After)
-			if s.Answer != "" {
+			if s.Walled {
+				passed[s.Server] = true
+			} else if s.Answer != "" {
 				tolerated[s.Server] = s.Answer
 			}
 		}
 	}
 	var have []string
 	for _, server := range order {
+		if passed[server] {
+			continue
+		}
 		if answer, late := tolerated[server]; late {
 			list = append(list, Finding{Subject: at.zone, Check: "servers", Status: Warning,
 				Text: fmt.Sprintf("%s %s (asked for %s); min_nameservers does without it", server, answer, round(after[server])),
@@ -165,6 +213,9 @@ func judgeServers(at place, names []rehearsal) (list []Finding) {
 	f := Finding{Subject: at.zone, Check: "servers", Status: OK, Text: "the record is at " + strings.Join(have, ", ")}
 	if len(order) == 0 {
 		f.Text = `no server is asked for the record (check = "none")`
+	}
+	if len(passed) > 0 {
+		f.Text += "; the zone's own servers can't be asked from here, so that resolvers stand for them"
 	}
 	if well && (len(have) > 0 || len(order) == 0) {
 		list = append(list, f)

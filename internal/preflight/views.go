@@ -8,16 +8,23 @@ import (
 	"autocertd/internal/dns01"
 )
 
-// judgeViews compares how a zone looks to whom. The first view is the one that updates go to.
-func judgeViews(at place, views []dns01.View) []Finding {
+// judgeViews compares how a zone looks to whom, and who sees a record that was written. The first view is the one that
+// updates go to.
+func judgeViews(at place, views []dns01.View, glances []dns01.Glance) []Finding {
 	if len(views) == 0 {
 		return nil // an API's zone, and no resolvers
 	}
+	f := compareViews(at, views)
+	judgeGlances(&f, at, glances)
+	return []Finding{f}
+}
+
+func compareViews(at place, views []dns01.View) Finding {
 	alike := group(views)
 	f := Finding{Subject: at.zone, Check: "views", Status: OK}
 	if len(alike) == 1 && alike[0][0].Err == "" {
-		f.Text = "everybody sees it on " + strings.Join(alike[0][0].Nameservers, ", ")
-		return []Finding{f}
+		f.Text = "all who were asked say that its name servers are " + listZones(alike[0][0].Nameservers)
+		return f
 	}
 	texts := make([]string, len(alike))
 	for i, some := range alike {
@@ -28,7 +35,7 @@ func judgeViews(at place, views []dns01.View) []Finding {
 	other := slices.IndexFunc(outside, func(v dns01.View) bool { return !v.Same(views[0]) })
 	switch {
 	case len(outside) > 0 && other < 0:
-		return []Finding{f} // the key opens what the outside sees, whatever the inside looks like
+		return f // the key opens what the outside sees, whatever the inside looks like
 	case len(outside) == 0:
 		f.Why = "the CA sees the zone from outside, and it isn't known which of these that is"
 		f.Cure = addResolvers
@@ -37,7 +44,61 @@ func judgeViews(at place, views []dns01.View) []Finding {
 		f.Cure = cureView(at, views[0], outside[other])
 	}
 	f.Status = Warning
-	return []Finding{f}
+	return f
+}
+
+// judgeGlances adds to a finding who doesn't see a record that the servers have: the zone has several views (split horizon),
+// though its name servers may be called the same in all of them.
+func judgeGlances(f *Finding, at place, glances []dns01.Glance) {
+	var seen, blind, cached, inside []string
+	outside := 0
+	for _, g := range glances {
+		said := g.Who + " " + g.Answer
+		switch {
+		case g.Err != nil: // the views tell it
+			continue
+		case g.Answer == "":
+			seen = append(seen, g.Who)
+		case g.Outside && g.Cached > 0:
+			cached = append(cached, fmt.Sprintf("%s, from its cache, for another %s", said, g.Cached))
+		case g.Outside:
+			blind = append(blind, said)
+		default:
+			inside = append(inside, said)
+		}
+		if g.Outside {
+			outside++
+		}
+	}
+	switch {
+	case len(blind) > 0:
+		f.Status = Failure
+		f.Text += "; a record that its servers have is hidden from the outside: " + strings.Join(blind, "; ")
+		f.Why = "the update changes another view of the zone than the one that the CA sees (split horizon)"
+		f.Cure = splitCure(glances[0].Key)
+	case len(cached) > 0:
+		f.Status = Warning
+		f.Text += "; whether the outside sees a new record isn't known: " + strings.Join(cached, "; ")
+		f.Why, f.Cure = "somebody asked for the name a moment ago, and resolvers remember that there was nothing", "check again when that time is over"
+	case len(inside) > 0 && outside == 0:
+		f.Status = Warning
+		f.Text += "; a record that its servers have with the key is hidden without it: " + strings.Join(inside, "; ")
+		f.Why = "the key opens another view of the zone (split horizon), and it isn't known which of the two the CA sees"
+		f.Cure = addResolvers + "\nor, if the CA asks from where this machine is, " + splitCure(glances[0].Key)
+	case len(inside) > 0:
+		f.Text += "; only without the key the inside sees another view"
+	case len(seen) > 0:
+		f.Text += "; a new record is seen by " + listZones(seen)
+	}
+}
+
+// splitCure is what to do where updates with a key change another view than the one that the CA sees.
+func splitCure(key string) string {
+	move := "move the challenges to a zone that has one view:\nautocertd check --delegation ZONE"
+	if key == "" {
+		return "let the updates go to the view that the CA sees, or " + move
+	}
+	return fmt.Sprintf("let the key open the CA's view, and no other; in the statement of that view in named.conf:\nmatch-clients { key %q; … };\nor %s", key, move)
 }
 
 // group puts views together that are the same.

@@ -3,9 +3,12 @@
 package preflight
 
 import (
+	"errors"
 	"net"
 	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"autocertd/internal/dns01"
 	"autocertd/internal/testbed"
@@ -31,8 +34,8 @@ func TestJudgeViews(t *testing.T) {
 		want  []string // nil: no finding
 	}{
 		{"nobody to ask", nil, nil},
-		{"one view", []dns01.View{bare}, []string{"ok: everybody sees it on a.test, b.test | "}},
-		{"all alike, though a change is on its way", []dns01.View{key, bare, resolver}, []string{"ok: everybody sees it on a.test, b.test | "}},
+		{"one view", []dns01.View{bare}, []string{"ok: all who were asked say that its name servers are a.test, b.test | "}},
+		{"all alike, though a change is on its way", []dns01.View{key, bare, resolver}, []string{"ok: all who were asked say that its name servers are a.test, b.test | "}},
 		{"the key opens what the outside sees", []dns01.View{key, with(bare, others), resolver, second},
 			[]string{"ok: ns1 with the key k and resolver r1 and resolver r2: on a.test, b.test; ns1 without a key: on x.test, y.test | "}},
 		{"the outside has other servers", []dns01.View{key, bare, with(resolver, others)},
@@ -49,8 +52,45 @@ func TestJudgeViews(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			expected{"corp.test", "views", tt.want}.in(t, judgeViews(place{"bind", "corp.test"}, tt.views))
+			expected{"corp.test", "views", tt.want}.in(t, judgeViews(place{"bind", "corp.test"}, tt.views, nil))
 		})
+	}
+}
+
+// TestJudgeGlances: who doesn't see a record that its servers have.
+func TestJudgeGlances(t *testing.T) {
+	inside, other := dns01.Glance{Who: "ns1 without a key", Key: "k"}, dns01.Glance{Who: "resolver r1", Outside: true, Key: "k"}
+	blind := func(g dns01.Glance) dns01.Glance {
+		g.Answer = "has no such name (NXDOMAIN)"
+		return g
+	}
+	cached, broken := blind(other), other
+	cached.Cached, broken.Err = 7*time.Second, errors.New("it doesn't answer")
+	tests := []struct {
+		name    string
+		glances []dns01.Glance
+		status  Status
+		text    string
+		cure    string
+	}{
+		{"nobody was asked", nil, OK, "", ""},
+		{"all see it", []dns01.Glance{inside, other}, OK, "; a new record is seen by ns1 without a key, resolver r1", ""},
+		{"the outside doesn't", []dns01.Glance{inside, blind(other)}, Failure,
+			"; a record that its servers have is hidden from the outside: resolver r1 has no such name (NXDOMAIN)", `match-clients { key "k"; … };`},
+		{"one resolver of two doesn't", []dns01.Glance{other, blind(other)}, Failure, "; a record that its servers have is hidden from the outside: resolver r1 has", "check --delegation"},
+		{"only the inside doesn't", []dns01.Glance{blind(inside), other}, OK, "; only without the key the inside sees another view", ""},
+		{"the inside doesn't, and the outside isn't known", []dns01.Glance{blind(inside)}, Warning,
+			"; a record that its servers have with the key is hidden without it: ns1 without a key has no such name (NXDOMAIN)", "[resolvers]"},
+		{"a resolver remembers that there was nothing", []dns01.Glance{inside, cached}, Warning,
+			"; whether the outside sees a new record isn't known: resolver r1 has no such name (NXDOMAIN), from its cache, for another 7s", "check again"},
+		{"a resolver that doesn't answer is told elsewhere", []dns01.Glance{broken}, OK, "", ""},
+	}
+	for _, tt := range tests {
+		f := Finding{Status: OK}
+		judgeGlances(&f, place{"bind", "corp.test"}, tt.glances)
+		if f.Status != tt.status || !strings.HasPrefix(f.Text, tt.text) || tt.text == "" && f.Text != "" || !strings.Contains(f.Cure, tt.cure) || (f.Status == OK) != (f.Cure == "") {
+			t.Errorf("%s: %+v", tt.name, f)
+		}
 	}
 }
 
@@ -84,9 +124,9 @@ func TestSplitHorizon(t *testing.T) {
 		view string // that the key opens
 		want []string
 	}{
-		{"outer", []string{"ok: ", " with the key acme-key and resolver ", ": on outer.example.test; ", " without a key: on inner.example.test | "}},
-		{"inner", []string{"warning: ", " with the key acme-key and ", " without a key: on inner.example.test; resolver ", ": on outer.example.test | ",
-			`nameservers = ["outer.example.test"]`, `check = "primary"`}},
+		{"outer", []string{"ok: ", " with the key acme-key and resolver ", ": on outer.example.test; ", " without a key: on inner.example.test; only without the key the inside sees another view | "}},
+		{"inner", []string{"failure: ", " with the key acme-key and ", " without a key: on inner.example.test; resolver ", ": on outer.example.test",
+			"; a record that its servers have is hidden from the outside: resolver ", " has no such name (NXDOMAIN) | ", `match-clients { key "acme-key"; … };`}},
 	}
 	for _, tt := range tests {
 		t.Run("the key opens the "+tt.view+" view", func(t *testing.T) {
@@ -104,7 +144,7 @@ func TestSplitHorizon(t *testing.T) {
 			outside := net.JoinHostPort("::1", strconv.Itoa(n.Port()))
 			p := onBIND(t, n.Addr(), key)
 			p.Check = dns01.CheckPrimary
-			list := lookingFor(t, []string{outside}, []string{"www.example.test"}, p).checkDNS(t.Context())
+			list, _ := lookingFor(t, []string{outside}, []string{"www.example.test"}, p).checkDNS(t.Context())
 			expected{"www.example.test", "update", []string{"ok: "}}.in(t, list)
 			expected{"example.test", "views", tt.want}.in(t, list)
 		})
