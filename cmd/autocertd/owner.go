@@ -1,21 +1,24 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"autocertd/internal/config"
+	"autocertd/internal/durable"
+	"autocertd/internal/proc"
 )
 
 // serviceUser is the account that the systemd unit runs the daemon as. "make install" makes it.
@@ -100,11 +103,8 @@ func daemonIdentity(path, dir string, does intent) (*identity, error) {
 	case !missing:
 		return nil, fmt.Errorf("the state directory %s belongs to root, and the daemon runs as %s; put that right: chown -R %[2]s: %[1]s", dir, who.name)
 	}
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	if err := durable.MakeFolder(dir, who.uid, who.gid); err != nil {
 		return nil, fmt.Errorf("state directory: %w; make it: install -d -o %s -g %[2]s -m 0755 %s", err, who.name, dir)
-	}
-	if err := os.Lchown(dir, who.uid, who.gid); err != nil {
-		return nil, errors.Join(fmt.Errorf("state directory: %w", err), os.Remove(dir))
 	}
 	return who, nil
 }
@@ -116,7 +116,8 @@ func unitIdentity(guess bool) *identity {
 	if guess {
 		name = serviceUser
 	}
-	out, err := exec.Command("systemctl", "show", "--property=LoadState", "--property=User", serviceUnit).Output()
+	ask := proc.Command{Args: []string{"systemctl", "show", "--property=LoadState", "--property=User", serviceUnit}, Env: []string{"LC_ALL=C"}, Timeout: 10 * time.Second}
+	out, err := ask.Output(context.Background(), 4<<10, nil)
 	if text := string(out); err == nil && strings.Contains(text, "LoadState=loaded") {
 		_, after, _ := strings.Cut("\n"+text, "\nUser=")
 		name, _, _ = strings.Cut(after, "\n")

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"autocertd/internal/config"
+	"autocertd/internal/lifecycle"
 	"autocertd/internal/storage"
 	"autocertd/issuer"
 	"autocertd/scheduler"
@@ -160,8 +161,12 @@ func (d *daemonProcess) run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// tidy removes what writes that died have left: after a kill right before this start it is too fresh at first.
+// tidy removes what processes that died have left: orders that are over, and temporaries, which are too fresh at first after a
+// kill right before this start.
 func (d *daemonProcess) tidy(ctx context.Context) error {
+	if err := lifecycle.DropServed(ctx, d.store); err != nil && ctx.Err() == nil {
+		d.logger.Warn("orders that are over can't be dropped", "err", err)
+	}
 	for wait := storage.StaleAge + time.Minute; ; wait = 24 * time.Hour {
 		select {
 		case <-ctx.Done():

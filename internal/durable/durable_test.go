@@ -177,3 +177,48 @@ func TestReadBounds(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestMakeFolder makes a folder under any umask, and nothing where something stands already.
+func TestMakeFolder(t *testing.T) {
+	defer unix.Umask(unix.Umask(0o077))
+	dir := t.TempDir()
+	path := filepath.Join(dir, "state")
+	if err := durable.MakeFolder(path, os.Geteuid(), os.Getegid()); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode() != fs.ModeDir|0o755 {
+		t.Errorf("%v, %v", info, err)
+	}
+	if err := durable.MakeFolder(path, os.Geteuid(), os.Getegid()); !errors.Is(err, fs.ErrExist) {
+		t.Error(err)
+	}
+	// Another folder of ours, moved there as fast as it can be, keeps its mode and its owner.
+	private := filepath.Join(dir, "private")
+	if err := os.Mkdir(private, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 100_000 {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if os.Rename(filepath.Join(dir, "new"), filepath.Join(dir, "away")) == nil {
+				_ = os.Symlink(private, filepath.Join(dir, "new"))
+				_ = os.Remove(filepath.Join(dir, "away"))
+			}
+		}
+	}()
+	for range 200 {
+		_ = durable.MakeFolder(filepath.Join(dir, "new"), os.Geteuid(), os.Getegid())
+		_ = os.Remove(filepath.Join(dir, "new"))
+	}
+	close(stop)
+	<-done
+	if info, err := os.Stat(private); err != nil || info.Mode() != fs.ModeDir|0o700 {
+		t.Errorf("%v, %v", info, err)
+	}
+}

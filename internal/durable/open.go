@@ -26,6 +26,31 @@ func openAt(dir int, name, shown string, flag int, perm fs.FileMode) (*os.File, 
 	return os.NewFile(uintptr(fd), shown), nil
 }
 
+// MakeFolder makes a folder with mode 0755 that belongs to a user and a group. Whoever may write to the folder above it can't
+// have another one given away: what is opened is seen to be the one that was made, by the sticky bit that it has until then.
+func MakeFolder(path string, uid, gid int) error {
+	const fresh = unix.S_ISVTX | 0o700
+	if err := unix.Mkdir(path, fresh); err != nil {
+		return &fs.PathError{Op: "mkdir", Path: path, Err: err}
+	}
+	f, err := Open(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Mode()&(fs.ModeSticky|0o077) != fs.ModeSticky {
+		return &fs.PathError{Op: "chown", Path: path, Err: errors.New("somebody put another folder there meanwhile")}
+	}
+	if err := f.Chown(uid, gid); err != nil {
+		return err
+	}
+	return f.Chmod(0o755)
+}
+
 // createTemp makes a file in an open folder, mode 0600, under a name that RemoveStale knows; see [Open].
 func createTemp(dir *os.File) (f *os.File, name string, err error) {
 	const attempts = 1000 // as many names that are taken mean that something else is wrong

@@ -61,14 +61,52 @@ func OpenHostnames(ctx context.Context, store Storage) (hostnames []string, err 
 		if err != nil || order == nil {
 			continue
 		}
-		var issued struct{ Order string }
-		data, err := store.Load(ctx, bundleObject(strings.TrimSuffix(path.Base(object), ".json")))
-		if err == nil && json.Unmarshal(data, &issued) == nil && issued.Order == order.URL {
-			continue
+		if !served(ctx, store, certificateOf(object), order) {
+			hostnames = append(hostnames, order.Hostnames...)
 		}
-		hostnames = append(hostnames, order.Hostnames...)
 	}
 	return hostnames, ctx.Err()
+}
+
+// certificateOf is the name of the certificate that an order's object is of.
+func certificateOf(object string) string { return strings.TrimSuffix(path.Base(object), ".json") }
+
+// served reports whether the certificate that is saved came from the order.
+func served(ctx context.Context, store Storage, name string, order *issuer.OpenOrder) bool {
+	var issued struct{ Order string }
+	data, err := store.Load(ctx, bundleObject(name))
+	return err == nil && json.Unmarshal(data, &issued) == nil && issued.Order == order.URL
+}
+
+// DropServed drops the orders whose certificates were saved by a process that died before it could drop them: they hold the
+// key of a certificate, which is in its bundle, and nobody would look at them before the next renewal. What is being worked on
+// is left to who does.
+func DropServed(ctx context.Context, store Storage) error {
+	objects, err := store.List(ctx, "orders")
+	for _, object := range objects {
+		if ctx.Err() != nil {
+			break
+		}
+		err = errors.Join(err, dropServed(ctx, store, object))
+	}
+	return err
+}
+
+func dropServed(ctx context.Context, store Storage, object string) error {
+	name, keep := certificateOf(object), keeper{store, object}
+	if order, err := keep.load(ctx); err != nil || order == nil || !served(ctx, store, name, order) {
+		return nil // what can't be read is told where it is needed
+	}
+	unlock, err := store.TryLock(ctx, lockName(name))
+	if err != nil {
+		return nil
+	}
+	defer unlock()
+	// Again: whoever held the lock until now may have begun another order.
+	if order, err := keep.load(ctx); err != nil || order == nil || !served(ctx, store, name, order) {
+		return nil
+	}
+	return keep.Drop(ctx)
 }
 
 // openOrder returns the order to go on with, nil to make a new one. An order that can't be read must not keep the

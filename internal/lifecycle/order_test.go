@@ -1,38 +1,53 @@
 package lifecycle
 
 import (
-	"log/slog"
+	"errors"
+	"fmt"
 	"testing"
 
 	"autocertd/internal/storage"
-	"autocertd/issuer"
 )
 
-// TestForcedOrder: who insists isn't kept waiting by an order that came to nothing before, and goes on with any other.
-func TestForcedOrder(t *testing.T) {
-	store, err := storage.OpenFiles(t.TempDir(), "test")
+// TestDropServed drops an order whose certificate is saved, with the key that it holds, and no other.
+func TestDropServed(t *testing.T) {
+	store, err := storage.OpenFiles(t.TempDir(), "autocertd test")
 	if err != nil {
 		t.Fatal(err)
 	}
-	keep := keeper{store, orderObject("one", "web")}
-	for _, tt := range []struct {
-		name   string
-		open   issuer.OpenOrder
-		insist insistence
-		goesOn bool
+	tests := []struct {
+		name, order, bundle string
+		held, dropped       bool
 	}{
-		{"on schedule", issuer.OpenOrder{URL: "https://ca/1", Failures: 1}, onSchedule, true},
-		{"a person asks", issuer.OpenOrder{URL: "https://ca/1", Failures: 1}, byHand, true},
-		{"a person insists", issuer.OpenOrder{URL: "https://ca/1"}, forced, true},
-		{"a person insists after a failure", issuer.OpenOrder{URL: "https://ca/1", Failures: 1}, forced, false},
-		{"a person insists after a long wait", issuer.OpenOrder{URL: "https://ca/1", Waited: true}, forced, false},
-	} {
-		if err := keep.Keep(t.Context(), tt.open); err != nil {
-			t.Fatal(err)
+		{"served", `{"URL":"https://ca/1","Key":"secret"}`, `{"Order":"https://ca/1"}`, false, true},
+		{"another-order", `{"URL":"https://ca/2"}`, `{"Order":"https://ca/1"}`, false, false},
+		{"no-bundle", `{"URL":"https://ca/1"}`, "", false, false},
+		{"worked-on", `{"URL":"https://ca/1"}`, `{"Order":"https://ca/1"}`, true, false},
+		{"unreadable", `{`, `{"Order":"https://ca/1"}`, false, false},
+		{"unreadable-bundle", `{"URL":"https://ca/1"}`, `{`, false, false},
+	}
+	for _, tt := range tests {
+		err = errors.Join(err, store.Save(t.Context(), orderObject("ca", tt.name), []byte(tt.order)))
+		if tt.bundle != "" {
+			err = errors.Join(err, store.Save(t.Context(), bundleObject(tt.name), []byte(tt.bundle)))
 		}
-		j := &job{Manager: &Manager{cfg: Config{Logger: slog.New(slog.DiscardHandler)}}, insist: tt.insist}
-		if goesOn := j.openOrder(t.Context(), keep) != nil; goesOn != tt.goesOn {
-			t.Errorf("%s: goes on with the order: %t, want %t", tt.name, goesOn, tt.goesOn)
+		if tt.held {
+			unlock, lerr := store.Lock(t.Context(), lockName(tt.name))
+			if lerr != nil {
+				t.Fatal(lerr)
+			}
+			defer unlock()
 		}
+	}
+	if err := errors.Join(err, DropServed(t.Context(), store)); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range tests {
+		_, err := store.Load(t.Context(), orderObject("ca", tt.name))
+		if dropped := errors.Is(err, storage.ErrNotExist); dropped != tt.dropped {
+			t.Errorf("%s: dropped is %t (%v), want %t", tt.name, dropped, err, tt.dropped)
+		}
+	}
+	if hostnames, err := OpenHostnames(t.Context(), store); err != nil || fmt.Sprint(hostnames) != "[]" {
+		t.Errorf("%q, %v", hostnames, err)
 	}
 }
