@@ -41,6 +41,8 @@ type world struct {
 	certificate string   // lines of the certificate's table
 	caLines     []string // beside each of cas, lines of its table
 	tables      string   // more tables
+
+	patience time.Duration // with a CA that doesn't decide
 }
 
 // caNames are what the configuration calls the CAs of a world.
@@ -185,7 +187,7 @@ func (p *process) use() {
 		}
 		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}
 		iss, err := issuer.New(issuer.Config{Name: ca.Name, Directory: ca.Directory, AcceptTerms: ca.AcceptTerms, Profile: ca.Profile,
-			Storage: p.store, Solver: p.solver, UserAgent: "test", Transport: p.lost.over(transport)})
+			Storage: p.store, Solver: p.solver, UserAgent: "test", Patience: p.patience, Transport: p.lost.over(transport)})
 		if err != nil {
 			p.Fatal(err)
 		}
