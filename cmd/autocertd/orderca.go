@@ -21,6 +21,10 @@ import (
 
 // new makes the order, unless there is one or no need of one.
 func (s *orderStep) new(ctx context.Context) error {
+	if b, _ := s.hand.Bundle(); s.unnamed && s.open == nil && b != nil && b.CSR == nil && !sameHostnames(b.Hostnames, s.cert.Hostnames) {
+		s.cert = s.hand.LikeBefore()
+		said("note", "for the hostnames of the certificate that there is: %s; for others name them: %s", strings.Join(b.Hostnames, ", "), s.next("new", "-d", s.cert.Name))
+	}
 	wanted := s.cert.Hostnames
 	switch {
 	case s.flags.force && s.open != nil:

@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"autocertd/internal/dns01"
@@ -55,6 +59,9 @@ func (s *orderStep) records(ctx context.Context) error {
 		}
 	case formatNSUpdate:
 		for _, r := range view.Records { // one message each: they may be in several zones
+			if server := s.primary(r.Name); server != "" { // else nsupdate asks DNS for it
+				fmt.Printf("server %s\n", server)
+			}
 			fmt.Printf("update add %s. %d IN TXT %q\nsend\n", r.Name, issuer.HandTTL, r.Value)
 		}
 	case formatJSON:
@@ -68,6 +75,45 @@ func (s *orderStep) records(ctx context.Context) error {
 	}
 	said("next", "when the records are in the zone: %s", s.next("check", "--wait"))
 	return err
+}
+
+// primary is the server for updates of a record, for nsupdate: that of the provider that the configuration has for its zone;
+// "" when it has none, or several that may be meant.
+func (s *orderStep) primary(record string) string {
+	if s.settings == nil {
+		return ""
+	}
+	var found []string
+	best := -1 // the length of the zone that fits
+	for _, p := range newProviders(s.settings, slog.New(slog.DiscardHandler)) {
+		if len(p.Servers) == 0 {
+			continue
+		}
+		fits := -1
+		if len(p.Zones) == 0 {
+			fits = 0
+		}
+		for _, zone := range p.Zones {
+			if zone = strings.Trim(zone, "."); strings.HasSuffix("."+record, "."+zone) {
+				fits = max(fits, len(zone))
+			}
+		}
+		switch {
+		case fits < 0 || fits < best:
+		case fits > best:
+			best, found = fits, p.Servers
+		default:
+			found = append(slices.Clone(found), p.Servers...)
+		}
+	}
+	if len(found) != 1 {
+		return ""
+	}
+	host, port, err := net.SplitHostPort(found[0])
+	if err != nil {
+		return ""
+	}
+	return host + " " + port
 }
 
 // How often check --wait asks again.

@@ -29,6 +29,7 @@ type orderStep struct {
 	issuer   *issuer.Issuer
 	hand     *lifecycle.Hand
 	open     *issuer.OpenOrder // nil when there is none
+	unnamed  bool              // nothing says which hostnames are wanted but the name
 	regain   func() error      // makes root of a process that acts as the state directory's owner
 }
 
@@ -77,6 +78,7 @@ func (s *orderStep) wish(step, name string) (cas []config.CA, stateDir string, e
 	adhoc := config.FlagCertificate{Name: name, Hostnames: f.hostnames, KeyType: f.keyType, Profile: f.profile}
 	if len(adhoc.Hostnames) == 0 && step == "new" {
 		adhoc.Name, adhoc.Hostnames = "", []string{name}
+		s.unnamed = true
 	}
 	if f.directory != "" {
 		ca, err := config.FlagCA{Directory: f.directory, Email: f.email, Roots: f.roots, Hosts: f.hosts}.CA()
@@ -101,7 +103,7 @@ func (s *orderStep) wish(step, name string) (cas []config.CA, stateDir string, e
 			err = &usageError{fmt.Errorf("nothing says which CA issues for %s, and there are several; name one by --ca", s.cert.Name)}
 		}
 	} else {
-		s.cert = s.settings.Certificates[n]
+		s.cert, s.unnamed = s.settings.Certificates[n], false
 		cas = nil
 		for _, ca := range s.cert.CAs {
 			cas = append(cas, s.configured(ca)...)

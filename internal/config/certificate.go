@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -172,8 +173,39 @@ func (b *certificates) add(cert Certificate, at place) {
 		return
 	}
 	b.names[cert.Name] = at
+	b.checkMostNames(cert, at)
 	b.warnPrivate(cert, at)
 	b.config.Certificates = append(b.config.Certificates, cert)
+}
+
+// checkMostNames refuses more hostnames than any of the CAs allows for the profile. It warns when another CA may issue.
+func (b *certificates) checkMostNames(cert Certificate, at place) {
+	tight, most := "", 0
+	others := false
+	for _, name := range cert.CAs {
+		ca := b.ca(name)
+		allowed := ca.MostNames(cmp.Or(cert.Profile, ca.Profile))
+		if allowed == 0 || len(cert.Hostnames) <= allowed {
+			others = true
+		} else {
+			tight, most = name, allowed
+		}
+	}
+	if tight == "" || len(cert.Hostnames) > maxHostnames { // which was told
+		return
+	}
+	tell := b.fail
+	if others {
+		tell = b.warn
+	}
+	ca := b.ca(tight)
+	tell(at, fmt.Sprintf("has %d hostnames, and CA %q allows %d with profile %q", len(cert.Hostnames), tight, most, cmp.Or(cert.Profile, ca.Profile, "classic")),
+		"make several certificates of it, or take another profile")
+}
+
+// ca returns a CA by its name, which exists.
+func (b *certificates) ca(name string) CA {
+	return b.config.CAs[slices.IndexFunc(b.config.CAs, func(ca CA) bool { return ca.Name == name })]
 }
 
 // needCA tells, once, that nothing says which of several CAs issues.

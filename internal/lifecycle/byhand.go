@@ -70,6 +70,13 @@ func TakeInHand(ctx context.Context, cfg Config, cert config.Certificate) (*Hand
 // Bundle is what was issued last, nil when nothing was.
 func (h *Hand) Bundle() (*Bundle, *x509.Certificate) { return h.job.bundle, h.job.leaf }
 
+// LikeBefore makes the order one for what was issued last, for a name that nothing else is known of. It returns what that is.
+func (h *Hand) LikeBefore() config.Certificate {
+	c, b := &h.job.cert, h.job.bundle
+	c.Hostnames, c.KeyType, c.Profile = b.Hostnames, b.KeyType, b.Profile
+	return *c
+}
+
 // Fresh reports whether the certificate in storage is for the hostnames and has more than a third of its life before it.
 func (h *Hand) Fresh(hostnames []string, now time.Time) bool {
 	b, leaf := h.Bundle()
