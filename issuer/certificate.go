@@ -23,6 +23,9 @@ import (
 // download fetches the certificate of a valid order and checks that it is what was ordered.
 func (o *order) download(ctx context.Context) (*Bundle, error) {
 	noting, noted := observe(ctx)
+	if o.state.Certificate == "" {
+		return nil, o.spoiled(ctx, "certificate", noted, errors.New("the CA calls the order valid, and doesn't say where its certificate is"))
+	}
 	chains, err := o.client.GetCertificateChain(noting, o.account, o.state.Certificate, o.cfg.PreferredChain != "")
 	if err != nil {
 		if ctx.Err() != nil || noted.lost || noted.status == http.StatusTooManyRequests || noted.status == http.StatusServiceUnavailable {

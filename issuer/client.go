@@ -104,8 +104,8 @@ func (c *client) fetch(ctx context.Context) (*known, error) {
 	if d.NewOrder == "" || d.NewNonce == "" || d.NewAccount == "" {
 		return nil, errors.New("what answered isn't an ACME directory: newOrder, newNonce or newAccount is missing")
 	}
-	for _, url := range []string{d.NewNonce, d.NewAccount, d.NewOrder, d.RevokeCert, d.KeyChange, d.RenewalInfo} {
-		if err := c.leads(url); url != "" && err != nil {
+	for _, url := range []string{d.NewNonce, d.NewAccount, d.NewOrder} { // the others aren't needed for certificates, and are checked when they are used
+		if err := c.leads(url); err != nil {
 			return nil, err
 		}
 	}

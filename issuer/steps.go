@@ -139,7 +139,11 @@ func (i *Issuer) GiveUpOrder(ctx context.Context, req Request) error {
 	}
 	if o.state.Status == acme.StatusPending {
 		if err := o.authorize(ctx); err != nil {
-			return err
+			if e, ok := errors.AsType[*Error](err); !ok || e.Silent {
+				return err
+			}
+			o.cfg.Logger.Warn("what the CA has of the order makes no sense, and is left to expire", "ca", o.cfg.Name, "order", o.state.Location, "err", err)
+			o.pending = nil
 		}
 	}
 	for _, a := range o.pending {

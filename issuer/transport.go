@@ -226,6 +226,9 @@ func (c *call) read(req *http.Request, resp *http.Response, r *reply, body []byt
 		resp.Header.Del("Content-Length")
 	}()
 	location := resp.Header.Get("Location")
+	if len(resp.Header.Get("Replay-Nonce")) > longestToken { // the library keeps some, and sends them back
+		resp.Header.Del("Replay-Nonce")
+	}
 	switch {
 	case resp.StatusCode >= http.StatusBadRequest:
 		body, err = c.readError(resp, r, body)

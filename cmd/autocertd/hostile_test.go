@@ -38,14 +38,14 @@ func fates() map[string]fate {
 	list := map[string]fate{}
 	for f, modes := range map[fate]string{
 		replaced: `authz-value cert-soon cert-extraname cert-nochain cert-cafirst link-up link-up-elsewhere link-alternate link-alternate-elsewhere text-directory text-issuer
-			field-orders field-notbefore field-expires field-never field-wildcard field-validated field-account field-type field-json field-relative field-meta
+			field-orders field-notbefore field-expires field-never field-wildcard field-validated field-account field-type field-json field-relative field-relative-account field-meta url-renewal
 			finalize-notready challenge-conflict account-malformed`,
 		waits: `silent silent-order polls finalize-processing`,
 		kept: `authz-name authz-parent authz-type authz-wildcard authz-token authz-token-long authz-twice authz-many
-			url-authz url-authz-plain url-challenge url-finalize url-certificate redirect-neworder redirect-challenge redirect-finalize
-			endless-order endless-authz endless-chain endless-error chain-long
+			url-authz url-authz-plain url-challenge url-finalize url-certificate url-directory redirect-directory redirect-neworder redirect-challenge redirect-finalize
+			endless-nonce endless-order endless-authz endless-chain endless-error chain-long
 			cert-notyet cert-expired cert-ending cert-othername cert-otherkey cert-foreignchain cert-selfissued cert-404 cert-html cert-garbage cert-brief
-			text-problem text-long text-html text-status text-subjects field-problem order-null order-empty order-nolocation order-lost retry-after
+			text-problem text-long text-html text-status text-subjects field-problem order-null order-empty order-nolocation order-nocertificate order-lost retry-after
 			finalize-500 finalize-badcsr account-429 account-blocked`,
 	} {
 		for _, mode := range strings.Fields(modes) {

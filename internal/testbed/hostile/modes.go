@@ -177,6 +177,9 @@ func urlModes() map[string]Mode {
 		"url-finalize":       elsewhere("finalize", "newOrder", https),
 		"url-challenge":      elsewhere("challenges", "authorization", https),
 		"url-certificate":    {func(x *Exchange) { elsewhere("certificate", x.Kind, https).act(x) }},
+		"redirect-directory": redirect("directory"),
+		"url-directory":      edit("directory", func(x *Exchange, dir map[string]any) { dir["newOrder"] = x.CA.Stranger.HTTPS + "/new-order" }),
+		"url-renewal":        edit("directory", func(x *Exchange, dir map[string]any) { dir["renewalInfo"] = x.CA.Stranger.HTTPS + "/ari" }),
 		"redirect-neworder":  redirect("newOrder"),
 		"redirect-challenge": redirect("challenge"),
 		"redirect-finalize":  redirect("finalize"),
@@ -202,6 +205,7 @@ func endlessModes() map[string]Mode {
 			x.w.WriteHeader(http.StatusInternalServerError)
 			x.Endless("text/html", strings.Repeat("<p>", 1<<14))
 		}),
+		"endless-nonce": {func(x *Exchange) { x.Header("Replay-Nonce", strings.Repeat("A", 100_000)) }},
 		"link-up": on("certificate", func(x *Exchange) {
 			x.Pass().Header().Add("Link", fmt.Sprintf(`<https://%s%s>;rel="up"`, x.Request.Host, x.Request.URL.Path))
 		}),
@@ -315,6 +319,10 @@ func fieldModes() map[string]Mode {
 			_, path, _ := strings.Cut(strings.TrimPrefix(x.reply.Header().Get("Location"), "https://"), "/")
 			x.Header("Location", "/"+path)
 		})),
+		"field-relative-account": made(on("newAccount", func(x *Exchange) {
+			_, path, _ := strings.Cut(strings.TrimPrefix(x.reply.Header().Get("Location"), "https://"), "/")
+			x.Header("Location", "/"+path)
+		})),
 		"field-meta": edit("directory", func(_ *Exchange, dir map[string]any) {
 			dir["meta"] = map[string]any{"caaIdentities": "ca.test", "externalAccountRequired": "no", "profiles": []string{"default"}, "website": 1}
 		}),
@@ -324,10 +332,11 @@ func fieldModes() map[string]Mode {
 // orderModes are about what becomes of an order.
 func orderModes() map[string]Mode {
 	return map[string]Mode{
-		"order-null":       made(onOrder(func(x *Exchange) { x.Body("null") })),
-		"order-empty":      made(onOrder(func(x *Exchange) { x.Body("{}") })),
-		"order-nolocation": on("newOrder", func(x *Exchange) { x.Pass().Header().Del("Location") }),
-		"order-lost":       made(on("newOrder", (*Exchange).Lose)),
+		"order-null":          made(onOrder(func(x *Exchange) { x.Body("null") })),
+		"order-empty":         made(onOrder(func(x *Exchange) { x.Body("{}") })),
+		"order-nolocation":    on("newOrder", func(x *Exchange) { x.Pass().Header().Del("Location") }),
+		"order-nocertificate": editOrder(func(_ *Exchange, order map[string]any) { delete(order, "certificate") }),
+		"order-lost":          made(on("newOrder", (*Exchange).Lose)),
 		"retry-after": on("newOrder", func(x *Exchange) {
 			x.Problem(http.StatusTooManyRequests, "rateLimited", "later")
 			x.Header("Retry-After", "99999999999")
