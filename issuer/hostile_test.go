@@ -70,14 +70,14 @@ func TestHostileCA(t *testing.T) {
 		{"link-alternate-elsewhere", fine, true},
 		{"link-up-elsewhere", fine, true},
 
-		{"endless-order", "sends more than 256 KiB", false},
-		{"endless-authz", "sends more than 256 KiB", false},
-		{"endless-chain", "sends more than 256 KiB", true},
+		{"endless-order", "sends more than 128 KiB", false},
+		{"endless-authz", "sends more than 128 KiB", false},
+		{"endless-chain", "sends more than 128 KiB", true},
 		{"endless-error", "HTTP 500: <p><p>", false},
 		{"endless-nonce", "(badNonce)", false},
 		{"link-up", fine, true},
 		{"link-alternate", fine, true},
-		{"chain-long", "sends more than 256 KiB", true},
+		{"chain-long", "sends more than 128 KiB", true},
 
 		{"cert-notyet", "isn't valid before", true},
 		{"cert-soon", fine, true},

@@ -25,7 +25,7 @@ import (
 // Bounds of what a CA may take or send.
 const (
 	requestTimeout = 30 * time.Second // one request, reply included; the library has none of its own
-	maxReply       = 256 << 10        // bytes of a body or of headers; an order of a hundred names takes 40 KiB
+	maxReply       = 128 << 10        // bytes of a body or of headers; an order of a hundred names takes 40 KiB
 	maxRedirects   = 5
 
 	// An order may take so much of everything, and so much more for each of its names. Five minutes of polling are some

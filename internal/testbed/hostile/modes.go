@@ -209,7 +209,7 @@ func endlessModes() map[string]Mode {
 		"link-up": on("certificate", func(x *Exchange) {
 			x.Pass().Header().Add("Link", fmt.Sprintf(`<https://%s%s>;rel="up"`, x.Request.Host, x.Request.URL.Path))
 		}),
-		"link-alternate": on("certificate", func(x *Exchange) { alternates(x, 2000) }),
+		"link-alternate": on("certificate", func(x *Exchange) { alternates(x, 1000) }),
 		"chain-long": forge(func(x *Exchange, csr *x509.CertificateRequest) string {
 			f := x.CA.forger
 			return pemOf(f.leaf(csr, nil)) + strings.Repeat(pemOf(f.issuer), 5000)
