@@ -84,7 +84,7 @@ func check(path string, asJSON bool) error {
 			return err
 		}
 	} else {
-		printCheck(report, s)
+		printCheck(path, report, s)
 	}
 	if !report.OK {
 		return &silentError{exitUsage}
@@ -92,16 +92,25 @@ func check(path string, asJSON bool) error {
 	return nil
 }
 
-func printCheck(report checkReport, s *settings) {
+func printCheck(path string, report checkReport, s *settings) {
 	printProblems(newScreen(os.Stderr), report.Mistakes, report.Warnings)
 	if !report.OK {
 		n := report.Mistakes.Count()
+		if report.Mistakes.Unreadable() && ordinary(path) {
+			printUnreadable()
+			return
+		}
 		fmt.Fprintf(os.Stderr, "%d %s; the daemon wouldn't take this configuration over\n", n, plural(n, "mistake"))
 		return
 	}
 	fmt.Printf("ok: %d %s, %d %s, %d %s, %d %s\n",
 		len(s.Certificates), plural(len(s.Certificates), "certificate"), len(s.CAs), plural(len(s.CAs), "CA"),
 		len(s.Providers), plural(len(s.Providers), "provider"), len(s.Outputs), plural(len(s.Outputs), "output"))
+}
+
+// printUnreadable says to a user who may not read all files that this is no mistake of the configuration.
+func printUnreadable() {
+	fmt.Fprintf(os.Stderr, "you may not read all of the configuration, so nothing is known of how the daemon finds it; run it as root: %s\n", withSudo())
 }
 
 // printProblems writes a line for each mistake and warning, as every command does that meets them.

@@ -34,6 +34,9 @@ func execute(ctx context.Context, args []string) error {
 	if mistakes, ok := errors.AsType[config.Problems](err); ok {
 		mistakes = withHint(mistakes, opts.config)
 		printProblems(newScreen(os.Stderr), mistakes, nil)
+		if mistakes.Unreadable() && ordinary(opts.config) {
+			printUnreadable()
+		}
 		return &silentError{exitUsage}
 	}
 	return err

@@ -37,6 +37,14 @@ func (s *site) start(t *testing.T) *process {
 // startAgain starts the daemon on the configuration that is there.
 func (s *site) startAgain(t *testing.T) *process {
 	t.Helper()
+	p := s.begin(t)
+	p.tells(t, "msg=started")
+	return p
+}
+
+// begin starts the daemon and doesn't wait until it has started.
+func (s *site) begin(t *testing.T) *process {
+	t.Helper()
 	log, err := os.CreateTemp(s.dir, "log-")
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +68,6 @@ func (s *site) startAgain(t *testing.T) *process {
 			t.Logf("%s ends:\n%s", filepath.Base(p.log), tail(p.says(t)))
 		}
 	})
-	p.tells(t, "msg=started")
 	return p
 }
 

@@ -202,10 +202,19 @@ func readableHere(path string) error {
 	if err := unix.Access(path, unix.R_OK); !errors.Is(err, fs.ErrPermission) {
 		return nil // whatever else is wrong load says better
 	}
-	if u, err := user.LookupId(strconv.Itoa(os.Geteuid())); err == nil && u.Username == serviceUser || ownedByUs(config.StateDir(path)) {
+	if !ordinary(path) {
 		return nil
 	}
 	return &usageError{fmt.Errorf("%s can't be read by you: permission denied; run it as root: %s", path, withSudo())}
+}
+
+// ordinary reports whether the command is run by a user who is neither root nor the daemon's.
+func ordinary(path string) bool {
+	if os.Geteuid() == 0 {
+		return false
+	}
+	u, err := user.LookupId(strconv.Itoa(os.Geteuid()))
+	return (err != nil || u.Username != serviceUser) && !ownedByUs(config.StateDir(path))
 }
 
 // withSudo is the command line that was given, for root.

@@ -6,10 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"autocertd/internal/storage"
 )
 
 // TestReload changes the files of a running daemon in all the ways that people and programs do.
@@ -127,5 +132,74 @@ func (s *site) renewBroken(t *testing.T) {
 	t.Helper()
 	if r := s.command(t, "renew"); r.status != exitUsage {
 		t.Errorf("renew with a broken file ends with %d:\n%s", r.status, r.stderr)
+	}
+}
+
+// TestHangupDuringTheStart: SIGHUP before the daemon is ready ends nothing, and the configuration is read again afterwards.
+func TestHangupDuringTheStart(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := &site{dir: dir, schedule: "@every 1h"}
+	text := fmt.Sprintf("state_dir = %q\nschedule = \"@every 1h\"\nhostnames = []\n[ca.test]\ndirectory = \"https://127.0.0.1:1/dir\"\naccept_terms = true\n"+
+		"[provider.people]\ntype = \"manual\"\n", s.path("state"))
+	s.writeFile(t, "config.toml", text)
+	store, err := storage.OpenFiles(s.path("state"), "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	release, err := store.Lock(t.Context(), daemonLock) // the daemon waits for it
+	if err != nil {
+		t.Fatal(err)
+	}
+	watch, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(watch)
+	if _, err := unix.InotifyAddWatch(watch, s.path("state", "locks", daemonLock+".lock"), unix.IN_OPEN); err != nil {
+		t.Fatal(err)
+	}
+	d := s.begin(t)
+	eventually(t, func() error { // it opens the lock's file when it has read the configuration
+		_, err := unix.Read(watch, make([]byte, 4096))
+		return err
+	})
+	d.signal(t, syscall.SIGHUP)
+	release()
+	d.tells(t, "msg=started")
+	d.tells(t, `msg="configuration taken over" why=SIGHUP`)
+	d.stop(t)
+}
+
+// TestWay: all links on the way to a file count, and so does the first folder that is missing.
+func TestWay(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range []string{"etc", "srv/v1", "srv/deep/er"} {
+		if err := os.MkdirAll(filepath.Join(dir, folder), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for link, target := range map[string]string{"etc/config.toml": "..data/config.toml", "etc/..data": "../srv/now", "srv/now": dir + "/srv/v1", "srv/v1/config.toml": "../deep/er/file",
+		"etc/loop": "loop", "etc/up": "../srv/deep/../v1"} {
+		if err := os.Symlink(target, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, want := range map[string]string{
+		"etc/plain.toml":      "etc/plain.toml",
+		"etc/config.toml":     "etc/config.toml etc/..data srv/now srv/v1/config.toml srv/deep/er/file",
+		"srv/now/config.toml": "srv/now srv/v1/config.toml srv/deep/er/file",
+		"etc/up/other":        "etc/up srv/v1/other",
+		"etc/none/at/all":     "etc/none etc/none/at etc/none/at/all",
+	} {
+		if got := strings.ReplaceAll(strings.Join(way(filepath.Join(dir, path)), " "), dir+"/", ""); got != want {
+			t.Errorf("%s: %s, want %s", path, got, want)
+		}
+	}
+	if n := len(way(filepath.Join(dir, "etc/loop"))); n > 50 {
+		t.Errorf("a link to itself has a way of %d", n)
 	}
 }

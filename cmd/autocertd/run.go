@@ -70,22 +70,12 @@ func runDaemon(ctx context.Context, path string) (err error) {
 	if err != nil {
 		return err
 	}
-	live := newLiveHandler(handlerFor(s.Log))
-	logger := slog.New(live)
-	var d *daemonProcess
-	changed := make(chan struct{}, 1)
-	doings := newDoings(func() { nudge(changed) })
-	a, err := newApp(s, appOptions{command: "autocertd run", logger: logger, live: live, progress: func(name string, step issuer.Step) {
-		doings.step(name, step)
-		if step.Name == issuer.Published { // what is left to do is to wait for DNS and for the CA
-			d.scheduler.Yield(name)
-		}
-	}, wake: func(match func(name string) bool) { d.scheduler.WakeWhere(match) }})
+	d, err := newDaemon(s, path, hangup)
 	if err != nil {
 		return err
 	}
 	locking, cancel := context.WithTimeout(ctx, daemonLockWait)
-	release, err := a.store.Lock(locking, daemonLock)
+	release, err := d.store.Lock(locking, daemonLock)
 	cancel()
 	var held *storage.HeldError
 	if errors.As(err, &held) {
@@ -94,18 +84,36 @@ func runDaemon(ctx context.Context, path string) (err error) {
 	if err != nil {
 		return err
 	}
+	d.releases, d.lockFile = []func(){release}, lockFile(d.store)
 	defer func() {
 		for _, release := range d.releases {
 			release()
 		}
 	}()
-	d = &daemonProcess{app: a, path: path, logger: logger, health: health{PID: os.Getpid(), Started: time.Now().UTC()},
-		hangup: hangup, sources: s.sources, ticked: make(chan struct{}, 1), changed: changed, doings: doings,
-		releases: []func(){release}, lockFile: lockFile(a.store), stolen: make(chan error, 1)}
-	d.scheduler = scheduler.New(scheduler.Config{Reconciler: d, Schedule: s.schedule, Workers: a.workers(), Most: mostAtATime(),
-		Lane: a.manager.Lane, Urgency: a.manager.Urgency, OnTick: d.tick, Logger: logger})
-	defer func() { err = errors.Join(err, a.close()) }()
+	defer func() { err = errors.Join(err, d.close()) }()
 	return d.run(ctx)
+}
+
+// newDaemon puts a daemon together that doesn't run yet.
+func newDaemon(s *settings, path string, hangup chan os.Signal) (*daemonProcess, error) {
+	live := newLiveHandler(handlerFor(s.Log))
+	d := &daemonProcess{path: path, logger: slog.New(live), health: health{PID: os.Getpid(), Started: time.Now().UTC()},
+		hangup: hangup, sources: s.sources, ticked: make(chan struct{}, 1), changed: make(chan struct{}, 1),
+		stolen: make(chan error, 1)}
+	d.doings = newDoings(func() { nudge(d.changed) })
+	var err error
+	d.app, err = newApp(s, appOptions{command: "autocertd run", logger: d.logger, live: live, progress: func(name string, step issuer.Step) {
+		d.doings.step(name, step)
+		if step.Name == issuer.Published { // what is left to do is to wait for DNS and for the CA
+			d.scheduler.Yield(name)
+		}
+	}, wake: func(match func(name string) bool) { d.scheduler.WakeWhere(match) }})
+	if err != nil {
+		return nil, err
+	}
+	d.scheduler = scheduler.New(scheduler.Config{Reconciler: d, Schedule: s.schedule, Workers: d.workers(), Most: mostAtATime(),
+		Lane: d.manager.Lane, Urgency: d.manager.Urgency, OnTick: d.tick, Logger: d.logger})
+	return d, nil
 }
 
 // run starts the parts and waits for them.
@@ -328,10 +336,7 @@ func (d *daemonProcess) tick(ctx context.Context) {
 			d.logger.Error("certificates can't be scheduled", "err", err)
 		}
 	}
-	select {
-	case d.ticked <- struct{}{}:
-	default: // the loop of run is busy with the last one
-	}
+	nudge(d.ticked)
 	if err := d.solver.Sweep(ctx); err != nil && ctx.Err() == nil {
 		d.logger.Error("records of earlier processes can't be looked for", "err", err)
 	}

@@ -90,10 +90,8 @@ func (ps Problems) Count() int {
 	return n
 }
 
-// Unreadable reports whether all problems are files that this process may not read.
-func (ps Problems) Unreadable() bool {
-	return len(ps) > 0 && !slices.ContainsFunc(ps, func(p Problem) bool { return !p.unreadable })
-}
+// Unreadable reports whether there are files among them that this process may not read, so that others may find no mistake.
+func (ps Problems) Unreadable() bool { return slices.ContainsFunc(ps, Problem.Unreadable) }
 
 // first returns the problems in the order of files and lines, and the number of those that are too many to be listed.
 func (ps Problems) first(files []string) Problems {
