@@ -28,8 +28,9 @@ import (
 )
 
 // writeStates makes the state directory of a configuration whose certificates were all issued a week ago, so that none
-// is due. The certificates are real, with one key for all, which is quicker.
-func writeStates(b *testing.B, path string) {
+// is due. The certificates are real, with one key for all, which is quicker. Without bundles there is one certificate, in the
+// states of all.
+func writeStates(b *testing.B, path string, bundles bool) {
 	b.Helper()
 	cfg, err := config.Load(path, config.Checks{})
 	check(b, err)
@@ -39,19 +40,24 @@ func writeStates(b *testing.B, path string) {
 	acted := actedOn(b, cfg)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	check(b, err)
-	der, err := x509.MarshalPKCS8PrivateKey(key)
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
 	check(b, err)
-	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})
 	now := time.Now().UTC().Truncate(time.Second)
+	var der []byte
 	for i, c := range cfg.Certificates {
 		cert := &x509.Certificate{SerialNumber: big.NewInt(int64(i) + 1), DNSNames: c.Hostnames,
 			NotBefore: now.AddDate(0, 0, -7), NotAfter: now.AddDate(0, 0, 83)}
-		der, err := x509.CreateCertificate(rand.Reader, cert, cert, key.Public(), key)
-		check(b, err)
+		if bundles || i == 0 {
+			der, err = x509.CreateCertificate(rand.Reader, cert, cert, key.Public(), key)
+			check(b, err)
+		}
 		leafPEM := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
-		writeJSON(b, filepath.Join(cfg.StateDir, "bundles", c.Name+".json"), lifecycle.Bundle{Name: c.Name, Hostnames: c.Hostnames,
-			KeyType: c.KeyType, CA: c.CAs[0], Directory: cfg.CAs[0].Directory, Account: cfg.CAs[0].Directory + "/1", Issued: now,
-			Key: string(keyPEM), Leaf: leafPEM, Chain: leafPEM})
+		if bundles {
+			writeJSON(b, filepath.Join(cfg.StateDir, "bundles", c.Name+".json"), lifecycle.Bundle{Name: c.Name, Hostnames: c.Hostnames,
+				KeyType: c.KeyType, CA: c.CAs[0], Directory: cfg.CAs[0].Directory, Account: cfg.CAs[0].Directory + "/1", Issued: now,
+				Key: string(keyPEM), Leaf: leafPEM, Chain: leafPEM})
+		}
 		sum := sha256.Sum256(der)
 		mark := hex.EncodeToString(sum[:])
 		renew := cert.NotBefore.AddDate(0, 0, 60)
