@@ -82,6 +82,9 @@ func renew(ctx context.Context, path string, names []string, how renewalMode) er
 		failed, err = a.pass(ctx, certs, a.manager.Rehearse, show)
 	} else {
 		work := a.manager.Retry
+		if !how.force && len(names) == 0 {
+			certs = a.atWork(ctx, certs, show)
+		}
 		switch {
 		case how.force:
 			work = a.manager.Renew
@@ -104,6 +107,22 @@ func renew(ctx context.Context, path string, names []string, how renewalMode) er
 		return &silentError{exitFailed}
 	}
 	return nil
+}
+
+// atWork returns the certificates for which there may be something to do, the rest being finished.
+func (a *app) atWork(ctx context.Context, certs []config.Certificate, show *progress) []config.Certificate {
+	names := make([]string, len(certs))
+	for i, c := range certs {
+		names[i] = c.Name
+	}
+	rest := a.manager.AtRest(ctx, names)
+	return slices.DeleteFunc(certs, func(c config.Certificate) bool {
+		if rest[c.Name] {
+			show.begin(c.Name)
+			show.finish(c.Name, nil)
+		}
+		return rest[c.Name]
+	})
 }
 
 // tellWaiting tells what a certificate waits for. Whoever runs a command wants to know why it came to nothing, and of waiting

@@ -88,3 +88,20 @@ func (d *Deployer) Apply(ctx context.Context, b Bundle, outputs []Output, st Sta
 	p.work(ctx, due)
 	return p.res, errors.Join(p.errs...)
 }
+
+// Right reports whether Apply would find nothing to do. It only reads, so that nobody need be kept from the files.
+func (d *Deployer) Right(b Bundle, outputs []Output, st State) bool {
+	for _, o := range outputs {
+		if st[o.ID(b.Name)] != o.mark(b) {
+			return false
+		}
+		place, err := o.place(&d.disk, b)
+		if err != nil {
+			return false
+		}
+		if right, pending, err := place.look(); !right || pending || err != nil {
+			return false
+		}
+	}
+	return true
+}

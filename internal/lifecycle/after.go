@@ -13,16 +13,22 @@ import (
 	"autocertd/scheduler"
 )
 
+// deployable is what outputs are made of.
+func (j *job) deployable() deploy.Bundle {
+	b, leaf := j.bundle, j.state.Leaf
+	return deploy.Bundle{Name: j.cert.Name, Hostnames: leaf.Hostnames,
+		Key: []byte(b.Key), Leaf: []byte(b.Leaf), Chain: []byte(b.Chain), KeyElsewhere: b.CSR != nil,
+		NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, Serial: leaf.Serial, Fingerprint: leaf.Fingerprint,
+		Issuer: leaf.Issuer, Directory: b.Directory}
+}
+
 // deploy brings the outputs to the bundle. When they are right already, that only reads.
 func (j *job) deploy(ctx context.Context) error {
 	if j.bundle == nil {
 		return nil
 	}
 	leaf := j.state.Leaf
-	result, err := j.cfg.Deployer.Apply(ctx, deploy.Bundle{Name: j.cert.Name, Hostnames: leaf.Hostnames,
-		Key: []byte(j.bundle.Key), Leaf: []byte(j.bundle.Leaf), Chain: []byte(j.bundle.Chain),
-		KeyElsewhere: j.bundle.CSR != nil, NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, Serial: leaf.Serial, Fingerprint: leaf.Fingerprint,
-		Issuer: leaf.Issuer, Directory: j.bundle.Directory}, j.snapshot.outputs(j.cert.Name), j.state.Outputs)
+	result, err := j.cfg.Deployer.Apply(ctx, j.deployable(), j.snapshot.outputs(j.cert.Name), j.state.Outputs)
 	j.state.Outputs, j.state.Pending = result.State, result.Pending
 	changed := len(result.Changed) > 0 || len(result.Reloaded) > 0
 	if err == nil {

@@ -38,6 +38,14 @@ type Bundle struct {
 	Chain     string    `json:"chain"`
 
 	Revoked Revocation `json:"revoked,omitzero"` // when we had it revoked
+
+	mark string // of the object that it was read from or written to
+}
+
+// markOf is a mark of a bundle's object: another one has another.
+func markOf(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
 }
 
 func bundleObject(name string) string { return "bundles/" + name + ".json" }
@@ -69,6 +77,7 @@ func (m *Manager) loadBundle(ctx context.Context, name string) (*Bundle, *x509.C
 	if err != nil {
 		return nil, nil, &damagedError{data, err}
 	}
+	b.mark = markOf(data)
 	return b, leaf, nil
 }
 

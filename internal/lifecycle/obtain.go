@@ -220,6 +220,7 @@ func (j *job) save(ctx context.Context, iss *issuer.Issuer, issued *issuer.Bundl
 	if err := j.cfg.Storage.Save(context.WithoutCancel(ctx), bundleObject(j.cert.Name), data); err != nil {
 		return err
 	}
+	b.mark = markOf(data)
 	j.adopt(b, issued.Cert)
 	return nil
 }
@@ -234,7 +235,7 @@ func (j *job) adopt(b *Bundle, leaf *x509.Certificate) {
 			j.state.ARI.Hurries = old.Hurries + 1
 		}
 	}
-	j.state.Leaf = now
+	j.state.Leaf, j.state.Bundle = now, b.mark
 }
 
 // firstAsk is when the CA is first asked about a new certificate: after a while, so that a CA that wants everything

@@ -39,6 +39,9 @@ type State struct {
 	Compromised string `json:"compromised,omitempty"`
 
 	Outputs deploy.State `json:"outputs,omitempty"`
+
+	// Bundle is the mark of the bundle that was last read, and found to be of one piece.
+	Bundle string `json:"bundle,omitempty"`
 }
 
 // Leaf is what is known of the certificate that is on disk.
