@@ -37,7 +37,7 @@ func ParseProduct(name string) (Product, error) {
 }
 
 // detectTime is how long a server may take to say what it is.
-const detectTime = 2 * time.Second
+const detectTime = 4 * time.Second
 
 // Detect asks the server at host:port what it runs. Many are configured to keep that to themselves.
 func Detect(ctx context.Context, server string) Product {

@@ -153,9 +153,13 @@ func (c *rfc2136Client) exchange(ctx context.Context, server string, u update) e
 func (c *rfc2136Client) ExplainKey(ctx context.Context, server, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
+	zone := plainName(name)
+	if reply, err := (prober{server: server}).soa(ctx, name); err == nil && authority(reply) != nil { // it needn't be proven for a hint
+		zone = plainName(authority(reply).Hdr.Name)
+	}
 	v := verdict{rcode: dns.RcodeNotAuth, unproven: errServerTSIG}
 	return diagnosis{prober: prober{server: server, key: c.key, wait: c.wait}, verdict: v, err: v, seen: &c.seen,
-		update: update{zone: plainName(name), records: []libdns.TXT{{Name: "@"}}}}.explain(ctx)
+		update: update{zone: zone, records: []libdns.TXT{{Name: libdns.RelativeName(plainName(name), zone)}}}}.explain(ctx)
 }
 
 // isDial reports whether there was no connection, so that nothing was sent.

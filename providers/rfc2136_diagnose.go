@@ -16,7 +16,7 @@ import (
 )
 
 // probeTime is how long the search for the cause of a failure may take in all.
-const probeTime = 5 * time.Second
+const probeTime = 10 * time.Second
 
 // policyTime is how long it is remembered that a server takes updates of a zone, though not all. Splitting a group is a
 // matter of seconds.
