@@ -1,6 +1,7 @@
 package issuer_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"autocertd/internal/testbed"
 	"autocertd/internal/testbed/hostile"
@@ -171,6 +173,36 @@ func TestAllowedHosts(t *testing.T) {
 	_, err := w.Obtain(t.Context(), issuer.Request{Hostnames: []string{"a.example.test"}, Orders: &orders{}})
 	if err == nil || ca.Stranger.Visits() == 0 {
 		t.Errorf("nobody went where the CA leads to: %v", err)
+	}
+}
+
+// TestAlternates: of many alternate chains some are looked at, for who prefers one that isn't there.
+func TestAlternates(t *testing.T) {
+	w, ca := newHostileWorld(t, "link-alternate")
+	w.Config.PreferredChain = "no such root"
+	w.restart(t)
+	if _, err := w.Obtain(t.Context(), issuer.Request{Hostnames: []string{"l.example.test"}, Orders: &orders{}}); err != nil {
+		t.Fatal(err)
+	}
+	if n := ca.Seen("certificate"); n != 11 {
+		t.Errorf("%d chains were fetched, want the CA's own and 10 more", n)
+	}
+}
+
+// TestTraceIsPrintable: a person watches what a CA says on a terminal.
+func TestTraceIsPrintable(t *testing.T) {
+	for _, mode := range []string{"text-problem", "text-directory", "text-html", "authz-token", "text-issuer"} {
+		var out bytes.Buffer
+		w, _ := newHostileWorld(t, mode)
+		w.Config.Transport = issuer.NewTracer(w.Config.Roots, &out)
+		w.restart(t)
+		request := issuer.Request{Hostnames: []string{"t.example.test"}, Orders: &orders{}}
+		if view, err := w.OpenStep(t.Context(), request); err == nil && strings.ContainsFunc(view.Status+view.Authorizations[0].Offered, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			t.Errorf("%s: the order is shown as %+v", mode, view)
+		}
+		if out.Len() == 0 || strings.ContainsFunc(out.String(), func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }) {
+			t.Errorf("%s: the trace isn't fit for a terminal: %.300q", mode, out.String())
+		}
 	}
 }
 

@@ -1,13 +1,19 @@
 package issuer
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
+	"io"
 	"math/big"
+	"net"
 	"net/http"
+	"net/url"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -132,6 +138,36 @@ func TestBounds(t *testing.T) {
 	s.took(time.Second)
 	if err := s.request(); err == nil || !strings.Contains(err.Error(), "11m0s") {
 		t.Errorf("there is no time left: %v", err)
+	}
+}
+
+// TestLost: which request the library may repeat after its reply was lost.
+func TestLost(t *testing.T) {
+	dial := &net.OpError{Op: "dial", Err: errors.New("connection refused")}
+	slow := &net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}
+	tests := []struct {
+		name    string
+		lasting bool
+		losses  []error
+		ended   bool
+	}{
+		{"a connection broke", false, []error{io.EOF, io.EOF}, false},
+		{"nobody is there", true, []error{dial, dial}, false},
+		{"a new order was lost", true, []error{io.EOF}, false},
+		{"a new order was lost again", true, []error{io.EOF, io.EOF}, true},
+		{"nothing came for half a minute", false, []error{slow}, true},
+		{"the time was over", false, []error{context.DeadlineExceeded}, true},
+	}
+	for _, tt := range tests {
+		ctx, stop := context.WithCancelCause(t.Context())
+		c := &call{lasting: tt.lasting, stop: stop}
+		for _, err := range tt.losses {
+			_ = c.lost(&http.Request{Method: http.MethodPost, URL: &url.URL{Scheme: "https", Host: "ca"}}, err) // what the library gets; that it is asked no more counts
+		}
+		if ended := ctx.Err() != nil; ended != tt.ended {
+			t.Errorf("%s: it was ended: %t, want %t", tt.name, ended, tt.ended)
+		}
+		stop(nil)
 	}
 }
 
