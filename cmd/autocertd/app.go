@@ -99,13 +99,14 @@ type build struct {
 
 // app is the program put together: what lives as long as the process, and what the current settings built.
 type app struct {
-	*build
-	store   *storage.Files
-	solver  *dns01.Solver // for all that isn't an order of one build
-	manager *lifecycle.Manager
-	logger  *slog.Logger
-	live    *liveHandler // behind logger, where that can change
-	retired []*build     // replaced, and perhaps still worked with
+	*build   // the daemon's changes under its mu
+	stateDir string
+	store    *storage.Files
+	solver   *dns01.Solver // for all that isn't an order of one build
+	manager  *lifecycle.Manager
+	logger   *slog.Logger
+	live     *liveHandler // behind logger, where that can change
+	retired  []*build     // replaced, and perhaps still worked with
 }
 
 // appOptions are what commands want differently.
@@ -124,7 +125,7 @@ func newApp(s *settings, o appOptions) (*app, error) {
 	if err != nil {
 		return nil, stateDirHint(s.StateDir, err)
 	}
-	a := &app{store: store, logger: o.logger, live: o.live}
+	a := &app{stateDir: s.StateDir, store: store, logger: o.logger, live: o.live}
 	a.solver = dns01.New(dns01.Config{Storage: store, Resolvers: s.Resolvers, Logger: o.logger,
 		Wanted: func(ctx context.Context) ([]string, error) { return lifecycle.OpenHostnames(ctx, store) }})
 	a.manager = lifecycle.New(lifecycle.Config{Storage: store, Logger: o.logger, Wait: o.wait, Progress: o.progress, Wake: o.wake,

@@ -60,7 +60,7 @@ func (d *daemonProcess) keepLock(ctx context.Context) error {
 	}
 	release, err := d.store.TryLock(ctx, daemonLock)
 	if held, ok := errors.AsType[*storage.HeldError](err); ok {
-		return anotherDaemon(d.settings.StateDir, held)
+		return anotherDaemon(d.stateDir, held)
 	}
 	if err != nil {
 		d.logger.Error("the lock of the daemon was removed, and can't be taken again", "err", err)

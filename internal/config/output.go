@@ -274,27 +274,43 @@ func inside(path, folder string) bool {
 	return found && (rest == "" || rest[0] == '/' || folder == "/")
 }
 
-// links remembers where paths lead.
-type links map[string]string
+// links remembers where folders lead.
+type links map[string]folder
 
-// resolve follows the symbolic links in an absolute path, of which the end need not exist.
-func (k links) resolve(path string, depth int) string {
+// folder is where the path of one leads.
+type folder struct {
+	real   string
+	absent bool
+}
+
+// resolve follows the symbolic links in an absolute path, of which the end need not exist. It remembers the folders on the
+// way, and not the end: there may be many thousands.
+func (k links) resolve(path string, depth int) string { return k.follow(path, depth).real }
+
+func (k links) follow(path string, depth int) folder {
 	const deepest = 40 // as for the kernel
 	if path == "/" || path == "." || depth > deepest {
-		return path
+		return folder{real: path}
 	}
-	if known, ok := k[path]; ok {
-		return known
+	dir := filepath.Dir(path)
+	above, known := k[dir]
+	if !known {
+		above = k.follow(dir, depth)
+		k[dir] = above
 	}
-	real := filepath.Join(k.resolve(filepath.Dir(path), depth), filepath.Base(path))
-	if target, err := os.Readlink(real); err == nil {
-		if !filepath.IsAbs(target) {
-			target = filepath.Join(filepath.Dir(real), target)
-		}
-		real = k.resolve(filepath.Clean(target), depth+1)
+	end := folder{filepath.Join(above.real, filepath.Base(path)), above.absent}
+	if end.absent {
+		return end
 	}
-	k[path] = real
-	return real
+	target, err := os.Readlink(end.real)
+	if err != nil {
+		end.absent = errors.Is(err, fs.ErrNotExist)
+		return end
+	}
+	if !filepath.IsAbs(target) {
+		target = filepath.Join(above.real, target)
+	}
+	return k.follow(filepath.Clean(target), depth+1)
 }
 
 // files returns what the output writes for a certificate.
