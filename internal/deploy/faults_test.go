@@ -147,6 +147,11 @@ func openDir(t *testing.T, mode fs.FileMode) string {
 // asNobody calls f with the file rights of a user who is nobody, on a thread that ends with it.
 func asNobody(t *testing.T, f func()) {
 	t.Helper()
+	asUser(t, 65534, f)
+}
+
+func asUser(t *testing.T, id int, f func()) {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		f() // we are bound by modes as it is
 		return
@@ -155,11 +160,11 @@ func asNobody(t *testing.T, f func()) {
 	go func() {
 		defer close(done)
 		runtime.LockOSThread() // never unlocked: the thread dies with its rights
-		if err := syscall.Setfsgid(65534); err != nil {
+		if err := syscall.Setfsgid(id); err != nil {
 			t.Error(err)
 			return
 		}
-		if err := syscall.Setfsuid(65534); err != nil {
+		if err := syscall.Setfsuid(id); err != nil {
 			t.Error(err)
 			return
 		}

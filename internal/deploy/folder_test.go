@@ -190,24 +190,31 @@ func TestRace(t *testing.T) {
 			dir, tmp := filepath.Join(parent, "tls"), filepath.Join(parent, ".autocertd-tls.tmp")
 			done := make(chan struct{})
 			var attackers sync.WaitGroup
-			for _, name := range []string{tmp, filepath.Join(tmp, ".autocertd-"+b.Fingerprint[:12])} {
+			fake := filepath.Join(parent, "fake")
+			plants := []func() error{
+				func() error { return os.Symlink(v.dir, tmp) },
+				func() error { return errors.Join(os.Mkdir(fake, 0o777), os.Rename(fake, tmp)) },
+			}
+			for _, plant := range plants {
 				attackers.Go(func() {
-					for range 200_000 {
-						select {
-						case <-done:
-							return
-						default:
+					asUser(t, 65533, func() { // who may write to the parent, and nothing else
+						for range 200_000 {
+							select {
+							case <-done:
+								return
+							default:
+							}
+							if os.Rename(tmp, tmp+".away") == nil {
+								_ = plant()
+								_ = os.RemoveAll(tmp + ".away")
+							}
 						}
-						if os.Rename(name, name+".away") == nil {
-							_ = os.Symlink(v.dir, name)
-							_ = os.RemoveAll(name + ".away")
-						}
-					}
+					})
 				})
 			}
 			d := New(Config{Run: &counter{}})
 			as(t, func() {
-				for range 50 {
+				for range 25 {
 					_, _ = d.Apply(t.Context(), b, []Output{{Dir: dir, Reload: []string{"nginx.service"}}}, nil)
 					_ = os.RemoveAll(dir)
 					_ = os.Remove(tmp)

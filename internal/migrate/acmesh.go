@@ -19,6 +19,9 @@ func (r *reader) acmesh() error {
 	config := filepath.Join(r.Dir, "account.conf")
 	shared := readShell(config, map[string]string{"LE_WORKING_DIR": r.Dir, "LE_CONFIG_HOME": r.Dir})
 	r.Roots = shared["CA_BUNDLE"]
+	if hook := shared["NOTIFY_HOOK"]; hook != "" {
+		r.addHook(Hook{Kind: "NOTIFY_HOOK", In: []string{"account.conf"}, Command: withoutSecrets(hook), notes: "it told people"})
+	}
 	homes := []string{r.Dir}
 	if home := filepath.Clean(shared["CERT_HOME"]); shared["CERT_HOME"] != "" && home != filepath.Clean(r.Dir) {
 		homes = append(homes, home)
@@ -65,7 +68,7 @@ func (r *reader) acmeshCertificate(folder, config string, shared map[string]stri
 	}
 	for _, key := range slices.Sorted(maps.Keys(set)) { // where its deploy hooks write
 		if strings.Contains(strings.ToUpper(key), "DEPLOY_") && filepath.IsAbs(set[key]) {
-			r.copied(base, "what "+strings.TrimPrefix(key, "SAVED_")+" names", set[key])
+			r.copied(base, oneLine(strings.TrimPrefix(key, "SAVED_")), set[key])
 		}
 	}
 	slices.SortStableFunc(r.Copies, func(a, b Copy) int { return cmp.Or(cmp.Compare(a.For, b.For), cmp.Compare(a.What, b.What)) })

@@ -94,7 +94,7 @@ func (t *Tree) LeftOut() (list []string) {
 		}
 	}
 	for _, c := range t.Copies {
-		list = append(list, fmt.Sprintf("%s was copied to %s for %s: nobody renews that copy any more; an output does", c.What, oneLine(c.Path), oneLine(c.For)))
+		list = append(list, fmt.Sprintf("%s at %s, for %s: nobody renews that file any more; an output does", c.What, oneLine(c.Path), oneLine(c.For)))
 	}
 	return list
 }

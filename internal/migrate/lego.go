@@ -26,6 +26,11 @@ func (r *reader) lego() error {
 	}
 	for _, key := range keys {
 		base := strings.TrimSuffix(key, ".key")
+		for ending, what := range map[string]string{".pem": `key and chain in one file (format = "combined")`, ".pfx": "key and chain as PKCS#12"} {
+			if _, err := os.Lstat(base + ending); err == nil {
+				r.copied(filepath.Base(base), what, base+ending)
+			}
+		}
 		c := r.add(filepath.Base(base), key, base+".crt", base+".issuer.crt")
 		if c == nil {
 			continue

@@ -169,6 +169,9 @@ func (p *page) certificate(c *Certificate) {
 // outputs are a proposal, since it is a choice where services read from now on.
 func (p *page) outputs() {
 	groups := p.groups()
+	if p.tree.Live == "" {
+		fmt.Fprintf(p, "\n# Services that read files in %s would go on with old certificates: let them read those of an output.\n", oneLine(p.tree.Dir))
+	}
 	if len(groups) == 0 && p.tree.Live != "" {
 		groups = []group{{match: []string{"*"}}}
 	}
