@@ -65,6 +65,15 @@ func (c *nsupdateClient) explain(ctx context.Context, d diagnosis, failure nsupd
 		return d.diagnose(ctx)
 	case strings.Contains(text, "GSSAPI error"), strings.Contains(text, "tkey query failed"), strings.Contains(text, "krb5"):
 		return d.noTicket(ctx, text)
+	case strings.Contains(text, "specified zone"): // asked before the update for where to send it, or for a ticket
+		d.rcode = dns.RcodeNameError
+		reply, err := d.soa(ctx, d.names()[0])
+		if err != nil {
+			break
+		}
+		e := d.foreignZone(reply, d.names()[0])
+		e.effect = effectNone
+		return e
 	case strings.Contains(text, "Communication with"), strings.Contains(text, "could not reach any name server"), strings.Contains(text, "get address for"):
 		return d.unreached(ctx, text)
 	}
@@ -190,6 +199,7 @@ func (d diagnosis) unreached(ctx context.Context, text string) *Error {
 		return d.noAnswer()
 	}
 	if soa := authority(reply); soa == nil || plainName(soa.Hdr.Name) != d.zone {
+		d.rcode = dns.RcodeNotAuth
 		return d.foreignZone(reply, name)
 	}
 	return d.failsForNow(fmt.Sprintf("%s answers questions over TCP, but nsupdate didn't get through with the update of zone %s: %s", d.server, d.zone, text),

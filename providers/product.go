@@ -78,17 +78,20 @@ func productOf(version string) Product {
 	return UnknownProduct
 }
 
-// productMemory remembers what servers run.
+// productMemory remembers what servers run, and for a while that they didn't say.
 type productMemory struct {
+	asked memory
+
 	mu    sync.Mutex
 	known map[string]Product
 }
 
 // of returns what is remembered of the server, and asks it when that is nothing.
 func (m *productMemory) of(ctx context.Context, server string) Product {
-	if product := m.remembered(server); product != UnknownProduct {
+	if product := m.remembered(server); product != UnknownProduct || m.asked.has(server) {
 		return product
 	}
+	m.asked.add(server)
 	product := Detect(ctx, server)
 	if product != UnknownProduct {
 		m.remember(server, product)

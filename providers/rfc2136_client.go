@@ -61,6 +61,11 @@ func (u update) of(recs []libdns.Record) (update, error) {
 	if u.records, err = txtRecords(recs); err != nil {
 		return u, fmt.Errorf("zone %s: %w", zone, err)
 	}
+	for _, name := range u.names() {
+		if !isName(name) {
+			return u, &Error{Problem: fmt.Sprintf("%s is too long for a DNS name, which has 253 characters at most", name)}
+		}
+	}
 	return u, nil
 }
 

@@ -67,7 +67,9 @@ type memories struct {
 	products  productMemory
 }
 
-func newMemories() memories { return memories{selective: memory{keep: policyTime}} }
+func newMemories() memories {
+	return memories{selective: memory{keep: policyTime}, products: productMemory{asked: memory{keep: policyTime}}}
+}
 
 // diagnosis is one failed update and the server that can be asked about it.
 type diagnosis struct {
@@ -270,17 +272,17 @@ func (d diagnosis) notAuth(ctx context.Context, product Product) *Error {
 	return d.failsForNow(fmt.Sprintf("%s answered %s to the update of zone %s, but it takes the key and serves the zone", d.server, d.code(), d.zone), "try again").divisible()
 }
 
-// foreignZone explains NOTAUTH to an update whose signature was right.
+// foreignZone explains the refusal of an update whose signature was right, for a zone that isn't the server's.
 func (d diagnosis) foreignZone(reply answer, name string) *Error {
 	soa := authority(reply)
 	if soa == nil {
 		return d.fails(
-			fmt.Sprintf("%s doesn't serve zone %s (NOTAUTH), nor another one that holds %s", d.server, d.zone, name),
+			fmt.Sprintf("%s doesn't serve zone %s (%s), nor another one that holds %s", d.server, d.zone, d.code(), name),
 			fmt.Sprintf(`name the zone's primary as server; its name is the first word of: dig +short SOA %s`, d.zone))
 	}
 	zone := plainName(soa.Hdr.Name)
 	return d.fails(
-		fmt.Sprintf("%s doesn't serve zone %s (NOTAUTH); its zone for %s is %s", d.server, d.zone, name, zone),
+		fmt.Sprintf("%s doesn't serve zone %s (%s); its zone for %s is %s", d.server, d.zone, d.code(), name, zone),
 		fmt.Sprintf(`zones = ["%s"]`, zone))
 }
 
@@ -440,7 +442,7 @@ func (d diagnosis) unreachable() *Error {
 	case isOp, errors.Is(d.err, io.EOF), errors.Is(d.err, io.ErrUnexpectedEOF):
 		return d.failsForNow(fmt.Sprintf("the connection to %s failed during the update of zone %s: %v", d.server, d.zone, d.err), product.looksAtLog())
 	}
-	return d.fails(fmt.Sprintf("the update of zone %s on %s failed: %v", d.zone, d.server, d.err), "")
+	return d.fails(fmt.Sprintf("the update of zone %s on %s failed: %v", d.zone, d.server, d.err), "").divisible()
 }
 
 const few = 3
