@@ -21,6 +21,8 @@ FUZZTIME      ?= 30s
 MINIMIZE      ?= 20x
 
 CONFDIR        = $(SYSCONFDIR)/autocertd
+# Of systemd, by StateDirectory= in the unit.
+STATEDIR       = /var/lib/autocertd
 DOCS           = README.md LICENSE CHANGELOG.md SECURITY.md config.example.toml systemd/outputs.conf.example systemd/autocertd.rules
 # Where the links of README.md look for them.
 PAGES          = $(wildcard docs/*.md)
@@ -73,38 +75,44 @@ fuzz: ## run each fuzz target for FUZZTIME=30s
 		done; \
 	done
 
-# Doesn't build, so that root needs no Go. Ends with what a person does next.
+# Doesn't build, so that root needs no Go. Says what a person does next, and nothing else.
 install: ## put what "make" built in place: DESTDIR, PREFIX=/usr/local
 	@test -x bin/autocertd || { echo 'Nothing to install yet: run "make" first.' >&2; exit 1; }
-	install -d '$(DESTDIR)$(BINDIR)' '$(DESTDIR)$(UNITDIR)' '$(DESTDIR)$(SYSUSERSDIR)' '$(DESTDIR)$(DOCDIR)/docs' \
+	@install -d '$(DESTDIR)$(BINDIR)' '$(DESTDIR)$(UNITDIR)' '$(DESTDIR)$(SYSUSERSDIR)' '$(DESTDIR)$(DOCDIR)/docs' \
 		'$(DESTDIR)$(BASHDIR)' '$(DESTDIR)$(ZSHDIR)' '$(DESTDIR)$(FISHDIR)'
-	install -m 0755 bin/autocertd '$(DESTDIR)$(BINDIR)/autocertd'
-	umask 022; sed -e 's|/usr/local/bin/|$(BINDIR)/|' -e 's|/usr/share/doc/autocertd|$(DOCDIR)|' \
+	@install -m 0755 bin/autocertd '$(DESTDIR)$(BINDIR)/autocertd'
+	@umask 022; sed -e 's|/usr/local/bin/|$(BINDIR)/|' -e 's|/usr/share/doc/autocertd|$(DOCDIR)|' \
 		systemd/autocertd.service >'$(DESTDIR)$(UNITDIR)/autocertd.service'
-	install -m 0644 systemd/autocertd.sysusers.conf '$(DESTDIR)$(SYSUSERSDIR)/autocertd.conf'
-	install -m 0644 $(DOCS) '$(DESTDIR)$(DOCDIR)'
-	install -m 0644 $(PAGES) '$(DESTDIR)$(DOCDIR)/docs'
-	install -d '$(DESTDIR)$(DOCDIR)/docs/examples'
-	install -m 0755 docs/examples/* '$(DESTDIR)$(DOCDIR)/docs/examples'
-	umask 022; bin/autocertd completion bash >'$(DESTDIR)$(BASHDIR)/autocertd'
-	umask 022; bin/autocertd completion zsh  >'$(DESTDIR)$(ZSHDIR)/_autocertd'
-	umask 022; bin/autocertd completion fish >'$(DESTDIR)$(FISHDIR)/autocertd.fish'
-	test -n '$(DESTDIR)' || systemd-sysusers '$(SYSUSERSDIR)/autocertd.conf'
-	install -d -m 0750 $(if $(DESTDIR),,-g autocertd) '$(DESTDIR)$(CONFDIR)' '$(DESTDIR)$(CONFDIR)/conf.d'
-	test -e '$(DESTDIR)$(CONFDIR)/config.toml' || \
+	@install -m 0644 systemd/autocertd.sysusers.conf '$(DESTDIR)$(SYSUSERSDIR)/autocertd.conf'
+	@install -m 0644 $(DOCS) '$(DESTDIR)$(DOCDIR)'
+	@install -m 0644 $(PAGES) '$(DESTDIR)$(DOCDIR)/docs'
+	@install -d '$(DESTDIR)$(DOCDIR)/docs/examples'
+	@install -m 0755 docs/examples/* '$(DESTDIR)$(DOCDIR)/docs/examples'
+	@umask 022; bin/autocertd completion bash >'$(DESTDIR)$(BASHDIR)/autocertd'
+	@umask 022; bin/autocertd completion zsh  >'$(DESTDIR)$(ZSHDIR)/_autocertd'
+	@umask 022; bin/autocertd completion fish >'$(DESTDIR)$(FISHDIR)/autocertd.fish'
+	@test -n '$(DESTDIR)' || systemd-sysusers '$(SYSUSERSDIR)/autocertd.conf'
+	@install -d -m 0750 $(if $(DESTDIR),,-g autocertd) '$(DESTDIR)$(CONFDIR)' '$(DESTDIR)$(CONFDIR)/conf.d'
+	@test -e '$(DESTDIR)$(CONFDIR)/config.toml' || \
 		install -m 0640 $(if $(DESTDIR),,-g autocertd) config.example.toml '$(DESTDIR)$(CONFDIR)/config.toml'
-	test -n '$(DESTDIR)' || test ! -d /run/systemd/system || systemctl daemon-reload
-	@echo 'Next: edit $(CONFDIR)/config.toml, then "systemctl enable --now autocertd".'
+	@test -n '$(DESTDIR)' || test -d '$(STATEDIR)' || install -d -m 0755 -o autocertd -g autocertd '$(STATEDIR)'
+	@test -n '$(DESTDIR)' || test ! -d /run/systemd/system || systemctl daemon-reload
+	@echo 'Installed: $(DESTDIR)$(BINDIR)/autocertd, the unit autocertd.service, the user autocertd.'
+	@echo 'Next ($(DOCDIR)/README.md tells more):'
+	@echo '  1. a TSIG key, in the DNS server and in $(CONFDIR)/tsig.key'
+	@echo '  2. your hostnames in $(CONFDIR)/config.toml'
+	@echo '  3. sudo autocertd check --live'
+	@echo '  4. sudo systemctl enable --now autocertd'
 
 uninstall: ## remove what install put in place; keeps configuration, state and user
-	test -n '$(DESTDIR)' || test ! -d /run/systemd/system || systemctl disable --now autocertd.service
-	rm -f '$(DESTDIR)$(BINDIR)/autocertd' '$(DESTDIR)$(UNITDIR)/autocertd.service' '$(DESTDIR)$(SYSUSERSDIR)/autocertd.conf' \
+	@test -n '$(DESTDIR)' || test ! -d /run/systemd/system || systemctl disable --now autocertd.service
+	@rm -f '$(DESTDIR)$(BINDIR)/autocertd' '$(DESTDIR)$(UNITDIR)/autocertd.service' '$(DESTDIR)$(SYSUSERSDIR)/autocertd.conf' \
 		'$(DESTDIR)$(BASHDIR)/autocertd' '$(DESTDIR)$(ZSHDIR)/_autocertd' '$(DESTDIR)$(FISHDIR)/autocertd.fish' \
 		$(foreach doc,$(DOCS),'$(DESTDIR)$(DOCDIR)/$(notdir $(doc))') $(foreach page,$(PAGES),'$(DESTDIR)$(DOCDIR)/$(page)')
-	rm -rf '$(DESTDIR)$(DOCDIR)/docs/examples'
-	test ! -d '$(DESTDIR)$(DOCDIR)/docs' || rmdir --ignore-fail-on-non-empty '$(DESTDIR)$(DOCDIR)/docs' '$(DESTDIR)$(DOCDIR)'
-	test -n '$(DESTDIR)' || test ! -d /run/systemd/system || systemctl daemon-reload
-	@echo 'Kept: $(CONFDIR), /var/lib/autocertd and the user autocertd.'
+	@rm -rf '$(DESTDIR)$(DOCDIR)/docs/examples'
+	@test ! -d '$(DESTDIR)$(DOCDIR)/docs' || rmdir --ignore-fail-on-non-empty '$(DESTDIR)$(DOCDIR)/docs' '$(DESTDIR)$(DOCDIR)'
+	@test -n '$(DESTDIR)' || test ! -d /run/systemd/system || systemctl daemon-reload
+	@echo 'Kept: $(CONFDIR), $(STATEDIR), the user autocertd, and your drop-ins and rules; docs/operate.md, "Uninstall", removes them.'
 
 clean: ## remove bin/ and demo/
 	rm -rf bin demo

@@ -52,6 +52,9 @@ func loadAsDaemon(path string, does intent) (*settings, error) {
 	if err := becomeOwner(path, config.StateDir(path), does); err != nil {
 		return nil, err
 	}
+	if err := mayLook(config.StateDir(path)); err != nil { // to them, keys would be mistakes that aren't
+		return nil, err
+	}
 	s, err := load(path) // what isn't readable any more is a mistake
 	if err != nil {
 		return nil, err

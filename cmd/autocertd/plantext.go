@@ -68,6 +68,8 @@ func (r planReport) summary() (lines []string) {
 	switch {
 	case len(r.Certificates) == 0:
 		lines = append(lines, "no certificate is configured")
+	case r.Missing == 0 && slices.ContainsFunc(r.Certificates, func(c lifecycle.Planned) bool { return c.Unreadable != "" }):
+		lines = append(lines, "every certificate that can be looked at has been issued once")
 	case r.Missing == 0:
 		lines = append(lines, "every certificate has been issued once")
 	default:
