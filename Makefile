@@ -112,7 +112,7 @@ uninstall: ## remove what install put in place; keeps configuration, state and u
 	@rm -rf '$(DESTDIR)$(DOCDIR)/docs/examples'
 	@test ! -d '$(DESTDIR)$(DOCDIR)/docs' || rmdir --ignore-fail-on-non-empty '$(DESTDIR)$(DOCDIR)/docs' '$(DESTDIR)$(DOCDIR)'
 	@test -n '$(DESTDIR)' || test ! -d /run/systemd/system || systemctl daemon-reload
-	@echo 'Kept: $(CONFDIR), $(STATEDIR), the user autocertd, and your drop-ins and rules; docs/operate.md, "Uninstall", removes them.'
+	@echo 'Kept: $(CONFDIR), $(STATEDIR), the user autocertd, and your drop-ins and rules; docs/operate.md says how to remove them.'
 
 clean: ## remove bin/ and demo/
 	rm -rf bin demo

@@ -2,8 +2,13 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -43,5 +48,44 @@ func TestSendingHandler(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// TestMessagesAreDocumented wants every message of the log in the table of docs/operate.md, at least as far as its first
+// comma or semicolon.
+func TestMessagesAreDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/operate.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(page), "| message | level | means |")
+	table, _, _ = strings.Cut(table, "\n\n")
+	call := regexp.MustCompile(`\.(?:Info|Warn|Error)\("([^"]+)"`)
+	var documented []string
+	for _, found := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(table, -1) {
+		documented = append(documented, found[1])
+	}
+	count := 0
+	for _, root := range []string{".", "../../internal", "../../issuer", "../../providers", "../../scheduler"} {
+		err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || strings.Contains(path, "testbed") {
+				return err
+			}
+			source, err := os.ReadFile(path)
+			for _, found := range call.FindAllStringSubmatch(string(source), -1) {
+				count++
+				begin := found[1][:cmp.Or(max(strings.IndexAny(found[1], ",;"), 0), len(found[1]))]
+				if !slices.ContainsFunc(documented, func(message string) bool { return strings.HasPrefix(message, begin) }) {
+					t.Errorf("%s: %q isn't in the table of messages", path, found[1])
+				}
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if count < 40 {
+		t.Errorf("only %d messages were found", count)
 	}
 }
