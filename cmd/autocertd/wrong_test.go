@@ -75,7 +75,7 @@ func TestWrongSetUps(t *testing.T) {
 			name:     "NOTZONE: the provider is for another zone",
 			provider: bind + key + `zones = ["corp.test"]`,
 			message:  `no provider serves _acme-challenge.www.example.test; the providers serve corp.test`,
-			cure:     `add the zone to zones of the right one`,
+			cure:     `add the zone to zones of the right one, if that can write there`,
 		}, {
 			name:     "CNAME in the way",
 			hostname: "alias.example.test",
