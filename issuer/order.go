@@ -49,6 +49,11 @@ type OrderKeeper interface {
 	Drop(ctx context.Context) error
 }
 
+// Voider is an OrderKeeper that wants to know when the CA has given an open order up. Void is called in place of Drop.
+type Voider interface {
+	Void(ctx context.Context) error
+}
+
 // OpenOrder is what must survive so that an order can go on after a crash. It holds the certificate's private key.
 type OpenOrder struct {
 	URL       string    `json:"url"`
@@ -278,10 +283,13 @@ func (o *order) resume(ctx context.Context) (bool, error) {
 	}
 	expired := !state.Expires.IsZero() && time.Now().After(state.Expires) ||
 		state.NotAfter != nil && time.Now().After(*state.NotAfter) // of the certificate, where the CA has fixed it
-	if state.Status == acme.StatusInvalid && state.Error != nil {
-		o.cfg.Logger.Info("the CA gave the open order up; ordering anew", "ca", o.cfg.Name, "order", open.URL, "err", &problemError{*state.Error})
+	if state.Status == acme.StatusInvalid {
+		if state.Error != nil {
+			o.cfg.Logger.Info("the CA gave the open order up; ordering anew", "ca", o.cfg.Name, "order", open.URL, "err", &problemError{*state.Error})
+		}
+		return false, o.void(ctx)
 	}
-	if expired || state.Status == acme.StatusInvalid || state.Status == acme.StatusProcessing && time.Since(open.Created) > longestWork {
+	if expired || state.Status == acme.StatusProcessing && time.Since(open.Created) > longestWork {
 		return false, o.drop(ctx)
 	}
 	o.state, o.open, o.key = state, open, key
@@ -395,6 +403,14 @@ func (o *order) keyUnknown(ctx context.Context) bool {
 	asking, answered := observe(ctx)
 	_, err := o.client.getStatus(asking, o.account, acme.Order{Location: o.account.Location}) // a POST-as-GET to any URL
 	return isMalformed(answered, err)
+}
+
+// void forgets the open order: the CA gave it up.
+func (o *order) void(ctx context.Context) error {
+	if keeper, ok := o.req.Orders.(Voider); ok {
+		return keeper.Void(context.WithoutCancel(ctx))
+	}
+	return o.drop(ctx)
 }
 
 // drop forgets the open order: it can't be resumed.

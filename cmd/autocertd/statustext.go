@@ -407,7 +407,7 @@ func stateColour(c lifecycle.Condition) colour {
 	switch {
 	case c == lifecycle.Valid:
 		return green
-	case slices.Contains([]lifecycle.Condition{lifecycle.Expired, lifecycle.Unreadable, lifecycle.Failing, lifecycle.NotDeployed}, c):
+	case slices.Contains([]lifecycle.Condition{lifecycle.Expired, lifecycle.Revoked, lifecycle.Unreadable, lifecycle.Failing, lifecycle.NotDeployed}, c):
 		return red
 	}
 	return yellow

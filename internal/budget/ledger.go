@@ -100,6 +100,15 @@ func (l *Ledger) Spend(keys []Key, now time.Time) {
 	}
 }
 
+// Return gives a token of each of the buckets back, which was taken for what the CA hasn't counted after all.
+func (l *Ledger) Return(keys []Key) {
+	for _, key := range keys {
+		if r := rate(l.Limits, key); r.Limited() && !l.Full[key].IsZero() {
+			l.Full[key] = l.Full[key].Add(-r.Each())
+		}
+	}
+}
+
 // Begin notes an order under way.
 func (l *Ledger) Begin(run Running) { l.Running = append(l.Running, run) }
 
@@ -132,6 +141,11 @@ func OrdersOnly(keys []Key) []Key {
 		return []Key{orders}
 	}
 	return nil
+}
+
+// NoOrders returns those of the buckets that count certificates, not orders.
+func NoOrders(keys []Key) []Key {
+	return slices.DeleteFunc(slices.Clone(keys), func(key Key) bool { return key == orders })
 }
 
 // Clone returns a ledger that changes alone.

@@ -131,6 +131,6 @@ func (h *Hand) Save(ctx context.Context, iss *issuer.Issuer, open *issuer.OpenOr
 		j.cert.CAs = append(slices.Clone(j.cert.CAs), iss.Name())
 	}
 	j.dropOrders(ctx)
-	j.state.Issue, j.state.ByHand, j.state.NextLook = Trouble{}, nil, time.Time{}
+	j.state.Issue, j.state.Working, j.state.ByHand, j.state.NextLook = Trouble{}, Working{}, nil, time.Time{}
 	return j.saveState(ctx, j.state)
 }

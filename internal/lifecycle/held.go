@@ -62,7 +62,7 @@ func (j *job) admit(ctx context.Context, iss *issuer.Issuer, keep keeper, open *
 	}
 	s.keys = keys
 	if open != nil {
-		s.order = open.URL
+		s.order, s.renewal = open.URL, open.Replaces
 		return s, nil
 	}
 	var held *Held

@@ -22,6 +22,7 @@ type spending struct {
 	id        string       // of what is under way; "" when nothing is
 	ordered   bool         // and the CA has answered its order
 	order     string       // URL of the order that is open at the CA
+	renewal   bool         // which the CA took as one
 }
 
 // begin notes the order before it is sent.
@@ -61,6 +62,21 @@ func (s *spending) Keep(ctx context.Context, order issuer.OpenOrder) error {
 func (s *spending) Drop(ctx context.Context) error {
 	s.order = ""
 	return s.keeper.Drop(ctx)
+}
+
+// Void implements issuer.Voider. An order that an earlier attempt left open was counted as the certificate that might still
+// come of it. None came. One that was a renewal may have been free, and gives nothing back.
+func (s *spending) Void(ctx context.Context) error {
+	if keys := budget.NoOrders(s.keys); s.order != "" && s.id == "" && !s.renewal && len(keys) > 0 {
+		err := s.budgets.change(ctx, s.ca, func(l *budget.Ledger, _ time.Time) bool {
+			l.Return(keys)
+			return true
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return s.Drop(ctx)
 }
 
 // endTimeout bounds how long a process that is told to stop waits for another to change a ledger.

@@ -389,6 +389,34 @@ func TestLedgerCountsWhatTheCACounts(t *testing.T) {
 			t.Errorf("it waits for %q", s.Issue.Silent)
 		}
 	})
+	t.Run("nor is one that the CA gave up while nobody looked", func(t *testing.T) {
+		bad := true
+		m := &mood{Refuse: func(path string) (int, string, string) {
+			if bad && (strings.HasPrefix(path, "/finalize-order") || strings.HasPrefix(path, "/my-order")) {
+				return 500, "serverInternal", "60"
+			}
+			return 0, "", ""
+		}}
+		p := limitedWorld(t, limits, testbed.CAConfig{Wrap: m.wrap}).start()
+		p.fails("a bad day")
+		if certificates := p.left("domain example.test"); certificates != 8 {
+			t.Errorf("%d certificates are left while the order is open, want 8", certificates)
+		}
+		first := true
+		m.change(func(m *mood) {
+			bad = false
+			m.Edit = func(path string, body map[string]any) {
+				if first && strings.HasPrefix(path, "/my-order") {
+					first, body["status"] = false, "invalid"
+				}
+			}
+		})
+		p.retryNow()
+		p.look()
+		if orders, certificates := p.left("orders"), p.left("domain example.test"); orders != 7 || certificates != 8 {
+			t.Errorf("%d orders and %d certificates are left, want 7 and 8\n%s", orders, certificates, p.logged)
+		}
+	})
 	t.Run("each hostname that fails counts", func(t *testing.T) {
 		m := &mood{Edit: func(path string, body map[string]any) {
 			id, ok := body["identifier"].(map[string]any)
