@@ -495,7 +495,7 @@ func (o *order) finalize(ctx context.Context, noted *reply, csr []byte) error {
 	}
 	asking, answered := observe(ctx)
 	if o.refresh(asking) != nil {
-		return err
+		return cmp.Or(context.Cause(ctx), err)
 	}
 	switch s := o.state; {
 	case s.Status == acme.StatusProcessing, s.Status == acme.StatusValid, s.Status == acme.StatusInvalid && s.Error != nil:

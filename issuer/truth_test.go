@@ -238,7 +238,16 @@ func TestConflictIsValidation(t *testing.T) {
 			return false
 		}
 		next.ServeHTTP(httptest.NewRecorder(), r)
+		m.Flags["conflict"] = true
 		return problem(w, 409, "conflict", "Authorization is already being validated", "")
+	}, Edit: func(m *moody, r *http.Request, body map[string]any) {
+		if !at(r, "authZ") || !m.Flags["conflict"] || m.Flags["shown"] {
+			return
+		}
+		m.Flags["shown"], body["status"] = true, "pending" // the challenge looks as if nobody had accepted it
+		for _, c := range body["challenges"].([]any) {
+			c.(map[string]any)["status"] = "pending"
+		}
 	}}
 	w := newWorld(t, testbed.CAConfig{Wrap: func(h http.Handler) http.Handler { next = h; return ca.wrap(h) }}, nil)
 	if _, err := w.Obtain(t.Context(), issuer.Request{Hostnames: []string{"h.example.test"}, Orders: &orders{}}); err != nil || w.CA.NewOrders() != 1 {

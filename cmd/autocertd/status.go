@@ -135,7 +135,7 @@ func (c certificateStatus) exitCode() int {
 	switch c.Condition {
 	case lifecycle.Expired:
 		return exitExpired
-	case lifecycle.Valid, lifecycle.Due, lifecycle.Missing:
+	case lifecycle.Valid, lifecycle.Due, lifecycle.Missing, lifecycle.AtWork:
 		return exitDone
 	case lifecycle.OnHold:
 		if c.NotAfter.IsZero() || c.Held.Until.Before(c.NotAfter) {

@@ -259,7 +259,7 @@ func TestStatusExitCode(t *testing.T) {
 		want   int
 	}{
 		{"nothing is configured", statusReport{Daemon: running}, 0},
-		{"what happens by itself", statusReport{Daemon: running, Certificates: with(lifecycle.Valid, lifecycle.Due, lifecycle.Missing, lifecycle.OnHold)}, 0},
+		{"what happens by itself", statusReport{Daemon: running, Certificates: with(lifecycle.Valid, lifecycle.Due, lifecycle.Missing, lifecycle.OnHold, lifecycle.AtWork)}, 0},
 		{"failing", statusReport{Daemon: running, Certificates: with(lifecycle.Valid, lifecycle.Failing)}, 1},
 		{"not deployed", statusReport{Daemon: running, Certificates: with(lifecycle.NotDeployed)}, 1},
 		{"a record is to be added", statusReport{Daemon: running, Certificates: with(lifecycle.ByHand)}, 1},
