@@ -26,6 +26,7 @@ type Sources struct {
 type source struct {
 	path   string // absolute
 	folder bool
+	names  []string // of the files in a folder that are read
 	seen   sight
 	sum    [sha256.Size]byte // of the content; zero when there was none to read
 	racy   bool              // it had changed just before, so a further change may leave its times as they are
@@ -66,7 +67,11 @@ func (s *Sources) note(path string, folder bool) {
 	s.known[path] = len(s.list)
 	now := time.Now()
 	src := source{path: path, folder: folder, seen: look(path)}
-	src.sum = src.content()
+	if folder {
+		src.names, _ = dropInNames(path) // who reads it next says why not
+	} else {
+		src.sum = src.content()
+	}
 	src.racy = now.Sub(time.Unix(0, max(src.seen.Changed, src.seen.Modified))) < racyTime
 	s.list = append(s.list, src)
 }
@@ -83,20 +88,24 @@ func look(path string) (s sight) {
 	return s
 }
 
-// content sums up what is read of a file, or the names in a folder that are read. What can't be read has a sum of its own.
+// content sums up what is read of a file. What can't be read has a sum of its own.
 func (s *source) content() (sum [sha256.Size]byte) {
-	if s.folder {
-		names, err := dropInNames(s.path)
-		if err != nil {
-			return sum
-		}
-		return sha256.Sum256([]byte(strings.Join(names, "/")))
-	}
 	data, err := durable.Read(s.path, maxFileSize)
 	if err != nil {
 		return sum
 	}
 	return sha256.Sum256(data)
+}
+
+// added returns the files of a folder that weren't there. Those that are gone are sources of their own.
+func added(folder string, names []string) (paths []string) {
+	now, _ := dropInNames(folder)
+	for _, name := range now {
+		if _, there := slices.BinarySearch(names, name); !there { // they are sorted
+			paths = append(paths, filepath.Join(folder, name))
+		}
+	}
+	return paths
 }
 
 // dropInNames returns the files of a folder that are read, in their order. Editors keep their temporary files under names
@@ -111,7 +120,8 @@ func dropInNames(dir string) (names []string, err error) {
 	return names, err
 }
 
-// Changed returns the paths whose content isn't what it was. It is for one caller at a time.
+// Changed returns the files whose content isn't what it was, those that are gone, and those that came. It is for one caller
+// at a time.
 func (s *Sources) Changed() (paths []string) {
 	for i := range s.list {
 		src := &s.list[i]
@@ -120,7 +130,12 @@ func (s *Sources) Changed() (paths []string) {
 			continue
 		}
 		now := time.Now()
-		if src.content() != src.sum {
+		if src.folder {
+			if came := added(src.path, src.names); len(came) > 0 {
+				paths = append(paths, came...)
+				continue
+			}
+		} else if src.content() != src.sum {
 			paths = append(paths, src.path)
 			continue
 		}
@@ -154,10 +169,7 @@ type savedSource struct {
 func (s *Sources) MarshalJSON() ([]byte, error) {
 	list := make([]savedSource, len(s.list))
 	for i, src := range s.list {
-		list[i] = savedSource{Path: src.path, Folder: src.folder, Seen: src.seen}
-		if at, ok := s.known[filepath.Dir(src.path)]; ok {
-			list[at].Names = append(list[at].Names, filepath.Base(src.path))
-		}
+		list[i] = savedSource{Path: src.path, Folder: src.folder, Names: src.names, Seen: src.seen}
 	}
 	return json.Marshal(list)
 }
@@ -172,12 +184,8 @@ func ChangesSince(data []byte) (changes []Change, err error) {
 	for _, src := range list {
 		now := look(src.Path)
 		if src.Folder {
-			names, _ := dropInNames(src.Path)
-			for _, name := range names {
-				if !slices.Contains(src.Names, name) {
-					file := filepath.Join(src.Path, name)
-					changes = append(changes, changeOf(file, look(file)))
-				}
+			for _, file := range added(src.Path, src.Names) {
+				changes = append(changes, changeOf(file, look(file)))
 			}
 		} else if now.Inode != src.Seen.Inode || now.Size != src.Seen.Size || now.Modified != src.Seen.Modified {
 			changes = append(changes, changeOf(src.Path, now))
