@@ -162,6 +162,7 @@ func TestFullDisk(t *testing.T) {
 	s := newSite(t, siteConfig{})
 	s.mountState(t)
 	s.hostnames = []string{"a." + zone}
+	told := s.systemd(t)
 	d := s.start(t)
 	s.deployed(t, "a."+zone)
 	s.clean(t, zone)
@@ -188,6 +189,7 @@ func TestFullDisk(t *testing.T) {
 		}
 		return nil
 	})
+	eventually(t, told("the state directory can't be written", full))
 	if report := s.report(t); report.Daemon == nil || !strings.Contains(report.Daemon.StateError, full) {
 		t.Errorf("the daemon doesn't tell of the disk: %+v", report.Daemon)
 	}

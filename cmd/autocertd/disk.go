@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,19 +13,25 @@ import (
 	"autocertd/internal/storage"
 )
 
-// diskLook is how often a state directory without room is tried.
-const diskLook = 10 * time.Second
+// diskLook is how often a state directory is looked at for room, when it has none, and for what commands have left.
+const diskLook = 5 * time.Second
 
 // watchDisk tries a state directory that can't be written until it can, and wakes the certificates then that it stopped. It
-// doesn't wait for a tick, which may be hours away.
+// has a tick come early when a command has worked on certificates, so that systemd is told. The next tick of the schedule
+// may be hours away.
 func (d *daemonProcess) watchDisk(ctx context.Context) error {
 	look := time.NewTicker(diskLook)
 	defer look.Stop()
+	handwork, _ := d.store.Load(ctx, handworkObject)
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-look.C:
+		}
+		if left, err := d.store.Load(ctx, handworkObject); err == nil && !bytes.Equal(left, handwork) {
+			handwork = left
+			d.scheduler.Wake()
 		}
 		if err, _ := d.manager.DiskTrouble(); err == nil {
 			continue

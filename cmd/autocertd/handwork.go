@@ -8,11 +8,11 @@ import (
 	"autocertd/internal/storage"
 )
 
-// handworkObject says when a command last left something for the daemon to try again.
+// handworkObject says when a command last worked on certificates.
 const handworkObject = "handwork.json"
 
-// noteHandwork makes the daemon, at its next tick, read from the states again when each certificate is due: it knows only
-// of failures that it met itself.
+// noteHandwork makes the daemon soon read from the states again when each certificate is due, and how it is: it knows only
+// what it did itself. Where there is no room for the note, it comes to that at the next look.
 func noteHandwork(ctx context.Context, store storage.Store) error {
 	data, err := json.Marshal(struct {
 		At time.Time `json:"at"`
@@ -23,7 +23,7 @@ func noteHandwork(ctx context.Context, store storage.Store) error {
 	return store.SaveLazily(context.WithoutCancel(ctx), handworkObject, data)
 }
 
-// newHandwork reports whether a command has left something since this was last asked.
+// newHandwork reports whether a command has worked on certificates since this was last asked.
 func (d *daemonProcess) newHandwork(ctx context.Context) bool {
 	data, err := d.store.Load(ctx, handworkObject)
 	if err != nil || string(data) == d.handwork {

@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -78,6 +80,66 @@ func TestRefusedFileBecomesRight(t *testing.T) {
 	}
 	s.deployed(t, s.hostnames...)
 	d.stop(t)
+}
+
+// TestStatusFollowsRenew has a person mend a failure with renew. systemd hears of it, though no tick of the schedule is near.
+func TestStatusFollowsRenew(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, siteConfig{})
+	s.hostnames = []string{"hook." + zone}
+	hook := s.path("hook")
+	s.tables = fmt.Sprintf("[[output]]\nmatch = [\"*\"]\ndir = %q\nrun = [[%q]]\n", s.path("out", "{name}"), hook)
+	s.schedule = "@every 24h"
+	if err := os.WriteFile(hook, []byte("#!/bin/sh\nexit 3\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	told := s.systemd(t)
+	d := s.start(t)
+	eventually(t, told("1 failing"))
+	if err := os.WriteFile(hook, []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s.renewed(t)
+	eventually(t, told("0 failing"))
+	d.stop(t)
+}
+
+// systemd makes the site's daemons tell their status to a socket. It returns an error for as long as the last status hasn't
+// all the words.
+func (s *site) systemd(t *testing.T) (told func(words ...string) func() error) {
+	t.Helper()
+	path := s.path("notify")
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = socket.Close() })
+	s.env = append(s.env, "NOTIFY_SOCKET="+path)
+	var last atomic.Value
+	last.Store("")
+	go func() {
+		message := make([]byte, 4096)
+		for {
+			n, err := socket.Read(message)
+			if err != nil {
+				return // closed
+			}
+			if line, ok := strings.CutPrefix(string(message[:n]), "STATUS="); ok {
+				last.Store(line)
+			}
+		}
+	}()
+	return func(words ...string) func() error {
+		return func() error {
+			line := last.Load().(string)
+			for _, w := range words {
+				if !strings.Contains(line, w) {
+					return fmt.Errorf("the status is %q, want %q in it", line, w)
+				}
+			}
+			return nil
+		}
+	}
 }
 
 // state is what the state directory remembers of a certificate.

@@ -17,6 +17,7 @@ import (
 
 	"autocertd/internal/config"
 	"autocertd/internal/lifecycle"
+	"autocertd/internal/storage"
 	"autocertd/issuer"
 )
 
@@ -92,8 +93,10 @@ func renew(ctx context.Context, path string, names []string, how renewalMode) er
 			work = a.manager.RetryNamed
 		}
 		failed, err = a.pass(ctx, certs, work, show)
-		if failed > 0 {
-			err = errors.Join(err, noteHandwork(ctx, a.store))
+		if len(certs) > 0 {
+			if noted := noteHandwork(ctx, a.store); !storage.Unwritable(noted) { // that was told of what it stopped
+				err = errors.Join(err, noted)
+			}
 		}
 	}
 	err = errors.Join(err, a.close())
