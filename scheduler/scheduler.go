@@ -41,7 +41,7 @@ type Config struct {
 	// whatever it's for, is no trouble of the others.
 	Patience time.Duration
 
-	// Most is how many names run at a time, those included that gave up their places; zero is 4096. It bounds memory
+	// Most is how many names run at a time, those included that gave up their places; zero is 2048. It bounds memory
 	// and open files.
 	Most int
 
@@ -89,7 +89,7 @@ func New(config Config) *Scheduler {
 		config.Patience = time.Second
 	}
 	if config.Most <= 0 {
-		config.Most = 4096
+		config.Most = 2048
 	}
 	if config.Lane == nil {
 		config.Lane = func(string) string { return "" }

@@ -210,7 +210,7 @@ func TestWhatHangsHoldsUpNobody(t *testing.T) {
 				s.Set(append(tt.hanging, Item{Name: "well"}))
 				stop := run(t, s)
 				time.Sleep(10 * time.Second)
-				if got := s.Stats(); got.Running > 4096 {
+				if got := s.Stats(); got.Running > 2048 {
 					t.Errorf("%d run at a time", got.Running)
 				}
 				stop()

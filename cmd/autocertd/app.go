@@ -235,7 +235,7 @@ func (a *app) workers() int { return a.settings.Concurrency * 8 }
 // mostAtATime is how many certificates are worked on or waited for at a time: each has a lock, and in its turn a socket or
 // two, so that a quarter of the files that the process may open is left to locks.
 func mostAtATime() int {
-	const most = 4096
+	const most = 2048
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur/4 > most {
 		return most
