@@ -236,6 +236,19 @@ func FailedHostnames(err error) []string {
 	return nil
 }
 
+// sightHint is the cure when the CA doesn't find what our servers had: "" when it may be something else.
+func (o *order) sightHint(reason error) string {
+	if o.seen == 0 || !isProblem(reason, acme.ProblemTypeDNS, acme.ProblemTypeUnauthorized, acme.ProblemTypeIncorrectResponse) {
+		return ""
+	}
+	servers := "the server that was asked had the record"
+	if o.seen > 1 {
+		servers = fmt.Sprintf("%d servers that were asked had the record", o.seen)
+	}
+	return servers + ", so the CA sees another view of the zone (split horizon), or asks a server that nameservers or min_nameservers leave out; " +
+		"to see which: autocertd check --live, with a resolver that sees what the CA sees in [resolvers] public"
+}
+
 // joinVerdicts makes one error of what became of the authorizations, nil when all are valid: of all that the CA refused,
 // else the first.
 func (o *order) joinVerdicts(verdicts []error) error {
@@ -256,6 +269,9 @@ func (o *order) joinVerdicts(verdicts []error) error {
 		return first
 	}
 	err := o.explain("challenge", all)
+	if e, ok := errors.AsType[*Error](err); ok && e.Hint == "" {
+		e.Hint = o.sightHint(all.reasons[0])
+	}
 	if len(all.hostnames) == 1 {
 		return about(all.hostnames[0], err)
 	}

@@ -132,6 +132,7 @@ type order struct {
 	early    bool                 // the CA has refused to finalize it, since it wasn't ready
 	proofs   []Record             // beside each of pending, what is published for it
 	inside   bool                 // is one of those that may talk to the CA; see enter
+	seen     int                  // servers that had the records when the CA was asked to look; 0 when none was asked
 }
 
 // Obtain gets a certificate: it resumes req.Open or makes a new order, proves control of the hostnames through the
@@ -173,7 +174,11 @@ func (i *Issuer) obtain(ctx context.Context, req Request) (*Bundle, error) {
 			return nil, err
 		}
 		o.progress(Step{Name: Published})
-		if err := solution.Wait(ctx, func(have, want int) { o.progress(Step{Seen, have, want}) }); err != nil {
+		seen := func(have, want int) {
+			o.seen = have
+			o.progress(Step{Seen, have, want})
+		}
+		if err := solution.Wait(ctx, seen); err != nil {
 			return nil, err
 		}
 	} else {

@@ -117,3 +117,23 @@ func TestSignatures(t *testing.T) {
 		}
 	})
 }
+
+// TestCASeesAnotherView has a CA that asks a server without the record, though ours have it.
+func TestCASeesAnotherView(t *testing.T) {
+	t.Parallel()
+	outside, err := testbed.StartDNS(testbed.DNSConfig{Zones: []string{zone}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = outside.Close() })
+	s := newSite(t, siteConfig{})
+	s.startCA(t, testbed.CAConfig{DNS: outside.Addr()})
+	s.hostnames = []string{"www." + zone}
+	s.write(t)
+	r := s.command(t, "renew")
+	for _, words := range []string{"the server that was asked had the record, so the CA sees another view of the zone (split horizon)", "autocertd check --live"} {
+		if r.status != 1 || !strings.Contains(r.stderr, words) {
+			t.Errorf("renew ends with %d and doesn't say %q:\n%s", r.status, words, r.stderr)
+		}
+	}
+}
