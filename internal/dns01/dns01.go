@@ -80,6 +80,10 @@ type Config struct {
 	// System finds this machine's resolvers, host:port; nil reads /etc/resolv.conf.
 	System func() ([]string, error)
 
+	// Answered is told the name of a provider whose servers answer again after they had been silent: what failed for want of
+	// an answer may be tried at once. It must return soon. Nil is fine.
+	Answered func(provider string)
+
 	// Wanted lists the hostnames of the orders that are open, whoever made them. While one of those may go on after a
 	// crash, a record that the dead process published for its hostname isn't removed. Nil: none is open.
 	Wanted func(ctx context.Context) (hostnames []string, err error)
@@ -147,6 +151,7 @@ type shared struct {
 
 	// mu guards what follows. It is never held while a server or storage is waited for.
 	mu        sync.Mutex
+	mute      map[string]bool   // providers whose servers were silent the last time
 	located   map[string]bool   // zones that names were found in
 	deaf      time.Time         // when this machine's resolvers didn't answer
 	answering map[string]string // by provider, the one of its servers that answered last
@@ -166,7 +171,7 @@ func New(cfg Config) *Solver {
 		cfg.System = systemResolvers
 	}
 	s := &Solver{shared: &shared{cfg: cfg, system: cfg.System, slots: map[string]func(){},
-		unfit: map[string]bool{}, aside: map[string]bool{}, answering: map[string]string{}, located: map[string]bool{},
+		unfit: map[string]bool{}, aside: map[string]bool{}, answering: map[string]string{}, located: map[string]bool{}, mute: map[string]bool{},
 		queues: map[zoneKey]*queue{}, records: map[recordKey]*record{}, sightings: &sightings{}}}
 	s.current.Store(&table{resolving: cfg.Resolvers})
 	s.ctx, s.stop = context.WithCancel(context.Background())

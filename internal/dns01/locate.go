@@ -392,11 +392,14 @@ func (s *Solver) askOwn(ctx context.Context, p Provider, q *dns.Msg) (*dns.Msg, 
 			s.mu.Lock()
 			s.answering[p.Name] = at.addr
 			s.mu.Unlock()
+			s.listen(p.Name, nil)
 			return reply, nil
 		}
 		failures = append(failures, err)
 	}
-	return nil, joinEqual(failures)
+	err := joinEqual(failures)
+	s.listen(p.Name, err)
+	return nil, err
 }
 
 // freshly asks the servers of a zone that resolvers found, since a cache may still hold what was there before. It reports

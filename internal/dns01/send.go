@@ -202,6 +202,7 @@ func (q *queue) sendBy(p Provider, known bool, records []*record, do write) []er
 		_, err := do.call(p.Client, ctx, q.zone+".", part)
 		return err
 	})
+	s.listen(q.provider, several(slices.DeleteFunc(slices.Clone(results), func(err error) bool { return err == nil })).orNil())
 	s.cfg.Logger.Debug("update sent", "provider", q.provider, "zone", q.zone, "records", len(records), "calls", calls, "took", time.Since(begin))
 	return results
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net"
+	"slices"
 	"syscall"
 )
 
@@ -41,6 +43,45 @@ func Silent(err error) bool {
 		return true
 	}
 	return isTimeout(err)
+}
+
+// listen notes whether a provider's servers answered, by what was sent to them or asked, and tells when they do again.
+func (s *Solver) listen(provider string, err error) {
+	silent := Silent(err)
+	if err != nil && !silent && s.ctx.Err() != nil {
+		return // broken off
+	}
+	s.mu.Lock()
+	again := s.mute[provider] && !silent
+	if again {
+		delete(s.mute, provider)
+	} else if silent {
+		s.mute[provider] = true
+	}
+	s.mu.Unlock()
+	if again && s.cfg.Answered != nil {
+		s.cfg.Answered(provider)
+	}
+}
+
+// probe asks the providers that were silent whether they answer again.
+func (s *Solver) probe(ctx context.Context) {
+	s.mu.Lock()
+	names := slices.Sorted(maps.Keys(s.mute))
+	s.mu.Unlock()
+	each(len(names), func(i int) {
+		p, known := s.provider(names[i])
+		if !known || len(p.Servers) == 0 {
+			return // the next order finds out
+		}
+		zone := "."
+		if len(p.Zones) > 0 {
+			zone = p.Zones[0]
+		}
+		if _, err := awake(ctx, p.servers(), zone); err == nil {
+			s.listen(p.Name, nil)
+		}
+	})
 }
 
 // Outage is what an error says of the servers that gave no answer, in the same words for every name that was asked for; ""

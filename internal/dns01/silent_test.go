@@ -45,3 +45,42 @@ func TestSilent(t *testing.T) {
 		}
 	}
 }
+
+// Who waits for a server that was silent is told when it answers again, once, by whatever is asked of it.
+func TestAnsweredAgain(t *testing.T) {
+	d := startDNS(t, nil)
+	p := rfc2136(t, d.Addr(), d.Key("acme-key"))
+	live := p.Servers
+	var told []string
+	s := New(Config{Storage: openFiles(t, t.TempDir()), Answered: func(provider string) { told = append(told, provider) }})
+	defer closeSolver(t, s)
+	locate := func(want bool) {
+		if _, err := s.Locate(t.Context(), "_acme-challenge.www.example.test"); (err == nil) != want {
+			t.Errorf("Locate: %v", err)
+		}
+	}
+	s.Configure([]Provider{p})
+	locate(true) // it was never silent
+	p.Servers = []string{nobody(t)}
+	s.Configure([]Provider{p})
+	locate(false)
+	locate(false)
+	if len(told) > 0 {
+		t.Errorf("told %q while it is silent", told)
+	}
+	p.Servers = live
+	s.Configure([]Provider{p})
+	mustSweepNow(t, s)
+	locate(true)
+	mustSweepNow(t, s)
+	if len(told) != 1 || told[0] != "bind" {
+		t.Errorf("told %q", told)
+	}
+}
+
+func mustSweepNow(t *testing.T, s *Solver) {
+	t.Helper()
+	if err := s.Sweep(t.Context()); err != nil {
+		t.Error(err)
+	}
+}

@@ -188,3 +188,11 @@ func (e several) Error() string {
 }
 
 func (e several) Unwrap() []error { return e }
+
+// orNil is nil when there is none.
+func (e several) orNil() error {
+	if len(e) == 0 {
+		return nil
+	}
+	return e
+}

@@ -14,6 +14,7 @@ import (
 // Sweep takes over what dead processes left in the journal and tries again what couldn't be removed. It is called at
 // start and at every tick, and goes through the same queues as every removal.
 func (s *Solver) Sweep(ctx context.Context) error {
+	s.probe(ctx)
 	return s.sweep(ctx, time.Now())
 }
 
