@@ -127,7 +127,8 @@ func newApp(s *settings, o appOptions) (*app, error) {
 	}
 	a := &app{stateDir: s.StateDir, store: store, logger: o.logger, live: o.live}
 	a.solver = dns01.New(dns01.Config{Storage: store, Resolvers: s.Resolvers, Logger: o.logger,
-		Wanted: func(ctx context.Context) ([]string, error) { return lifecycle.OpenHostnames(ctx, store) }})
+		Wanted:   func(ctx context.Context) ([]string, error) { return lifecycle.OpenHostnames(ctx, store) },
+		Answered: func(string) { a.manager.DNSAnswers() }})
 	a.manager = lifecycle.New(lifecycle.Config{Storage: store, Logger: o.logger, Wait: o.wait, Progress: o.progress, Wake: o.wake,
 		Deployer: deploy.New(deploy.Config{})})
 	return a, a.use(s)

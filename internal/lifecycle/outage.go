@@ -26,8 +26,10 @@ func caParty(ca string) string { return "CA " + ca }
 
 func (j *job) dnsParty() string {
 	_, domain, _ := strings.Cut(j.cert.Hostnames[0], ".")
-	return "DNS " + domain
+	return dnsPrefix + domain
 }
+
+const dnsPrefix = "DNS "
 
 // note takes over how an attempt at a CA failed.
 func (j *job) noteSilence(s *silence, ca string, err error) {
@@ -84,6 +86,19 @@ func (m *Manager) answered(parties ...string) {
 	if len(waiting) > 0 && m.cfg.Wake != nil {
 		m.cfg.Wake(func(name string) bool { return waiting[name] })
 	}
+}
+
+// DNSAnswers notes that DNS servers that were silent answer again, and wakes those who wait for any.
+func (m *Manager) DNSAnswers() {
+	m.mu.RLock()
+	var parties []string
+	for party := range m.silent {
+		if strings.HasPrefix(party, dnsPrefix) {
+			parties = append(parties, party)
+		}
+	}
+	m.mu.RUnlock()
+	m.answered(parties...)
 }
 
 // hasAnswered reports whether one of those that gave no answer at the last failure has given one since.
