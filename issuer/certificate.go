@@ -28,10 +28,10 @@ func (o *order) download(ctx context.Context) (*Bundle, error) {
 	}
 	chains, err := o.client.GetCertificateChain(noting, o.account, o.state.Certificate, o.cfg.PreferredChain != "")
 	if err != nil {
-		if ctx.Err() != nil || noted.lost || noted.status == http.StatusTooManyRequests || noted.status == http.StatusServiceUnavailable {
+		if ctx.Err() != nil || noted.status == http.StatusTooManyRequests {
 			return nil, o.failed("certificate", noted, err)
 		}
-		return nil, o.spoiled(ctx, "certificate", noted, err) // the CA has just said that it is there
+		return nil, o.spoiled(ctx, "certificate", noted, err) // the CA has just said that it is there, so that it isn't down
 	}
 	bundle, err := o.usable(chains)
 	if err != nil { // the same order gives the same certificate again

@@ -93,6 +93,8 @@ func TestHostileCA(t *testing.T) {
 		{"cert-selfissued", "names itself as its issuer", true},
 		{"cert-cafirst", fine, true},
 		{"cert-404", "certificate: no such certificate (malformed)", true},
+		{"cert-503", "certificate: not now (serverInternal)", true},
+		{"cert-lost", "CA hostile: certificate: ", true},
 		{"cert-html", "sends no certificate, but text/html: <h1>It works!</h1>", true},
 		{"cert-garbage", "a broken certificate", true},
 
@@ -248,24 +250,29 @@ func TestValueIsMadeHere(t *testing.T) {
 
 // TestDeadOrder: an order whose certificate can't be had is given up after some tries.
 func TestDeadOrder(t *testing.T) {
-	w, ca := newHostileWorld(t, "cert-404")
-	keep := &orders{}
-	request := issuer.Request{Hostnames: []string{"d.example.test"}, Orders: keep}
-	var left []bool
-	for range 4 {
-		request.Open = keep.Open
-		if _, err := w.Obtain(t.Context(), request); err == nil {
-			t.Fatal("there is a certificate")
-		}
-		left = append(left, keep.Open != nil)
-	}
-	if want := []bool{true, true, false, true}; !slices.Equal(left, want) || ca.NewOrders() != 2 {
-		t.Errorf("the order is left open: %v, want %v; %d orders", left, want, ca.NewOrders())
-	}
-	ca.Turn(false)
-	request.Open = keep.Open
-	if _, err := w.Obtain(t.Context(), request); err != nil {
-		t.Errorf("when the certificate is there: %v", err)
+	for _, mode := range []string{"cert-404", "cert-503", "cert-lost", "cert-html", "order-nocertificate"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			w, ca := newHostileWorld(t, mode)
+			keep := &orders{}
+			request := issuer.Request{Hostnames: []string{"d.example.test"}, Orders: keep}
+			var left []bool
+			for range 4 {
+				request.Open = keep.Open
+				if _, err := w.Obtain(t.Context(), request); err == nil {
+					t.Fatal("there is a certificate")
+				}
+				left = append(left, keep.Open != nil)
+			}
+			if want := []bool{true, true, false, true}; !slices.Equal(left, want) || ca.NewOrders() != 2 {
+				t.Errorf("the order is left open: %v, want %v; %d orders", left, want, ca.NewOrders())
+			}
+			ca.Turn(false)
+			request.Open = keep.Open
+			if _, err := w.Obtain(t.Context(), request); err != nil {
+				t.Errorf("when the certificate is there: %v", err)
+			}
+		})
 	}
 }
 

@@ -152,6 +152,7 @@ func TestLost(t *testing.T) {
 		ended   bool
 	}{
 		{"a connection broke", false, []error{io.EOF, io.EOF}, false},
+		{"connections break", false, []error{io.EOF, io.EOF, io.EOF}, true},
 		{"nobody is there", true, []error{dial, dial}, false},
 		{"a new order was lost", true, []error{io.EOF}, false},
 		{"a new order was lost again", true, []error{io.EOF, io.EOF}, true},

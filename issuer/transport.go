@@ -27,6 +27,7 @@ const (
 	requestTimeout = 30 * time.Second // one request, reply included; the library has none of its own
 	maxReply       = 128 << 10        // bytes of a body or of headers; an order of a hundred names takes 40 KiB
 	maxRedirects   = 5
+	mostLosses     = 2 // replies to one call that may be lost
 
 	// An order may take so much of everything, and so much more for each of its names. Five minutes of polling are some
 	// seventy requests for each.
@@ -204,10 +205,10 @@ func (c *call) lost(req *http.Request, err error) error {
 	if c == nil {
 		return err
 	}
-	if c.lasting && req.Method == http.MethodPost && !dialled {
-		c.losses++
+	if req.Method == http.MethodPost && !dialled {
+		c.losses++ // the next request has a nonce that was used, and the library begins again when it hears so
 	}
-	if silent || c.losses > 1 {
+	if silent || c.lasting && c.losses > 1 || c.losses > mostLosses {
 		return c.end(err)
 	}
 	return err

@@ -44,7 +44,7 @@ func fates() map[string]fate {
 		kept: `authz-name authz-parent authz-type authz-wildcard authz-token authz-token-long authz-twice authz-many
 			url-authz url-authz-plain url-challenge url-finalize url-certificate url-directory redirect-directory redirect-neworder redirect-challenge redirect-finalize
 			endless-nonce endless-order endless-authz endless-chain endless-error chain-long
-			cert-notyet cert-expired cert-ending cert-othername cert-otherkey cert-foreignchain cert-selfissued cert-404 cert-html cert-garbage cert-brief
+			cert-notyet cert-expired cert-ending cert-othername cert-otherkey cert-foreignchain cert-selfissued cert-404 cert-503 cert-lost cert-html cert-garbage cert-brief
 			text-problem text-long text-html text-status text-subjects field-problem order-null order-empty order-nolocation order-nocertificate order-lost retry-after
 			finalize-500 finalize-badcsr account-429 account-blocked`,
 	} {

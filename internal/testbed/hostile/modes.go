@@ -255,7 +255,12 @@ func certificateModes() map[string]Mode {
 		"cert-cafirst": forge(func(x *Exchange, csr *x509.CertificateRequest) string {
 			return pemOf(x.CA.forger.issuer, x.CA.forger.leaf(csr, nil))
 		}),
-		"cert-404":  on("certificate", func(x *Exchange) { x.Problem(http.StatusNotFound, "malformed", "no such certificate") }),
+		"cert-404": on("certificate", func(x *Exchange) { x.Problem(http.StatusNotFound, "malformed", "no such certificate") }),
+		"cert-503": on("certificate", func(x *Exchange) {
+			x.Problem(http.StatusServiceUnavailable, "serverInternal", "not now")
+			x.Header("Retry-After", "60")
+		}),
+		"cert-lost": made(on("certificate", (*Exchange).Lose)),
 		"cert-html": on("certificate", func(x *Exchange) { x.Answer(http.StatusOK, "text/html", "<h1>It works!</h1>") }),
 		"cert-garbage": on("certificate", func(x *Exchange) {
 			x.Answer(http.StatusOK, pemChain, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
