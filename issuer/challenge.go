@@ -99,6 +99,19 @@ func each(ctx context.Context, n int, request func(ctx context.Context, n int) e
 }
 
 func (o *order) choosePending(ctx context.Context, authorizations []acme.Authorization) error {
+	refused := &refusedError{} // while an earlier process was dead
+	for _, a := range authorizations {
+		if a.Status == acme.StatusInvalid {
+			refused.hostnames, refused.reasons = append(refused.hostnames, a.IdentifierValue()), append(refused.reasons, reason(a))
+		}
+	}
+	if n := len(refused.hostnames); n > 0 {
+		err := o.orderFailed(ctx, "authorization", &reply{}, acme.Order{Status: acme.StatusInvalid}, refused)
+		if n == 1 {
+			return about(refused.hostnames[0], err)
+		}
+		return err
+	}
 	for _, a := range authorizations {
 		if a.Status == acme.StatusValid {
 			continue

@@ -275,6 +275,34 @@ func TestEachFailedHostnameIsNamed(t *testing.T) {
 	}
 }
 
+// TestRefusedWhileNobodyLooked: an order that goes on tells why the CA has refused its hostnames meanwhile.
+func TestRefusedWhileNobodyLooked(t *testing.T) {
+	ca := &moody{Edit: func(m *moody, r *http.Request, body map[string]any) {
+		if !at(r, "authZ") || !m.Flags["refused"] {
+			return
+		}
+		body["status"] = "invalid"
+		for _, c := range body["challenges"].([]any) {
+			if c := c.(map[string]any); c["type"] == "dns-01" {
+				c["status"], c["error"] = "invalid", map[string]any{"type": "urn:ietf:params:acme:error:dns", "detail": "NXDOMAIN at two of three"}
+			}
+		}
+	}}
+	w := newWorld(t, testbed.CAConfig{Wrap: ca.wrap}, nil)
+	w.Solver.PublishOK = errors.New("REFUSED by ns1")
+	keep := &orders{}
+	request := issuer.Request{Hostnames: []string{"w.example.test"}, Orders: keep}
+	if _, err := w.Obtain(t.Context(), request); err == nil || keep.Open == nil {
+		t.Fatal("no order is open")
+	}
+	ca.set("refused")
+	request.Open = keep.Open
+	_, err := w.Obtain(t.Context(), request)
+	if want := "w.example.test: validation failed: NXDOMAIN at two of three (dns)"; err == nil || !strings.Contains(err.Error(), want) || !issuer.FailedValidation(err) || keep.Open != nil {
+		t.Errorf("got %v, want %q; the order is %v", err, want, keep.Open)
+	}
+}
+
 // TestNewAccountKeyIsUnknownForAWhile: some seconds after a rollover a CA takes signatures by the new key for malformed.
 func TestNewAccountKeyIsUnknownForAWhile(t *testing.T) {
 	for _, open := range []bool{false, true} {
