@@ -187,8 +187,12 @@ func (q *queue) sendBy(p Provider, known bool, records []*record, do write) []er
 	ctx, cancel := context.WithTimeout(s.ctx, max(sendTimeout, p.Timeout)+time.Duration(len(records))*sendTimePerItem)
 	defer cancel()
 	ttls := make([]time.Duration, len(records))
+	s.mu.Lock() // an order that needs a record again may change it while it is removed
+	for i, r := range records {
+		ttls[i] = cmp.Or(r.ttl, p.TTL)
+	}
+	s.mu.Unlock()
 	each(len(records), func(i int) {
-		ttls[i] = cmp.Or(records[i].ttl, p.TTL)
 		if do.adds {
 			ttls[i] = s.ttlAt(ctx, p, records[i].name, ttls[i])
 		}
