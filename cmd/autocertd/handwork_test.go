@@ -82,6 +82,35 @@ func TestRefusedFileBecomesRight(t *testing.T) {
 	d.stop(t)
 }
 
+// TestRestartRetries mends a hook while no daemon runs. The next one runs it at once, though the back-off has an hour to go.
+func TestRestartRetries(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, siteConfig{})
+	name := "hook." + zone
+	s.hostnames = []string{name}
+	hook := s.path("hook")
+	s.tables = fmt.Sprintf("[[output]]\nmatch = [\"*\"]\ndir = %q\nrun = [[%q]]\n", s.path("out", "{name}"), hook)
+	if err := os.WriteFile(hook, []byte("#!/bin/sh\nexit 3\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	d := s.start(t)
+	d.tells(t, "certificate not deployed")
+	d.stop(t)
+	state := s.state(t, name)
+	state.NextLook = time.Now().Add(time.Hour).UTC()
+	state.Deploy.RetryAt = state.NextLook
+	data, err := json.Marshal(state)
+	if err == nil {
+		err = os.WriteFile(s.path("state", "states", name+".json"), data, 0o600)
+	}
+	if err = errors.Join(err, os.WriteFile(hook, []byte("#!/bin/sh\n"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	d = s.startAgain(t)
+	d.tells(t, "certificate deployed")
+	d.stop(t)
+}
+
 // TestStatusFollowsRenew has a person mend a failure with renew. systemd hears of it, though no tick of the schedule is near.
 func TestStatusFollowsRenew(t *testing.T) {
 	t.Parallel()
