@@ -33,14 +33,14 @@ func (d *daemonProcess) watchDisk(ctx context.Context) error {
 			handwork = left
 			d.scheduler.Wake()
 		}
-		if err, _ := d.manager.DiskTrouble(); err == nil {
+		if _, err := d.manager.DiskTrouble(); err == nil {
 			continue
 		}
 		stopped := map[string]bool{}
 		for _, name := range d.manager.TryDisk(ctx) {
 			stopped[name] = true
 		}
-		if err, _ := d.manager.DiskTrouble(); err == nil {
+		if _, err := d.manager.DiskTrouble(); err == nil {
 			d.scheduler.WakeWhere(func(name string) bool { return stopped[name] })
 			d.report(ctx)
 		}

@@ -87,7 +87,7 @@ func (d *daemonProcess) saveHealth(ctx context.Context, data []byte) error {
 }
 
 // stateDir takes over what the disk of the state directory is in for.
-func (h *health) stateDir(err error, since time.Time) {
+func (h *health) stateDir(since time.Time, err error) {
 	h.StateError, h.StateErrorAt = "", time.Time{}
 	if err != nil {
 		h.StateError, h.StateErrorAt = err.Error(), since.UTC()

@@ -43,10 +43,10 @@ func (m *Manager) diskFailed(name string, err error) bool {
 func (m *Manager) NoteDisk(err error) bool { return m.diskFailed("", err) }
 
 // DiskTrouble returns why the state directory can't be written, and since when; nil when it can as far as is known.
-func (m *Manager) DiskTrouble() (error, time.Time) {
+func (m *Manager) DiskTrouble() (since time.Time, why error) {
 	m.disk.mu.Lock()
 	defer m.disk.mu.Unlock()
-	return m.disk.err, m.disk.since
+	return m.disk.since, m.disk.err
 }
 
 // room is how much a disk must take before it counts as one with room: some bundles.
@@ -57,7 +57,7 @@ const probeObject = "probe"
 // TryDisk tries whether the state directory can be written again, and returns the certificates then that it had stopped. It
 // returns nothing when there was no trouble, or when there still is.
 func (m *Manager) TryDisk(ctx context.Context) (stopped []string) {
-	if err, _ := m.DiskTrouble(); err == nil {
+	if _, err := m.DiskTrouble(); err == nil {
 		return nil
 	}
 	err := m.cfg.Storage.SaveLazily(ctx, probeObject, make([]byte, room))

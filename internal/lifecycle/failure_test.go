@@ -313,14 +313,14 @@ func TestDisk(t *testing.T) {
 			if n := strings.Count(p.logged.String(), "level=ERROR"); n != 1 {
 				t.Errorf("told %d times", n)
 			}
-			if err, _ := p.DiskTrouble(); (err != nil) != tt.disk || len(p.TryDisk(p.ctx)) > 0 {
+			if _, err := p.DiskTrouble(); (err != nil) != tt.disk || len(p.TryDisk(p.ctx)) > 0 {
 				t.Errorf("trouble of the disk: %v", err)
 			}
 			p.store.breaks(fault{})
 			if stopped := p.TryDisk(p.ctx); tt.disk != slices.Equal(stopped, []string{name}) {
 				t.Errorf("stopped %q", stopped)
 			}
-			if err, _ := p.DiskTrouble(); err != nil {
+			if _, err := p.DiskTrouble(); err != nil {
 				t.Errorf("there is room, and still %v", err)
 			}
 			p.look() // at once, without a wait for an earlier failure
