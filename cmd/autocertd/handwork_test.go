@@ -180,3 +180,61 @@ func (s *site) state(t *testing.T, name string) (state lifecycle.State) {
 	}
 	return state
 }
+
+// TestHandworkIsTold has what renew did by hand in the line "Status:", though the daemon looks by itself only in an hour.
+func TestHandworkIsTold(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, siteConfig{})
+	s.schedule = "@every 1h"
+	name := "hook." + zone
+	s.hostnames = []string{name}
+	hook, broken := s.path("hook"), s.path("broken")
+	s.tables = fmt.Sprintf("[[output]]\nmatch = [\"*\"]\ndir = %q\nrun = [[%q]]\n", s.path("out", "{name}"), hook)
+	if err := os.WriteFile(hook, []byte(fmt.Sprintf("#!/bin/sh\n[ ! -e %s ]\n", broken)), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	path := s.path("notify")
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	s.env = []string{"NOTIFY_SOCKET=" + path}
+	says := func(words string) {
+		t.Helper()
+		if err := socket.SetReadDeadline(time.Now().Add(scriptPatience)); err != nil {
+			t.Fatal(err)
+		}
+		for message := make([]byte, 4096); ; {
+			n, err := socket.Read(message)
+			if err != nil {
+				t.Fatalf("the status never says %q: %v", words, err)
+			}
+			if strings.Contains(string(message[:n]), "STATUS=") && strings.Contains(string(message[:n]), words) {
+				return
+			}
+		}
+	}
+	d := s.start(t)
+	eventually(t, func() error {
+		if s.about(t, name).NextLook.IsZero() {
+			return errors.New("not looked at yet")
+		}
+		return nil
+	})
+	says("0 failing, 0 in progress")
+
+	s.writeFile(t, "broken", "")
+	if r := s.command(t, "renew", "--force"); r.status != exitFailed {
+		t.Fatalf("renew ends with %d:\n%s", r.status, r.stderr)
+	}
+	says("1 failing")
+	if err := os.Remove(broken); err != nil {
+		t.Fatal(err)
+	}
+	if r := s.command(t, "renew", "--force"); r.status != exitDone {
+		t.Fatalf("renew ends with %d:\n%s", r.status, r.stderr)
+	}
+	says("0 failing")
+	d.stop(t)
+}

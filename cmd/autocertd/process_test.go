@@ -84,6 +84,14 @@ func TestStopInTheMiddle(t *testing.T) {
 		}
 		return nil
 	})
+	eventually(t, func() error { // status says what is waited for
+		for _, c := range s.report(t).Certificates {
+			if c.Now == nil || !strings.HasSuffix(c.Now.Step, " servers have the records") || c.Now.Since.IsZero() {
+				return fmt.Errorf("%s: %+v", c.Name, c.Now)
+			}
+		}
+		return nil
+	})
 	// The primary hangs for a while, in which a daemon that doesn't wait for its removals would end.
 	if err := s.bind.Stop(0); err != nil {
 		t.Fatal(err)
