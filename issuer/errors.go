@@ -127,7 +127,7 @@ func (i *Issuer) explain(step string, err error) error {
 	case errors.As(err, &problem):
 		e.Err, e.Hint = &problemError{problem}, problemHint(problem, step, i.cfg)
 	case errors.As(err, &authority):
-		e.Err, e.Hint = i.untrusted(authority.Cert)
+		e.Hint, e.Err = i.untrusted(authority.Cert)
 	case errors.As(err, &wrongName):
 		e.Err = fmt.Errorf("the server shows a certificate for %s, not for %s", namesOf(wrongName.Certificate), printable.Line(wrongName.Host))
 		e.Hint = fmt.Sprintf("write directory below [ca.%s] with a name that the certificate has, or have the CA's server certificate issued for %s too",
@@ -173,21 +173,21 @@ func (e *problemError) Error() string {
 
 // untrusted says which authority isn't trusted, and how to trust it. Who named roots already has named others than the
 // CA's.
-func (i *Issuer) untrusted(cert *x509.Certificate) (err error, hint string) {
+func (i *Issuer) untrusted(cert *x509.Certificate) (hint string, err error) {
 	by := "an authority"
 	if cert != nil {
 		by = fmt.Sprintf("%q", printable.Line(cert.Issuer.String()))
 	}
 	if len(i.cfg.Roots) == 0 {
-		return fmt.Errorf("%s shows a certificate by an authority that this machine doesn't trust: %s", i.cfg.Directory, by),
-			fmt.Sprintf(`name the CA's root: roots = ["/path/to/root.pem"] below [ca.%s]`, i.cfg.Name)
+		return fmt.Sprintf(`name the CA's root: roots = ["/path/to/root.pem"] below [ca.%s]`, i.cfg.Name),
+			fmt.Errorf("%s shows a certificate by an authority that this machine doesn't trust: %s", i.cfg.Directory, by)
 	}
 	var roots []string
 	for _, root := range i.cfg.Roots {
 		roots = append(roots, fmt.Sprintf("%q", printable.Line(root.Subject.String())))
 	}
-	return fmt.Errorf("%s shows a certificate by %s, which none of the configured roots has signed: %s", i.cfg.Directory, by, strings.Join(roots, ", ")),
-		fmt.Sprintf("the files of roots below [ca.%s] are those of another CA; put the root there that signs the certificates of this server", i.cfg.Name)
+	return fmt.Sprintf("the files of roots below [ca.%s] are those of another CA; put the root there that signs the certificates of this server", i.cfg.Name),
+		fmt.Errorf("%s shows a certificate by %s, which none of the configured roots has signed: %s", i.cfg.Directory, by, strings.Join(roots, ", "))
 }
 
 // namesOf lists what a certificate is for.

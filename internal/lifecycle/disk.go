@@ -42,8 +42,8 @@ func (m *Manager) diskFailed(name string, err error) bool {
 // NoteDisk notes an error of a write to the state directory, and reports whether it is one that concerns all of it.
 func (m *Manager) NoteDisk(err error) bool { return m.diskFailed("", err) }
 
-// DiskTrouble returns why the state directory can't be written, and since when; nil when it can as far as is known.
-func (m *Manager) DiskTrouble() (since time.Time, why error) {
+// DiskTrouble returns since when the state directory can't be written, and why; nil when it can as far as is known.
+func (m *Manager) DiskTrouble() (since time.Time, err error) {
 	m.disk.mu.Lock()
 	defer m.disk.mu.Unlock()
 	return m.disk.since, m.disk.err
