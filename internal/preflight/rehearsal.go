@@ -71,7 +71,7 @@ func unlocated(r rehearsal, zones []string) (text, cure string) {
 	case !ok:
 		text = r.Err.Error()
 		if text, _, _ = strings.Cut(text, "; other names are in "); len(zones) > 0 {
-			text += "; other names are in " + listZones(zones)
+			text += "; other names are in " + listFew(zones)
 		}
 		return text, look + "\ndig SOA " + r.Trace.Name()
 	}
@@ -93,13 +93,13 @@ func unlocated(r rehearsal, zones []string) (text, cure string) {
 	return text, cure
 }
 
-// listZones names a few zones.
-func listZones(zones []string) string {
+// listFew names a few zones or servers.
+func listFew(names []string) string {
 	const most = 5
-	if len(zones) > most {
-		return strings.Join(zones[:most], ", ") + fmt.Sprintf(" and %d more", len(zones)-most)
+	if len(names) > most {
+		return strings.Join(names[:most], ", ") + fmt.Sprintf(" and %d more", len(names)-most)
 	}
-	return strings.Join(zones, ", ")
+	return strings.Join(names, ", ")
 }
 
 // cut splits a message into the problem and the cure, where it names one.
@@ -210,7 +210,7 @@ func judgeServers(at place, names []rehearsal) (list []Finding) {
 		}
 		have = append(have, fmt.Sprintf("%s within %s", server, max(round(after[server]), time.Millisecond)))
 	}
-	f := Finding{Subject: at.zone, Check: "servers", Status: OK, Text: "the record is at " + strings.Join(have, ", ")}
+	f := Finding{Subject: at.zone, Check: "servers", Status: OK, Text: "the record is at " + listFew(have)}
 	if len(order) == 0 {
 		f.Text = `no server is asked for the record (check = "none")`
 	}

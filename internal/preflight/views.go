@@ -23,7 +23,7 @@ func compareViews(at place, views []dns01.View) Finding {
 	alike := group(views)
 	f := Finding{Subject: at.zone, Check: "views", Status: OK}
 	if len(alike) == 1 && alike[0][0].Err == "" {
-		f.Text = "all who were asked say that its name servers are " + listZones(alike[0][0].Nameservers)
+		f.Text = "all who were asked say that its name servers are " + listFew(alike[0][0].Nameservers)
 		return f
 	}
 	texts := make([]string, len(alike))
@@ -88,7 +88,7 @@ func judgeGlances(f *Finding, at place, glances []dns01.Glance) {
 	case len(inside) > 0:
 		f.Text += "; only without the key the inside sees another view"
 	case len(seen) > 0:
-		f.Text += "; a new record is seen by " + listZones(seen)
+		f.Text += "; a new record is seen by " + listFew(seen)
 	}
 }
 
@@ -125,7 +125,7 @@ func tell(zone string, some []dns01.View) string {
 	case v.Err != "":
 		return text + v.Err
 	case v.Zone == zone:
-		return text + "on " + strings.Join(v.Nameservers, ", ")
+		return text + "on " + listFew(v.Nameservers)
 	case v.Zone == "":
 		return text + "no such zone"
 	}
@@ -144,8 +144,9 @@ func cureView(at place, inside, outside dns01.View) string {
 		}
 		return cure
 	}
-	quoted := make([]string, len(outside.Nameservers))
-	for i, ns := range outside.Nameservers {
+	servers := outside.Nameservers[:min(len(outside.Nameservers), lateShown)]
+	quoted := make([]string, len(servers))
+	for i, ns := range servers {
 		quoted[i] = fmt.Sprintf("%q", ns)
 	}
 	return fmt.Sprintf("if the servers that the outside sees get the records, wait for those, in [provider.%s]:\nnameservers = [%s]\n"+

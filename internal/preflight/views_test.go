@@ -42,6 +42,8 @@ func TestJudgeViews(t *testing.T) {
 			[]string{"warning: ns1 with the key k and ns1 without a key: on a.test, b.test; resolver r1: on x.test, y.test | ", "in [provider.bind]:",
 				` | nameservers = ["x.test", "y.test"] | `, ` | check = "primary"`}},
 		{"one resolver of two sees other servers", []dns01.View{key, resolver, with(second, others)}, []string{"warning: ", ` | nameservers = ["x.test", "y.test"]`}},
+		{"a zone with very many servers", []dns01.View{with(key, func(v *dns01.View) { v.Nameservers = strings.Fields(strings.Repeat("ns.test ", 1000)) })},
+			[]string{"ok: all who were asked say that its name servers are ns.test, ns.test, ns.test, ns.test, ns.test and 995 more | "}},
 		{"the outside doesn't know the zone", []dns01.View{key, bare, with(resolver, parent)},
 			[]string{"warning: ", "resolver r1: no such zone, only test | ", " | autocertd check --delegation ZONE | ", " | corp.test. 300 IN NS a.test."}},
 		{"the outside knows nothing", []dns01.View{key, with(resolver, nothing)}, []string{"warning: ", "resolver r1: no such zone | ", " | autocertd check --delegation ZONE | "}},
