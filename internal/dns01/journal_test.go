@@ -245,10 +245,12 @@ func TestSpoiltJournal(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			files := openFiles(t, t.TempDir())
-			if err := files.Save(t.Context(), "journal/0/abc", []byte(`{"provider":"bind","zone":"example.test","records":[]}`)); err != nil {
+			dir := t.TempDir()
+			entry := []byte(`{"provider":"bind","zone":"example.test","records":[]}`)
+			if err := openFiles(t, dir).Save(t.Context(), "journal/0/abc", entry); err != nil {
 				t.Fatal(err)
 			}
+			files := openFiles(t, dir) // the bubble must not meet what goes on outside
 			log := &logged{}
 			synctest.Test(t, func(t *testing.T) {
 				client := &fakeClient{}

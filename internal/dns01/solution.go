@@ -83,11 +83,10 @@ func (sol *solution) enqueue(keys []recordKey) []chan error {
 	for i, key := range keys {
 		r := s.records[key]
 		if r == nil {
-			r = &record{recordKey: key}
+			r = &record{recordKey: key, challenge: cmp.Or(sol.led[key], key.name), ttl: sol.ttl} // these never change
 			s.records[key] = r
 		}
-		r.challenge = cmp.Or(sol.led[key], r.challenge, r.name)
-		r.kept, r.ttl = time.Time{}, sol.ttl
+		r.kept = time.Time{}
 		if r.users++; r.users == 1 {
 			r.table = s.began
 		}
