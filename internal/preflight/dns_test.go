@@ -326,7 +326,8 @@ func TestLateServer(t *testing.T) {
 	p.MinNameservers = 1
 	list, _ = lookingFor(t, nil, hosts[:1], p).checkDNS(t.Context())
 	lines := about(list, "example.test", "servers")
-	if len(lines) != 2 || !strings.HasPrefix(lines[0], "warning: "+dead+" doesn't listen") || !strings.HasPrefix(lines[1], "ok: the record is at "+b.Addr()) {
+	// The other may have the record before this one's refusal is seen.
+	if len(lines) != 2 || !strings.HasPrefix(lines[0], "warning: "+dead+" ") || !strings.Contains(lines[0], "min_nameservers") || !strings.HasPrefix(lines[1], "ok: the record is at "+b.Addr()) {
 		t.Errorf("with min_nameservers: %q", lines)
 	}
 	p.Check = dns01.CheckNone
