@@ -85,7 +85,9 @@ func (r *reader) acmeshCertificate(folder, config string, shared map[string]stri
 	if c.Account == nil {
 		r.note(folder, "came from an account that isn't there")
 	}
-	r.method(acmeshMethod(strings.Split(set["Le_Webroot"], ",")[0], shared, config))
+	for name := range strings.SplitSeq(set["Le_Webroot"], ",") {
+		r.method(acmeshMethod(strings.TrimSpace(name), shared, config))
+	}
 }
 
 // acmeshAccounts reads all accounts: their folders are named after the directory URL.
@@ -133,6 +135,14 @@ func acmeshAccount(dir, directory, email string) (*Account, error) {
 // acmeshMethod is how a certificate's records were written. The settings, secrets among them, are in one file for all.
 func acmeshMethod(name string, shared map[string]string, from string) Method {
 	m := Method{Name: name, From: from}
+	switch {
+	case name == "no", name == "tls", name == "alpn":
+		m = Method{Name: "standalone", HTTP: true}
+	case strings.HasPrefix(name, "/"):
+		m = Method{Name: "webroot", HTTP: true}
+	case name == "nginx" || strings.HasPrefix(name, "nginx:"), name == "apache":
+		m = Method{Name: "its mode for " + strings.TrimSuffix(name[:6], ":"), HTTP: true}
+	}
 	saved := func(key string) string { return cmp.Or(shared["SAVED_"+key], shared[key]) }
 	switch name {
 	case "dns_nsupdate":

@@ -99,6 +99,8 @@ func certbotAccount(folder, directory string) (*Account, error) {
 func certbotMethod(set map[string]string) Method {
 	m := Method{Name: set["authenticator"]}
 	switch m.Name {
+	case "webroot", "standalone", "nginx", "apache":
+		m.HTTP = true
 	case "dns-rfc2136":
 		m.From = set["dns_rfc2136_credentials"]
 		own := readConfigObj(m.From)
@@ -111,6 +113,7 @@ func certbotMethod(set map[string]string) Method {
 		m.From, m.Secret = set["dns_cloudflare_credentials"], "dns_cloudflare_api_token"
 	case "manual":
 		m.Program = program(set["manual_auth_hook"])
+		m.HTTP = set["pref_challs"] == "http-01" || set["pref_challs"] == "http"
 	default:
 		m.From = set[strings.ReplaceAll(m.Name, "-", "_")+"_credentials"]
 	}
@@ -130,13 +133,22 @@ func (r *reader) certbotHooks() error {
 		}
 	}
 	r.installer("cli.ini", installer)
+	if off := set["no-directory-hooks"]; off != "" && off != "false" {
+		return nil
+	}
 	for _, kind := range []string{"pre", "deploy", "post"} {
 		files, err := filepath.Glob(filepath.Join(r.Dir, "renewal-hooks", kind, "*"))
 		if err != nil {
 			return err
 		}
 		for _, file := range files {
-			if !strings.HasSuffix(file, "~") { // of an editor; certbot leaves it out too
+			// Certbot runs executable files, and leaves out what an editor has left.
+			info, err := os.Stat(file)
+			switch {
+			case err == nil && !info.Mode().IsRegular(), strings.HasSuffix(file, "~"):
+			case err == nil && info.Mode()&0o111 == 0:
+				r.addHook(Hook{Kind: "renewal-hooks/" + kind, In: []string{filepath.Base(file)}, Whole: true, notes: "it never ran, since it isn't executable"})
+			default:
 				r.script("renewal-hooks/"+kind, file)
 			}
 		}

@@ -32,6 +32,8 @@ func (r *reader) dehydrated() error {
 	r.Live = filepath.Join(certificates, "{name}")
 	r.Roots = cacert(set["CURL_OPTS"])
 	programs := []string{program(set["HOOK"])}
+	// Without a setting it is http-01, or what its command line says.
+	dns := set["CHALLENGETYPE"] == "dns-01" || set["CHALLENGETYPE"] == "" && set["HOOK"] != ""
 	r.dehydratedHook("config", set["HOOK"])
 	names, err := filepath.Glob(filepath.Join(certificates, "*"))
 	if err != nil {
@@ -39,8 +41,15 @@ func (r *reader) dehydrated() error {
 	}
 	for _, folder := range names {
 		name := filepath.Base(folder)
-		if own := readShell(filepath.Join(folder, "config"), set)["HOOK"]; own != set["HOOK"] {
-			r.dehydratedHook("certs/"+name+"/config", own, name)
+		config, where := filepath.Join(folder, "config"), "certs/"+name+"/config"
+		if set["DOMAINS_D"] != "" {
+			config = filepath.Join(set["DOMAINS_D"], name)
+			where = config
+		}
+		own := readShell(config, set)
+		dns = dns || own["CHALLENGETYPE"] == "dns-01"
+		if own := own["HOOK"]; own != set["HOOK"] {
+			r.dehydratedHook(where, own, name)
 			if own = program(own); !slices.Contains(programs, own) {
 				programs = append(programs, own)
 			}
@@ -54,6 +63,10 @@ func (r *reader) dehydrated() error {
 		}
 	}
 	programs = slices.DeleteFunc(programs, func(p string) bool { return p == "" })
+	if !dns {
+		r.method(Method{Name: cmp.Or(set["CHALLENGETYPE"], "http-01"), HTTP: true})
+		return nil
+	}
 	r.method(Method{Name: "its hook", Program: strings.Join(programs, " and ")})
 	return nil
 }

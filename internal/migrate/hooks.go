@@ -125,6 +125,8 @@ func units(names []string) (list []string, ok bool) {
 		}
 		switch path.Ext(name) {
 		case ".service", ".socket", ".target", ".path", ".timer":
+		case ".mount", ".automount", ".swap", ".slice", ".scope", ".device":
+			return nil, false // no unit of the sort that an output reloads
 		default:
 			name += ".service"
 		}
@@ -132,6 +134,9 @@ func units(names []string) (list []string, ok bool) {
 	}
 	return list, len(list) > 0
 }
+
+// keywords stand before a command that may run, and aren't one.
+var keywords = []string{"if", "then", "elif", "else", "while", "until", "do", "{", "!"}
 
 // reloads finds the reloads of services in a command line or a script. whole says that there is nothing else in it.
 func reloads(text string) (list []string, whole bool, note string) {
@@ -147,14 +152,20 @@ func reloads(text string) (list []string, whole bool, note string) {
 		if c.after == "||" && len(c.words) == 1 && (c.words[0] == "true" || c.words[0] == ":") {
 			continue
 		}
-		found, restart, ok := reload(c.words)
-		if c.after == "||" || c.after == "|" || c.complex {
-			ok = false
+		words := c.words
+		for len(words) > 0 && slices.Contains(keywords, words[0]) {
+			words, whole = words[1:], false // when it is reloaded, a person has to see
 		}
-		if !ok {
+		found, restart, ok := reload(words)
+		known := !slices.ContainsFunc(found, func(unit string) bool { return !slices.Contains(list, unit) })
+		if c.after == "||" && known && ok && !c.complex {
+			continue // another way to the same
+		}
+		if c.after == "||" || c.after == "|" || c.complex {
 			whole = false
 			continue
 		}
+		whole = whole && ok
 		if restart {
 			note = "it was restarted, and is reloaded here where it can be"
 		}
@@ -172,21 +183,18 @@ func ownReload(command string) string {
 		return "postfix.service"
 	case "dovecot reload", "doveadm reload":
 		return "dovecot.service"
-	case "apachectl graceful", "apachectl -k graceful", "apache2ctl graceful", "apache2ctl -k graceful":
+	case "apachectl graceful", "apachectl -k graceful", "apache2ctl graceful", "apache2ctl -k graceful", "apache2 -k graceful":
 		return "apache2.service"
+	case "httpd graceful", "httpd -k graceful":
+		return "httpd.service"
 	}
 	return ""
 }
 
-// reload is what a simple command reloads or restarts. ok is false for a command that does anything else; one that does
+// reload is what a simple command reloads or restarts. ok is false for a command that does anything else too; one that does
 // nothing reloads nothing.
 func reload(words []string) (list []string, restart, ok bool) {
-	if len(words) > 0 && path.Base(words[0]) == "sudo" {
-		words = words[1:]
-		for len(words) > 0 && strings.HasPrefix(words[0], "-") {
-			words = words[1:]
-		}
-	}
+	words = bare(words)
 	if len(words) == 0 {
 		return nil, false, true
 	}
@@ -200,6 +208,15 @@ func reload(words []string) (list []string, restart, ok bool) {
 		return nil, false, slices.Equal(args, []string{"0"})
 	case "systemctl":
 		return systemctl(args)
+	case "sh", "bash", "dash", "ash", "ksh", "zsh":
+		for len(args) > 1 && strings.HasPrefix(args[0], "-") && !strings.HasSuffix(args[0], "c") {
+			args = args[1:]
+		}
+		if len(args) < 2 || !strings.HasPrefix(args[0], "-") {
+			return nil, false, false
+		}
+		list, whole, note := reloads(args[1])
+		return list, note != "", whole
 	case "service", "invoke-rc.d":
 		if len(args) != 2 {
 			return nil, false, false
@@ -213,6 +230,38 @@ func reload(words []string) (list []string, restart, ok bool) {
 		return []string{unit}, false, true
 	}
 	return nil, false, false
+}
+
+// bare takes off a command what only says how it runs: as whom, with which environment, for how long.
+func bare(words []string) []string {
+	for len(words) > 0 {
+		values := "" // the options of one letter that have a value in the next word
+		operands := 0
+		switch path.Base(words[0]) {
+		case "sudo", "doas":
+			values = "ugCDRTpU"
+		case "env":
+			values = "uCS"
+		case "nice":
+			values = "n"
+		case "ionice":
+			values = "cn"
+		case "timeout":
+			values, operands = "ks", 1
+		case "exec", "command", "nohup", "setsid", "time", "chronic":
+		default:
+			if !assignment.MatchString(words[0]) {
+				return words
+			}
+		}
+		for words = words[1:]; len(words) > 0 && strings.HasPrefix(words[0], "-"); words = words[1:] {
+			if len(words[0]) == 2 && strings.Contains(values, words[0][1:]) && len(words) > 1 {
+				words = words[1:]
+			}
+		}
+		words = words[min(operands, len(words)):]
+	}
+	return nil
 }
 
 // systemctl is what systemctl reloads or restarts when it has the arguments.
@@ -269,7 +318,15 @@ func commands(text string) (list []command) {
 			c.complex = true // its output goes on
 			end("|")
 			text = text[1:]
-		case strings.ContainsRune("()<>", rune(text[0])):
+		case text[0] == '(' || text[0] == ')': // commands of their own, a function, a case
+			if n := len(c.words); n > 0 && strings.HasSuffix(c.words[n-1], "=") {
+				end("")
+				c.complex = true // words of a list
+			} else {
+				end("")
+			}
+			text = text[1:]
+		case text[0] == '<' || text[0] == '>':
 			var quiet bool
 			if text, quiet = redirection(text); !quiet {
 				c.complex = true
@@ -314,6 +371,8 @@ var (
 	userinfo  = regexp.MustCompile(`://[^/\s]*@`)
 	mixed     = regexp.MustCompile(`[A-Za-z].*[0-9]|[0-9].*[A-Za-z]`)
 	uuid      = regexp.MustCompile(`[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}`)
+	programs  = regexp.MustCompile(`^[a-z][a-z0-9._+-]{0,23}$`)
+	login     = regexp.MustCompile(`^[a-z][a-z-]{0,15}@[a-z][a-z0-9.-]{0,39}$`)
 	flag      = regexp.MustCompile(`^--?[A-Za-z][A-Za-z0-9-]*$`)
 )
 
@@ -325,26 +384,37 @@ const hiddenWord = "…"
 // looks like a token.
 func withoutSecrets(text string) string {
 	var b strings.Builder
-	next := false // the word after a telling option
-	for text = printable.Line(text); text != ""; {
+	next, first := false, true // the word after a telling option; the name of a program
+	for text = printable.Line(strings.ReplaceAll(text, "\\\n", " ")); text != ""; {
 		if strings.ContainsRune(" ;&|()<>", rune(text[0])) {
+			first = first || strings.ContainsRune(";&|(", rune(text[0]))
 			b.WriteByte(text[0])
 			text = text[1:]
 			continue
 		}
+		if text[0] == '#' {
+			break // a comment
+		}
 		word, n := shellWord(text, nil)
 		n = max(n, 1)
-		b.WriteString(shownWord(word, text[:n], next))
+		b.WriteString(shownWord(word, text[:n], next, first))
 		next = flag.MatchString(word) && (secretive.MatchString(word) || word == "-u" || word == "-p" || word == "-H")
+		first = false
 		text = text[n:]
 	}
 	return strings.TrimSpace(b.String())
 }
 
-// shownWord is a word as it may be shown. raw is what stands there, with its quotes.
-func shownWord(word, raw string, hide bool) string {
+// shownWord is a word as it may be shown. raw is what stands there, with its quotes; first says that it names a program.
+func shownWord(word, raw string, hide, first bool) string {
 	name, value, assigned := strings.Cut(word, "=")
 	switch {
+	case first && programs.MatchString(word), !hide && login.MatchString(word):
+		return raw
+	case !hide && strings.ContainsAny(word, " ;"): // a command line for a shell
+		if units, _, _ := reloads(word); len(units) > 0 {
+			return raw[:1] + withoutSecrets(word) + raw[len(raw)-1:]
+		}
 	case hide, userinfo.MatchString(word):
 		return hiddenWord
 	case assigned && (secretive.MatchString(name) || !open(value)):

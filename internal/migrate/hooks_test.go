@@ -38,10 +38,29 @@ func TestReloads(t *testing.T) {
 		{"apachectl graceful", []string{"apache2.service"}, true},
 		{"\nset -e\n# the web\nsystemctl reload \\\n  nginx # now\nexit 0\n", []string{nginx}, true},
 		{"systemctl reload 'nginx'", []string{nginx}, true},
+		{"systemctl --no-block reload nginx", []string{nginx}, true},
+		{"systemctl reload nginx || systemctl restart nginx", []string{nginx}, true},
+		{"sh -c 'systemctl reload nginx'", []string{nginx}, true},
+		{"/bin/bash -e -c \"systemctl reload nginx && service postfix reload\"", []string{nginx, postfix}, true},
+		{"LANG=C sudo -n -u root systemctl reload nginx", []string{nginx}, true},
+		{"/usr/bin/env LANG=C systemctl reload nginx", []string{nginx}, true},
+		{"timeout -k 5 30 nice -n 5 systemctl reload nginx", []string{nginx}, true},
+		{"exec systemctl reload nginx", []string{nginx}, true},
+		{"(systemctl reload nginx)", []string{nginx}, true},
+		{"httpd -k graceful", []string{"httpd.service"}, true},
 
 		{"nginx -t && systemctl reload nginx", []string{nginx}, false},
 		{"cat a b > /etc/haproxy/c.pem && systemctl reload haproxy", []string{"haproxy.service"}, false},
-		{"if true; then systemctl reload nginx; fi", nil, false},
+		{"if true; then systemctl reload nginx; fi", []string{nginx}, false},
+		{"for i in 1 2; do systemctl reload nginx; done", []string{nginx}, false},
+		{"case $1 in deploy_cert) systemctl reload nginx;; esac", []string{nginx}, false},
+		{"deploy_cert() { systemctl reload nginx; }", []string{nginx}, false},
+		{"units=(systemctl reload nginx)", nil, false},
+		{"systemctl try-restart srv-www.mount", nil, false},
+		{"sh -c 'systemctl reload nginx; /usr/local/bin/push'", []string{nginx}, false},
+		{"sh /usr/local/bin/push", nil, false},
+		{"systemctl reload nginx || systemctl restart postfix", []string{nginx}, false},
+		{"ssh root@web1 systemctl reload nginx", nil, false},
 		{"systemctl reload nginx || /usr/local/bin/alarm", []string{nginx}, false},
 		{"systemctl reload $SERVICE", nil, false},
 		{"systemctl reload nginx*", nil, false},
@@ -70,6 +89,10 @@ func TestReloads(t *testing.T) {
 func TestWithoutSecrets(t *testing.T) {
 	tests := []struct{ command, want string }{
 		{"systemctl restart postfix dovecot", ""},
+		{"apache2ctl restart; update2ca", ""},
+		{"sh -c 'systemctl reload nginx; push --token=x1'", "sh -c 'systemctl reload nginx; push --token=…'"},
+		{"ssh root@web2 'systemctl reload nginx'", ""},
+		{"systemctl reload nginx \\\n  postfix # the web", "systemctl reload nginx postfix"},
 		{"cat $RENEWED_LINEAGE/fullchain.pem ${RENEWED_LINEAGE}/privkey.pem > /etc/haproxy/www.pem", ""},
 		{`/usr/local/bin/push "$RENEWED_DOMAINS" --host=web1.corp.example -v`, ""},
 		{"scp /etc/ssl/a.pem root@web1.corp.example:/etc/ssl/", ""},
@@ -156,8 +179,11 @@ func TestHooks(t *testing.T) {
 			"renewal-hooks/deploy/20-push.py":   "#!/usr/bin/python3\nsystemctl = reload\n",
 			"renewal-hooks/post/30-mail":        "#!/bin/bash -e\nsystemctl reload postfix dovecot\n/usr/bin/logger done\n",
 			"renewal-hooks/deploy/10-nginx.sh~": "#!/bin/sh\nsystemctl reload old\n",
+			"renewal-hooks/deploy/off.sh":       "#!/bin/sh\nsystemctl reload off\n",
+			"renewal-hooks/deploy/old/1.sh":     "#!/bin/sh\nsystemctl reload old\n",
 		}, []string{"#match  = [\"*\"]\n#dir    = \"DIR/live/{name}\"\n#reload = [\"nginx.service\", \"postfix.service\", \"dovecot.service\"]\n",
-			"#   renewal-hooks/deploy in 10-nginx.sh  -> reload = [\"nginx.service\"]\n", "#   renewal-hooks/deploy in 20-push.py  (left out)\n"},
+			"#   renewal-hooks/deploy in 10-nginx.sh  -> reload = [\"nginx.service\"]\n", "#   renewal-hooks/deploy in 20-push.py  (left out)\n",
+			"#   renewal-hooks/deploy in off.sh  (it never ran, since it isn't executable)\n"},
 			[]string{"renewal-hooks/deploy in 20-push.py", "renewal-hooks/post in 30-mail"}},
 		{"certbot's cli.ini", "certbot", map[string]string{"cli.ini": "deploy-hook = systemctl reload apache2  # web\npost-hook = /usr/local/bin/after --token=" + secretText + "\n"},
 			[]string{"#reload = [\"apache2.service\"]", "#   deploy-hook in cli.ini: systemctl reload apache2  -> reload", "#   post-hook in cli.ini: /usr/local/bin/after --token=…  (left out)\n"},
@@ -170,6 +196,19 @@ func TestHooks(t *testing.T) {
 				"#   installer in renewal/multi.conf: nginx  -> reload"},
 			[]string{"pre_hook in renewal/multi.conf: /usr/local/bin/pre",
 				"renew_hook in renewal/multi.conf: cat $RENEWED_LINEAGE/fullchain.pem $RENEWED_LINEAGE/privkey.pem > /etc/haproxy/www.pem"}},
+		{"certbot's folders of hooks, switched off", "certbot", map[string]string{"cli.ini": "no-directory-hooks = true\n", "renewal-hooks/deploy/10-nginx.sh": "#!/bin/sh\nsystemctl reload nginx\n"},
+			[]string{"#match  = [\"*\"]\n"}, nil},
+		{"certbot asked by HTTP", "certbot", map[string]string{"renewal/multi.conf": "[renewalparams]\naccount = 32e6cedbe40239cda81ff0837ac29009\nserver = https://ca.example.test/dir\nauthenticator = webroot\n" +
+			"renew_hook = \"sh -c 'systemctl reload nginx, postfix'\"\n"},
+			[]string{"# No records were written so far: the CA asked by HTTP or TLS (webroot). Here it asks for TXT records.\n"}, []string{"renew_hook in renewal/multi.conf: sh -c …"}},
+		{"acme.sh asked by HTTP", "acme.sh", map[string]string{"dehydrated.example.test_ecc/dehydrated.example.test.conf": "Le_Domain='dehydrated.example.test'\nLe_API='" + testDirectory + "'\nLe_Webroot='/var/www,dns_cf,no'\n" +
+			"Le_PreHook='__ACME_BASE64__START_c3lzdGVt*'\n"},
+			[]string{"the CA asked by HTTP or TLS (webroot). ", "the CA asked by HTTP or TLS (standalone). ", "# How records were written: dns_cf, set up in DIR/account.conf.\n"},
+			[]string{"Le_PreHook in dehydrated.example.test_ecc/dehydrated.example.test.conf: …"}},
+		{"dehydrated asked by HTTP", "dehydrated", map[string]string{"config": "HOOK=/usr/local/bin/hook\nCHALLENGETYPE=http-01\n"}, []string{"the CA asked by HTTP or TLS (http-01). "}, []string{"HOOK in config: /usr/local/bin/hook"}},
+		{"dehydrated's settings of certificates in a folder of their own", "dehydrated", map[string]string{"config": "DOMAINS_D=$BASEDIR/d\n", "d/star": "CHALLENGETYPE=dns-01\nHOOK=\"$BASEDIR/star.sh\" # DNS\n",
+			"star.sh": "#!/bin/sh\ncase $1 in\ndeploy_cert) systemctl reload haproxy ;;\nesac\n"},
+			[]string{"its hook, by DIR/star.sh.\n", "#match  = [\"star\"]", "#   HOOK in DIR/d/star: DIR/star.sh  -> reload = [\"haproxy.service\"]  (see its deploy_cert)  (left out)\n"}, []string{"HOOK in DIR/d/star: DIR/star.sh"}},
 		{"one hook of many certificates", "certbot", map[string]string{"renewal/gone.conf": "[renewalparams]\nrenew_hook = /bin/x\n", "renewal/gone2.conf": "[renewalparams]\nrenew_hook = /bin/x\n"},
 			[]string{"#   renew_hook in renewal/gone.conf and 1 more: /bin/x  (left out)\n"}, []string{"renew_hook in renewal/gone.conf and 1 more: /bin/x"}},
 		{"dehydrated's hooks", "dehydrated", map[string]string{"config": "CA=\"https://ca.example.test/dir\"  # our own\nHOOK=\"${BASEDIR}/hook.sh\"\nCURL_OPTS=\"--cacert /etc/ssl/own.pem\"\n",
@@ -201,6 +240,11 @@ func TestHooks(t *testing.T) {
 			}
 			for name, text := range tt.files {
 				write(t, filepath.Join(dir, name), text)
+				if strings.Contains(name, "renewal-hooks") && !strings.Contains(name, "off") {
+					if err := os.Chmod(filepath.Join(dir, name), 0o755); err != nil {
+						t.Fatal(err)
+					}
+				}
 			}
 			tree, err := Read(tt.client, dir, Options{Directories: []string{testDirectory}})
 			if err != nil {

@@ -16,6 +16,7 @@ type Method struct {
 	KeyFile string
 	Secret  string // the name of the secret in From
 	Program string // that wrote the records
+	HTTP    bool   // it wrote no records: the CA asked by HTTP or TLS
 }
 
 // method notes how records were written, each way once.
@@ -29,6 +30,9 @@ func (r *reader) method(m Method) {
 func (m Method) stanza() string {
 	var b strings.Builder
 	words := fmt.Sprintf("# How records were written: %s", oneLine(m.Name))
+	if m.HTTP {
+		words = fmt.Sprintf("# No records were written so far: the CA asked by HTTP or TLS (%s). Here it asks for TXT records", oneLine(m.Name))
+	}
 	if m.From != "" {
 		words += ", set up in " + oneLine(m.From)
 	}

@@ -271,7 +271,7 @@ func unwrap(value string) string {
 	}
 	text, err := base64.StdEncoding.DecodeString(strings.TrimSuffix(inner, wrapEnd))
 	if err != nil {
-		return ""
+		return value // something stands there, and a person can read more into it
 	}
 	return string(text)
 }
