@@ -89,7 +89,7 @@ func TestNSUpdateFailures(t *testing.T) {
 		{"a zone that isn't served", good, "example.org", www,
 			`SERVER doesn't serve zone example.org (NOTAUTH), nor another one that holds _acme-challenge.www.example.org; name the zone's primary as server; its name is the first word of: dig +short SOA example.org`, true},
 		{"a name that the policy forbids", good, "example.test", "_acme-challenge.ftp",
-			`SERVER forbids TSIG key "acme-key" to write TXT at _acme-challenge.ftp.example.test (REFUSED); add to update-policy of zone example.test and run rndc reconfig: grant acme-key name _acme-challenge.ftp.example.test. TXT;`, false},
+			`SERVER forbids TSIG key "acme-key" to write TXT at _acme-challenge.ftp.example.test (REFUSED); add to update-policy of zone example.test, above any deny, and run rndc reconfig: grant acme-key name _acme-challenge.ftp.example.test. TXT;`, false},
 		{"a name outside the zone", good, "example.test", "_acme-challenge.www.example.org.",
 			`_acme-challenge.www.example.org isn't in zone example.test (NOTZONE); SERVER serves no zone that holds it: let another provider write it`, false},
 	}

@@ -213,7 +213,7 @@ func (p Product) addsKey(a Access, algorithm string) string {
 func (p Product) allowsNames(a Access) string {
 	switch p {
 	case BIND:
-		return fmt.Sprintf("add to update-policy of zone %s and run rndc reconfig: %s", a.Zone, firstFew(a.grants(), " "))
+		return fmt.Sprintf("add to update-policy of zone %s, above any deny, and run rndc reconfig: %s", a.Zone, firstFew(a.grants(), " "))
 	case Knot:
 		return fmt.Sprintf("add to the zone's acl in knot.conf and run knotc reload: update-owner-name: %s", a.knotNames(few))
 	case PowerDNS:

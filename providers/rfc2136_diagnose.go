@@ -395,7 +395,11 @@ func (d diagnosis) answered(product Product) *Error {
 	at := " with TXT at " + firstFew(d.names(), ", ")
 	switch d.rcode {
 	case dns.RcodeServerFailure:
-		return d.failsForNow(problem+at, product.fails(d.names()[0])).divisible()
+		hint := product.fails(d.names()[0])
+		if d.removes { // which makes a name no fuller
+			hint = "perhaps it can't write the zone; " + product.looksAtLog()
+		}
+		return d.failsForNow(problem+at, hint).divisible()
 	case dns.RcodeNotImplemented:
 		return d.fails(problem+": it takes no dynamic updates", "name the zone's primary as server")
 	}

@@ -80,11 +80,11 @@ func TestRFC2136Failures(t *testing.T) {
 			whole: true,
 		}, {
 			name: "a name that the policy forbids", key: good, absent: true, records: []string{"_acme-challenge.ftp"},
-			want: `SERVER forbids TSIG key "acme-key" to write TXT at _acme-challenge.ftp.example.test (REFUSED); add to update-policy of zone example.test and run rndc reconfig: grant acme-key name _acme-challenge.ftp.example.test. TXT;`,
+			want: `SERVER forbids TSIG key "acme-key" to write TXT at _acme-challenge.ftp.example.test (REFUSED); add to update-policy of zone example.test, above any deny, and run rndc reconfig: grant acme-key name _acme-challenge.ftp.example.test. TXT;`,
 		}, {
 			name: "one of several names that the policy forbids", key: good, records: []string{"_acme-challenge.www", "_acme-challenge", "_acme-challenge", "_acme-challenge.c", "_acme-challenge.d"},
 			want: `SERVER forbids TSIG key "acme-key" to write TXT at _acme-challenge.www.example.test, _acme-challenge.example.test, _acme-challenge.c.example.test, and 1 more (REFUSED); ` +
-				`add to update-policy of zone example.test and run rndc reconfig: grant acme-key name _acme-challenge.www.example.test. TXT; grant acme-key name _acme-challenge.example.test. TXT; grant acme-key name _acme-challenge.c.example.test. TXT; and 1 more`,
+				`add to update-policy of zone example.test, above any deny, and run rndc reconfig: grant acme-key name _acme-challenge.www.example.test. TXT; grant acme-key name _acme-challenge.example.test. TXT; grant acme-key name _acme-challenge.c.example.test. TXT; and 1 more`,
 		}, {
 			name: "a secondary", key: good, server: secondary, records: www,
 			want:  `SERVER is a secondary of zone example.test, whose primary is ns1.example.test by the SOA (REFUSED); name the primary: server = "ns1.example.test"`,

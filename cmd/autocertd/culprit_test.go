@@ -69,6 +69,7 @@ func answering(t *testing.T, kind string, rcode int, name string) zoneServer {
 func TestOneCulprit(t *testing.T) {
 	const culprit = "h003." + zone
 	const challenge = "_acme-challenge." + culprit
+	const second = "h007." + zone
 	var full []string // as many records as BIND lets a name have
 	for i := range 100 {
 		full = append(full, fmt.Sprintf("_acme-challenge.h003 IN TXT stale%d", i))
@@ -84,13 +85,36 @@ func TestOneCulprit(t *testing.T) {
 		name   string
 		start  func(t *testing.T) zoneServer
 		says   string // beside the name
+		also   string // what is said of the second culprit; "" when there is none
 		others int    // records of others
+		lines  string // of the provider
 	}{
 		{name: "a name that is full", start: func(t *testing.T) zoneServer { return bindServer(t, testbed.BINDZone{Records: full}) }, says: "SERVFAIL", others: 100},
 		{name: "a name that update-policy forbids", start: func(t *testing.T) zoneServer { return bindServer(t, testbed.BINDZone{Policy: granted}) }, says: "REFUSED"},
 		{name: "a name with a CNAME", says: "the servers refuse it",
 			start: func(t *testing.T) zoneServer {
 				return bindServer(t, testbed.BINDZone{Records: []string{"_acme-challenge.h003 IN CNAME h003.elsewhere.invalid."}})
+			}},
+		{name: "a name below a DNAME", says: "remove the DNAME at " + culprit,
+			start: func(t *testing.T) zoneServer {
+				return bindServer(t, testbed.BINDZone{Records: []string{"h003 IN DNAME h003.elsewhere.invalid."}})
+			}},
+		{name: "a name that is delegated", says: "delegated to other servers",
+			start: func(t *testing.T) zoneServer {
+				return bindServer(t, testbed.BINDZone{Records: []string{"_acme-challenge.h003 IN NS ns.elsewhere.invalid."}})
+			}},
+		{name: "two names for two reasons, one of them a deny", says: "too many records", also: "above any deny", others: 100,
+			start: func(t *testing.T) zoneServer {
+				return bindServer(t, testbed.BINDZone{Records: full, Policy: []string{"deny acme-key name _acme-challenge." + second + ". TXT", "grant acme-key zonesub TXT"}})
+			}},
+		{name: "PowerDNS drops it", says: "took the update and doesn't have the record", lines: `propagation_timeout = "3s"`,
+			start: func(t *testing.T) zoneServer {
+				p, err := testbed.StartPowerDNS(t.Context(), testbed.ProductConfig{Dir: t.TempDir(), Zones: []string{zone},
+					Policy: fmt.Sprintf("function updatepolicy(input)\n return tostring(input:getQName()) ~= \"%s.\"\nend\n", challenge)})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return zoneServer{p.Addr(), "rfc2136", p.KeyFile("acme-key"), func(ctx context.Context) (map[string][]string, error) { return p.TXT(ctx, zone) }, p.Close}
 			}},
 		{name: "a name that is too long for the server", says: "FORMERR",
 			start: func(t *testing.T) zoneServer { return answering(t, "rfc2136", dns.RcodeFormatError, challenge) }},
@@ -112,8 +136,8 @@ func TestOneCulprit(t *testing.T) {
 			t.Cleanup(func() { _ = z.stop() })
 			s := &site{dir: t.TempDir(), schedule: "@every 1s", hostnames: hosts(10)}
 			s.startCA(t, testbed.CAConfig{DNS: z.addr})
-			s.providers = []string{fmt.Sprintf("[provider.bind]\ntype = %q\nserver = %q\nkey_file = %q\n%s\n", z.kind, z.addr, z.key, nameservers(z.addr))}
-			good := slices.DeleteFunc(slices.Clone(s.hostnames), func(h string) bool { return h == culprit })
+			s.providers = []string{fmt.Sprintf("[provider.bind]\ntype = %q\nserver = %q\nkey_file = %q\n%s\n%s\n", z.kind, z.addr, z.key, nameservers(z.addr), tt.lines)}
+			good := slices.DeleteFunc(slices.Clone(s.hostnames), func(h string) bool { return h == culprit || tt.also != "" && h == second })
 			begin := time.Now()
 			d := s.start(t)
 			s.deployed(t, good...)
@@ -121,6 +145,9 @@ func TestOneCulprit(t *testing.T) {
 				t.Errorf("nine certificates took %s", took)
 			}
 			d.tells(t, "level=WARN", "certificate="+culprit, challenge, tt.says)
+			if tt.also != "" {
+				d.tells(t, "level=WARN", "certificate="+second, tt.also)
+			}
 			for _, h := range good {
 				if strings.Contains(d.says(t), "level=WARN msg=\"certificate not issued\" certificate="+h) {
 					t.Errorf("%s failed as well", h)

@@ -68,7 +68,7 @@ func TestWrongSetUps(t *testing.T) {
 			hostname: "ftp.example.test",
 			provider: bind + key,
 			message:  `publishing _acme-challenge.ftp.example.test: PRIMARY forbids TSIG key "acme-key" to write TXT at _acme-challenge.ftp.example.test (REFUSED)`,
-			cure:     `add to update-policy of zone example.test and run rndc reconfig: grant acme-key name _acme-challenge.ftp.example.test. TXT;`,
+			cure:     `add to update-policy of zone example.test, above any deny, and run rndc reconfig: grant acme-key name _acme-challenge.ftp.example.test. TXT;`,
 		}, {
 			// No update leaves for a zone that can't hold the name, so that no server gets to say NOTZONE; TestRFC2136Failures
 			// has what follows when one does.

@@ -314,11 +314,14 @@ func (s *Solver) leftBehind(why error) error {
 	case why == nil:
 		why = errors.New("their orders haven't ended")
 	}
-	are := "are still"
+	records, are, them := "records", "are still", "they are in the journal, and the next start removes them"
+	if n == 1 {
+		records, are, them = "record", "is still", "it is in the journal, and the next start removes it"
+	}
 	if !sure { // no server said that all of them had been published
 		are = "may be"
 	}
-	return fmt.Errorf("%d TXT records %s published; they are in the journal, and the next start removes them: %w", n, are, why)
+	return fmt.Errorf("%d TXT %s %s published; %s: %w", n, records, are, them, why)
 }
 
 // Left returns how many records are published or still to be removed.

@@ -110,7 +110,7 @@ func recordsIn[R dns.RR](reply *dns.Msg) (list []R) {
 // lastAlias follows the aliases of an answer to their end.
 func lastAlias(answer *dns.Msg, name string) string {
 	for range answer.Answer { // a chain has no more links than this, unless it goes round
-		if alias := aliasIn(answer, name); alias != "" {
+		if alias, _ := aliasIn(answer, name); alias != "" {
 			name = alias
 		}
 	}

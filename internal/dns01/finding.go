@@ -10,8 +10,8 @@ import (
 
 // findingIn reads the answer to a question for the CNAME of a name.
 func findingIn(answer *dns.Msg, name string) finding {
-	if alias := aliasIn(answer, name); alias != "" {
-		return finding{alias: alias}
+	if alias, dname := aliasIn(answer, name); alias != "" {
+		return finding{alias: alias, dname: dname}
 	}
 	if zone := zoneIn(answer, name); zone != "" {
 		return finding{zone: zone}
@@ -19,23 +19,26 @@ func findingIn(answer *dns.Msg, name string) finding {
 	return finding{zone: cutIn(answer, name), cut: cutIn(answer, name) != ""}
 }
 
-// aliasIn returns where the name's CNAME points, or a DNAME above it (RFC 6672), which servers answer with both.
-func aliasIn(answer *dns.Msg, name string) string {
-	var redirected string
+// aliasIn returns where the name's CNAME points, or a DNAME above it (RFC 6672), which servers answer with both, and that
+// DNAME's owner.
+func aliasIn(answer *dns.Msg, name string) (alias, dname string) {
 	for _, rr := range answer.Answer {
 		owner := hostOf(rr.Header().Name)
 		switch rr := rr.(type) {
 		case *dns.CNAME:
 			if owner == name {
-				return hostOf(rr.Target)
+				alias = hostOf(rr.Target)
 			}
 		case *dns.DNAME:
 			if rest, below := strings.CutSuffix(name, "."+owner); below {
-				redirected = rest + "." + hostOf(rr.Target)
+				dname = owner
+				if alias == "" {
+					alias = rest + "." + hostOf(rr.Target)
+				}
 			}
 		}
 	}
-	return redirected
+	return alias, dname
 }
 
 // zoneIn returns the zone whose SOA the answer carries.

@@ -80,18 +80,34 @@ func lacking(late []*member) (said []string) {
 	return said
 }
 
+// ineffective returns the server that took an update, confirmed it, and answers that nothing of it is there.
+func ineffective(failed []*quorum) *member {
+	for _, m := range membersOf(failed) {
+		if _, last := m.missing(); m.primary && slices.Contains([]string{lacksName, lacksTXT, lacksValue}, last) {
+			return m
+		}
+	}
+	return nil
+}
+
 // cure is what to do about servers that lag, or about resolvers.
 func cure(failed []*quorum, after time.Duration) string {
 	text := "look at NOTIFY and zone transfers to them and at their port 53, or set nameservers to those that the CA can ask"
 	resolvers := failed[0].members[0].recurse
+	if m := ineffective(failed); m != nil {
+		text = fmt.Sprintf("%s took the update and doesn't have the record: see whether a policy of its own drops it (as lua-dnsupdate-policy-script of PowerDNS does), "+
+			"or another program removes what is at that name", m)
+	}
 	if resolvers {
 		text = `a resolver remembers for a while that there was no record (the last number of the zone's SOA): wait, or set check = "authoritative"`
 	}
 	limit, enough := time.Duration(0), len(membersOf(failed))
 	for _, q := range failed {
 		limit = max(limit, q.provider.PropagationTimeout)
-		have, _ := q.tally()
-		if !q.effective() {
+		few := *q
+		few.enough = max(q.enough, 1) // as the proposal has it
+		have, _ := few.tally()
+		if !few.effective() {
 			have = 0
 		}
 		enough = min(enough, have)

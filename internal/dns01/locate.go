@@ -36,6 +36,7 @@ func (s *Solver) Locate(ctx context.Context, name string) (Trace, error) {
 	if n := len(t.Name()); n > maxName {
 		return t, fmt.Errorf("%s has %d characters, and a name in DNS has at most %d (RFC 1035, section 2.3.4): no CA can ask for it, so shorten the hostname", t, n, maxName)
 	}
+	by := "" // the record that led to the last name of the chain
 	for {
 		p, served := s.providerFor(t.Name())
 		f, err := s.inspect(ctx, p, t.Name())
@@ -43,7 +44,7 @@ func (s *Solver) Locate(ctx context.Context, name string) (Trace, error) {
 			f, t.Wildcard, err = s.distrust(ctx, p, t.Name(), f)
 		}
 		if refused, ok := errors.AsType[*refusedQuery](err); ok && len(t.Chain) > 1 && refused.rcode == dns.RcodeRefused {
-			return t, s.noProvider(NoProviderError{Name: t.String(), Alias: t.Chain[len(t.Chain)-2]}, t)
+			return t, s.noProvider(NoProviderError{Name: t.String(), Alias: by}, t)
 		}
 		if refused, ok := errors.AsType[*keyError](err); ok && ctx.Err() == nil {
 			return t, fmt.Errorf("publishing %s: %w", t, p.explain(ctx, refused, t.Name()))
@@ -59,6 +60,9 @@ func (s *Solver) Locate(ctx context.Context, name string) (Trace, error) {
 			t.Provider, t.Zone = p.Name, f.zone
 			s.noteZone(f.zone)
 			return t, nil
+		}
+		if by = "CNAME at " + t.Name(); f.dname != "" {
+			by = "DNAME at " + f.dname
 		}
 		known := slices.Contains(t.Chain, f.alias)
 		t.Chain = append(t.Chain, f.alias)
@@ -134,7 +138,7 @@ func (p Provider) explain(ctx context.Context, refused *keyError, name string) e
 type NoProviderError struct {
 	Name      string   // with the aliases that lead to it
 	Zone      string   // as DNS has it, "" when not known
-	Alias     string   // whose CNAME leads to a name that the servers of its provider refuse
+	Alias     string   // the CNAME or DNAME, and its owner, that leads to a name that the servers of its provider refuse
 	Delegated bool     // a provider serves the zone above, whose servers delegate this one
 	Zones     []string // those that are served
 	Meant     string   // a hostname in a zone that is known, from which this one differs by a slip; "" for none
@@ -147,7 +151,7 @@ func (e *NoProviderError) Error() string {
 		text += fmt.Sprintf(", which is in zone %s", e.Zone)
 	}
 	if e.Alias != "" {
-		return text + ": the servers refuse it; add a provider for the zone of the target, or remove the CNAME at " + e.Alias
+		return text + ": the servers refuse it; add a provider for the zone of the target, or remove the " + e.Alias
 	}
 	if e.Delegated {
 		return text + ", delegated to other servers: add a provider for those, with that zone in its zones"
@@ -262,6 +266,7 @@ func (s *Solver) named(name, other string) bool {
 // finding is what DNS says about a name: it is an alias, or lies in a zone.
 type finding struct {
 	alias string
+	dname string // whose record the alias follows from, "" when it is a CNAME's own
 	zone  string
 	cut   bool // the servers that were asked delegate the zone to others
 }

@@ -102,7 +102,19 @@ func tally(members []*member) (have, servers int) {
 
 // tally counts those servers only that others are told to ask.
 func (q *quorum) tally() (have, servers int) {
-	return tally(slices.DeleteFunc(slices.Clone(q.members), func(m *member) bool { return m.hidden }))
+	return tally(slices.DeleteFunc(q.counted(), func(m *member) bool { return m.hidden }))
+}
+
+// counted are the members that matter. Where not all servers are needed, an address that says nothing is left aside when its
+// server has the records at another one: who asks it gets no answer, and asks the next address.
+func (q *quorum) counted() []*member {
+	counted := slices.Clone(q.members)
+	if q.enough == 0 {
+		return counted
+	}
+	return slices.DeleteFunc(counted, func(m *member) bool {
+		return m.isSilent() && slices.ContainsFunc(q.members, func(o *member) bool { return o.of() == m.of() && o.complete() })
+	})
 }
 
 // satisfied reports whether enough servers have the records. The one that took the update is always among them.
@@ -113,7 +125,7 @@ func (q *quorum) satisfied() bool {
 
 // effective reports whether the server that took the update has the records.
 func (q *quorum) effective() bool {
-	return !slices.ContainsFunc(q.members, func(m *member) bool { return m.primary && !m.complete() })
+	return !slices.ContainsFunc(q.counted(), func(m *member) bool { return m.primary && !m.complete() })
 }
 
 // membersOf are the members of all.

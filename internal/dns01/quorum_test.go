@@ -15,7 +15,7 @@ func TestQuorum(t *testing.T) {
 	)
 	tests := []struct {
 		name    string
-		members string // server/address, with a + when it has the record; P is the primary, H a primary that isn't listed
+		members string // server/address, with a + when it has the record, and a - when it says nothing; P is the primary, H a primary that isn't listed
 		enough  int
 		want    bool
 	}{
@@ -32,6 +32,12 @@ func TestQuorum(t *testing.T) {
 		{"a server with two addresses is one", "P/1+ P/2+ b/1 c/1", 2, false},
 		{"it has the record when both have", "P/1+ b/1+ b/2 c/1", 2, false},
 		{"and no matter in which order", "P/1+ b/1 b/2+ c/1", 2, false},
+		{"nor when one says nothing", "P/1+ b/1+ b/2-", 0, false},
+		{"unless one server is enough, or two: another address has it", "P/1+ b/1+ b/2-", 2, true},
+		{"an address of the primary says nothing", "P/1+ P/2- b/1+", 2, true},
+		{"none of its addresses says anything", "P/1- P/2- b/1+ c/1+", 2, false},
+		{"an address of a lone server says nothing", "P/1+ P/2-", 1, true},
+		{"it answers that it lacks the record", "P/1+ P/2", 1, false},
 		{"where there are fewer servers, all of them are needed", "P/1+ b/1", 3, false},
 		{"and are enough", "P/1+ b/1+", 3, true},
 		{"of several primaries none is known to have taken the update", "a/1 b/1+ c/1+", 2, true},
@@ -44,6 +50,9 @@ func TestQuorum(t *testing.T) {
 				m := &member{endpoint: endpoint{name: server, addr: addr}}
 				m.primary, m.hidden = server == primary || server == hidden, server == hidden
 				m.items = []*item{{seen: true}, {seen: strings.HasSuffix(addr, "+")}}
+				if strings.HasSuffix(addr, "-") {
+					m.items = []*item{{silent: true}, {silent: true}}
+				}
 				q.members = append(q.members, m)
 			}
 			if got := q.satisfied(); got != tt.want {

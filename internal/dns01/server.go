@@ -254,16 +254,23 @@ func answered(reply *dns.Msg) string {
 	case slices.ContainsFunc(reply.Answer, func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeCNAME }):
 		return "has a CNAME in the way, beside which no TXT record can be (BIND takes the update and ignores it: remove the CNAME, or let it lead to a zone of a provider)"
 	case reply.Rcode == dns.RcodeNameError:
-		return "has no such name (NXDOMAIN)"
+		return lacksName
 	case reply.Rcode == dns.RcodeRefused:
 		return "doesn't serve the zone (REFUSED; a lame delegation: let it serve the zone, or remove its NS record)"
 	case reply.Rcode != dns.RcodeSuccess:
 		return "answers " + dns.RcodeToString[reply.Rcode]
 	case len(reply.Answer) == 0:
-		return "has no TXT record"
+		return lacksTXT
 	}
-	return "has other values only"
+	return lacksValue
 }
+
+// What a server has instead of a record.
+const (
+	lacksName  = "has no such name (NXDOMAIN)"
+	lacksTXT   = "has no TXT record"
+	lacksValue = "has other values only"
+)
 
 func unreachable(err error) string {
 	switch {

@@ -21,6 +21,7 @@ type ProductConfig struct {
 	Keys    []TSIGKey // default: "acme-key"; each may write TXT in every zone, and read all
 	Names   []string  // Knot alone: where the keys may write, relative to the zone; default: everywhere
 	Records []string  // lines of each zone file, after SOA, NS and the address of ns1
+	Policy  string    // PowerDNS alone: a Lua script that says which updates it takes; default: none
 	Log     io.Writer // gets a copy of what it logs
 }
 
@@ -227,6 +228,9 @@ negquery-cache-ttl=0
 zone-cache-refresh-interval=0
 receiver-threads=1
 distributor-threads=1
+{{- if .Policy}}
+lua-dnsupdate-policy-script={{.Policy}}
+{{- end}}
 `))
 
 // powerDNSSchema is where Debian's pdns-backend-sqlite3 has the tables of its database.
@@ -236,7 +240,15 @@ const powerDNSSchema = "/usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sq
 func configurePowerDNS(ctx context.Context, p *Product) error {
 	dir := p.server.Dir
 	p.server.args = []string{"--config-dir=" + dir}
-	if err := writeTemplate(filepath.Join(dir, "pdns.conf"), powerDNSConf, map[string]any{"Dir": dir, "Port": p.server.Port}); err != nil {
+	data := map[string]any{"Dir": dir, "Port": p.server.Port, "Policy": ""}
+	if p.cfg.Policy != "" {
+		script := filepath.Join(dir, "policy.lua")
+		if err := os.WriteFile(script, []byte(p.cfg.Policy), 0o600); err != nil {
+			return err
+		}
+		data["Policy"] = script
+	}
+	if err := writeTemplate(filepath.Join(dir, "pdns.conf"), powerDNSConf, data); err != nil {
 		return err
 	}
 	commands := [][]string{{"sqlite3", filepath.Join(dir, "pdns.sqlite3"), ".read " + powerDNSSchema}}
