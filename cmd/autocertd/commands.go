@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"autocertd/internal/config"
 )
@@ -30,6 +31,12 @@ func execute(ctx context.Context, args []string) error {
 	var opts options
 	root := rootCommand(&opts)
 	root.SetArgs(args)
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		if opts.config == "" {
+			return wrongUsage(cmd, "--config names no file")
+		}
+		return nil
+	}
 	err := root.ExecuteContext(ctx)
 	if mistakes, ok := errors.AsType[config.Problems](err); ok {
 		mistakes = withHint(mistakes, opts.config)
@@ -58,7 +65,7 @@ func rootCommand(opts *options) *cobra.Command {
 	}
 	root.SetUsageTemplate(usageText)
 	root.SetVersionTemplate("{{.Version}}\n")
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return wrongUsage(cmd, err.Error()) })
+	root.SetFlagErrorFunc(wrongFlag)
 	path := cmp.Or(os.Getenv(configEnv), defaultConfig)
 	root.PersistentFlags().StringVarP(&opts.config, "config", "c", path, "the configuration `FILE`; $"+configEnv+" names another default")
 	root.PersistentFlags().BoolP("help", "h", false, "what a command does, and its flags")
@@ -120,6 +127,9 @@ func helpCommand() *cobra.Command {
 		Short: "What a command does, and its flags",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			topic, rest, err := cmd.Root().Find(args)
+			if (err != nil || len(rest) > 0) && topic.HasParent() && topic.HasAvailableSubCommands() {
+				return unknownCommand(topic, rest[0])
+			}
 			if err != nil || len(rest) > 0 {
 				return unknownCommand(topic, strings.Join(args, " "))
 			}
@@ -161,7 +171,7 @@ func unknownCommand(cmd *cobra.Command, name string) error {
 	}
 	text := fmt.Sprintf("unknown command %q", name)
 	cmd.SuggestionsMinimumDistance = similarCommands
-	if similar := cmd.SuggestionsFor(name); len(similar) > 0 {
+	if similar := cmd.SuggestionsFor(name); name != "" && len(similar) > 0 {
 		text += fmt.Sprintf("; did you mean %s?", strings.Join(similar, " or "))
 	}
 	return wrongUsage(cmd, text)
@@ -169,6 +179,22 @@ func unknownCommand(cmd *cobra.Command, name string) error {
 
 // similarCommands is how many letters may differ.
 const similarCommands = 2
+
+// wrongFlag says what is wrong with a flag, in our words.
+func wrongFlag(cmd *cobra.Command, err error) error {
+	text := err.Error()
+	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok && strings.HasPrefix(text, "unknown flag") {
+		var known []string
+		cmd.Flags().VisitAll(func(f *pflag.Flag) { known = append(known, f.Name) })
+		if similar := config.DidYouMean(unknown.GetSpecifiedName(), known); similar != "" {
+			text += "; " + strings.Replace(similar, "mean ", "mean --", 1)
+		}
+	}
+	if wrong, ok := errors.AsType[*pflag.InvalidValueError](err); ok && wrong.GetFlag().Value.Type() == "bool" {
+		text = fmt.Sprintf("--%s takes no value, but got %q", wrong.GetFlag().Name, wrong.GetValue())
+	}
+	return wrongUsage(cmd, text)
+}
 
 func wrongUsage(cmd *cobra.Command, text string) error {
 	return &usageError{fmt.Errorf("%s\nsee %s --help", text, cmd.CommandPath())}

@@ -33,11 +33,15 @@ func importCommand(opts *options) *cobra.Command {
 		Long: "Read what another client keeps in DIR, save its accounts and certificates in the state directory, and print the\n" +
 			"configuration that takes its place. The other client's files stay as they are. Certificates are renewed by the account that\n" +
 			"got them, so that the CA sees renewals. Nothing that is saved already is overwritten without --force.",
-		Example: `  autocertd import certbot /etc/letsencrypt --dry-run
-  autocertd import certbot /etc/letsencrypt >/etc/autocertd/conf.d/certbot.toml
-  autocertd import lego /var/lib/lego --directory https://ca.corp.example.com/acme/directory`,
+		Example: `  sudo autocertd import certbot /etc/letsencrypt --dry-run
+  sudo autocertd import certbot /etc/letsencrypt | sudo tee /etc/autocertd/conf.d/certbot.toml
+  sudo autocertd import lego /var/lib/lego --directory https://ca.corp.example.com/acme/directory`,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) != 2 || !slices.Contains(clients, args[0]) {
+			if len(args) > 0 && !slices.Contains(clients, args[0]) {
+				return wrongUsage(cmd, strings.TrimSuffix(fmt.Sprintf("%q is no client that can be imported: %s; %s", args[0], strings.Join(clients, ", "),
+					config.DidYouMean(args[0], clients)), "; "))
+			}
+			if len(args) != 2 {
 				return wrongUsage(cmd, fmt.Sprintf("import wants a client, one of %s, and its folder", strings.Join(clients, ", ")))
 			}
 			return nil
@@ -79,6 +83,10 @@ func importTree(ctx context.Context, path, client, dir string, o importOptions) 
 	tree, err := migrate.Read(client, dir, migrate.Options{Directories: o.directories, Names: names})
 	if errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("%w; run it as root", err)
+	}
+	if wrong, ok := errors.AsType[*fs.PathError](err); ok && wrong.Path == dir {
+		usual := map[string]string{"certbot": "/etc/letsencrypt", "lego": "/var/lib/lego or .lego", "acme.sh": "/root/.acme.sh", "dehydrated": "/var/lib/dehydrated"}
+		return &usageError{fmt.Errorf("%s can't be read: %w; name the folder of %s, usually %s", dir, wrong.Err, client, usual[client])}
 	}
 	if err != nil {
 		return err

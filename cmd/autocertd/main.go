@@ -12,6 +12,7 @@
 //	                           new, records, check, validate, finish
 //	autocertd account          the account at a CA: register, show, rollover, deactivate
 //	autocertd revoke           revoke a certificate
+//	autocertd forget           remove certificates that are no longer configured
 //	autocertd import           accounts and certificates of certbot, lego, acme.sh or dehydrated
 //	autocertd version          which version is this?
 //

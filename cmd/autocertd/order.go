@@ -64,7 +64,7 @@ func (f *orderFlags) step(use, short, long string, do func(s *orderStep, ctx con
 		Use: use, Short: short, Long: long,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 || len(args) == 0 && len(f.hostnames) == 0 {
-				return wrongUsage(cmd, fmt.Sprintf("%s takes the name of one certificate", cmd.CommandPath()))
+				return wrongUsage(cmd, fmt.Sprintf("order %s takes the name of one certificate", cmd.Name()))
 			}
 			s, err := f.begin(cmd.Context(), cmd.Name(), strings.Join(args, ""))
 			if err != nil {

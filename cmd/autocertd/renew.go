@@ -190,11 +190,26 @@ func selected(cfg *config.Config, names []string) ([]config.Certificate, error) 
 	for _, name := range names {
 		n := slices.IndexFunc(cfg.Certificates, func(c config.Certificate) bool { return c.Name == name })
 		if n < 0 {
-			return nil, &usageError{fmt.Errorf("no certificate is called %q; autocertd status lists them", name)}
+			return nil, &usageError{unknownName(cfg, name)}
 		}
 		certs = append(certs, cfg.Certificates[n])
 	}
 	return certs, nil
+}
+
+// unknownName says what a person may have meant by a name that no certificate has.
+func unknownName(cfg *config.Config, name string) error {
+	var names []string
+	for _, c := range cfg.Certificates {
+		if slices.Contains(c.Hostnames, strings.ToLower(strings.TrimSuffix(name, "."))) {
+			return fmt.Errorf("no certificate is called %q; the one with this hostname is %s", name, c.Name)
+		}
+		names = append(names, c.Name)
+	}
+	if near := config.DidYouMean(name, names); near != "" {
+		return fmt.Errorf("no certificate is called %q; %s autocertd status lists them", name, near)
+	}
+	return fmt.Errorf("no certificate is called %q; autocertd status lists them", name)
 }
 
 // completeNames lets shells complete the names of certificates.

@@ -38,9 +38,9 @@ func revokeCommand(opts *options) *cobra.Command {
 			"signed with the account's key, or with the certificate's own by --key, for which no account is needed. After keyCompromise\n" +
 			"the key is never used again, and every certificate that has it is replaced at once. A revocation by --key is one, whatever\n" +
 			"the reason: CAs take it as a proof that others have the key. A revoked certificate that is configured is replaced.",
-		Example: `  autocertd revoke www.corp.example.com --reason superseded
-  autocertd revoke www.corp.example.com --reason keyCompromise
-  autocertd revoke --cert found.pem --key found.key --reason keyCompromise`,
+		Example: `  sudo autocertd revoke www.corp.example.com --reason superseded
+  sudo autocertd revoke www.corp.example.com --reason keyCompromise
+  sudo autocertd revoke --cert found.pem --key found.key --reason keyCompromise`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case len(args) > 1, len(args) == 1 == (f.cert != ""):
@@ -60,7 +60,7 @@ func revokeCommand(opts *options) *cobra.Command {
 	flags.StringVar(&f.cert, "cert", "", "the certificate in this `FILE`, of a chain the first")
 	flags.StringVar(&f.key, "key", "", "with --cert: sign with the certificate's own key, in this `FILE`")
 	flags.StringVar(&f.ca, "ca", "", "with --cert: the CA, by its `NAME` in the configuration")
-	flags.StringVar(&f.reason, "reason", "unspecified", "why, by name or number: unspecified, keyCompromise, superseded, …")
+	flags.StringVar(&f.reason, "reason", "unspecified", "why, a `REASON` by name or number: unspecified, keyCompromise, superseded, …")
 	_ = command.RegisterFlagCompletionFunc("reason", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return issuer.PublicReasons(), cobra.ShellCompDirectiveNoFileComp
 	}) // the flag is there

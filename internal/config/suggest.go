@@ -5,6 +5,9 @@ import (
 	"strings"
 )
 
+// DidYouMean returns a question with the known word that is nearest to an unknown one; "" when none is near.
+func DidYouMean(unknown string, known []string) string { return didYouMean(unknown, known) }
+
 // didYouMean returns a hint with the known word that is nearest to an unknown one.
 func didYouMean(unknown string, known []string) string {
 	if near := nearest(unknown, known); near != "" {
