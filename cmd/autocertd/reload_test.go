@@ -72,7 +72,19 @@ func TestReload(t *testing.T) {
 			return errors.Join(os.Mkdir(s.path("volume", "..v2"), 0o755), os.WriteFile(s.path("volume", "..v2", "50.toml"), []byte(dropIn(host)), 0o644),
 				os.Symlink("..v2", s.path("volume", "..tmp")), os.Rename(s.path("volume", "..tmp"), s.path("volume", "..data")))
 		}},
-		{"nothing, and SIGHUP says so", "updated", func(string) error { return d.cmd.Process.Signal(syscall.SIGHUP) }},
+		{"the folder that links lead to is replaced", "replaced", func(host string) error {
+			return errors.Join(os.CopyFS(s.path("volume.new"), os.DirFS(s.path("volume"))), os.Rename(s.path("volume"), s.path("volume.old")),
+				os.WriteFile(s.path("volume.new", "60.toml"), []byte(dropIn(host)), 0o644), os.Rename(s.path("volume.new"), s.path("volume")))
+		}},
+		{"that folder goes away and comes back", "back", func(host string) error {
+			err := os.Rename(s.path("volume"), s.path("away"))
+			d.tells(t, `removed="certificate replaced.`)
+			return errors.Join(err, os.Rename(s.path("away"), s.path("volume")), os.WriteFile(s.path("volume", "70.toml"), []byte(dropIn(host)), 0o644))
+		}},
+		{"it is written once more", "again", func(host string) error {
+			return os.WriteFile(s.path("volume", "70.toml"), []byte(dropIn(host)), 0o644)
+		}},
+		{"nothing, and SIGHUP says so", "again", func(string) error { return d.cmd.Process.Signal(syscall.SIGHUP) }},
 	}
 	for _, c := range changes {
 		begin := time.Now()
@@ -83,7 +95,7 @@ func TestReload(t *testing.T) {
 		t.Logf("%s: certificate after %s", c.name, time.Since(begin).Round(time.Millisecond))
 	}
 	d.tells(t, `msg="configuration taken over"`, "why="+s.path("conf.d", "50.toml"), `added="certificate updated.`+zone+`"`, `removed="certificate volume.`+zone+`"`)
-	d.tells(t, `msg="configuration taken over" why=SIGHUP certificates=4`+"\n")
+	d.tells(t, `msg="configuration taken over" why=SIGHUP certificates=6`+"\n")
 	if r := s.report(t); len(r.NotTakenOver) > 0 {
 		t.Errorf("status says %v wasn't taken over", r.NotTakenOver)
 	}

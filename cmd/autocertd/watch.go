@@ -1,8 +1,10 @@
 package main
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -57,8 +59,13 @@ func (w *fileWatch) Follow(sources *config.Sources) {
 		}
 	}
 	wanted[p.dropIns] = true
+	for _, folder := range slices.Collect(maps.Keys(wanted)) { // which another may replace
+		p.entries[folder] = true
+		wanted[filepath.Dir(folder)] = true
+	}
+	alive := w.watcher.WatchList() // without those that were renamed or removed, though they may be back
 	for folder := range w.folders {
-		if !wanted[folder] || inode(folder) != w.folders[folder] {
+		if !wanted[folder] || inode(folder) != w.folders[folder] || !slices.Contains(alive, folder) {
 			_ = w.watcher.Remove(folder)
 			delete(w.folders, folder)
 		}
