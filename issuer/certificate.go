@@ -84,9 +84,15 @@ func parseChain(text []byte) ([]*x509.Certificate, error) {
 		if block, text = pem.Decode(text); block == nil {
 			break
 		}
+		if block.Type != "CERTIFICATE" { // RFC 8555 section 9.1 lets clients reject it
+			return nil, fmt.Errorf("the CA sent something else among the certificates: %s", strconv.Quote(printable.Short(block.Type, 100)))
+		}
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
 			return nil, fmt.Errorf("the CA sent a broken certificate: %w", err)
+		}
+		if slices.ContainsFunc(certs, cert.Equal) { // some send the first one twice
+			continue
 		}
 		if certs = append(certs, cert); len(certs) > longestChain {
 			return nil, fmt.Errorf("the CA sent a chain of more than %d certificates", longestChain)
@@ -144,6 +150,10 @@ func judge(chain []*x509.Certificate, hostnames []string, now time.Time) (odd []
 			of = "the certificate of an issuer"
 		}
 		switch lifetime, left := c.NotAfter.Sub(c.NotBefore), c.NotAfter.Sub(now); {
+		case lifetime <= 0:
+			return nil, fmt.Errorf("the CA sent %s that is never valid: from %s to %s", of, c.NotBefore.Format(time.RFC3339), c.NotAfter.Format(time.RFC3339))
+		case len(c.UnhandledCriticalExtensions) > 0:
+			return nil, fmt.Errorf("the CA sent %s with a critical extension that no client knows (%s)", of, c.UnhandledCriticalExtensions[0])
 		case c.NotBefore.Sub(now) > clockError:
 			return nil, fmt.Errorf("the CA sent %s that isn't valid before %s; check this machine's clock", of, c.NotBefore.Format(time.RFC3339))
 		case left <= 0:
@@ -157,6 +167,12 @@ func judge(chain []*x509.Certificate, hostnames []string, now time.Time) (odd []
 	}
 	if len(chain) == 1 {
 		odd = append(odd, "it comes without a chain, so that it is trusted only by those who trust its issuer directly: "+nameOf(cert.Issuer))
+	}
+	if len(cert.ExtKeyUsage)+len(cert.UnknownExtKeyUsage) > 0 && !slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageServerAuth) && !slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageAny) {
+		odd = append(odd, "it isn't for TLS servers (its extended key usage lacks serverAuth), so that clients will refuse it")
+	}
+	if cert.IsCA {
+		odd = append(odd, "it is the certificate of a CA, by which its key can issue others")
 	}
 	if more := others(cert, hostnames); len(more) > 0 {
 		odd = append(odd, "it is for names that weren't ordered, too: "+printable.Short(strings.Join(more, ", "), 500))
