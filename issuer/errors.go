@@ -1,6 +1,7 @@
 package issuer
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -78,9 +79,14 @@ func (i *Issuer) failed(step string, noted *reply, err error) error {
 	if e != nil && noted.status >= http.StatusBadRequest && noted.method == http.MethodHead { // which can say nothing else
 		e.Err = fmt.Errorf("%s answers HTTP %d (%s)", noted.url, noted.status, http.StatusText(noted.status))
 	}
-	if e != nil && noted.status == http.StatusNotFound && noted.url == i.cfg.Directory {
-		e.Err = errors.New("the server answers HTTP 404, and not as an ACME server does")
-		e.Hint = fmt.Sprintf("check directory below [ca.%s]: is %s the CA's ACME directory?", i.cfg.Name, i.cfg.Directory)
+	if e != nil && noted.url == i.cfg.Directory && !noted.lost && e.Hint == "" {
+		switch status := noted.status; {
+		case status == http.StatusNotFound:
+			e.Err = errors.New("the server answers HTTP 404, and not as an ACME server does")
+			fallthrough
+		case status < http.StatusInternalServerError && status != http.StatusTooManyRequests:
+			e.Hint = fmt.Sprintf("check directory below [ca.%s]: is %s the CA's ACME directory?", i.cfg.Name, i.cfg.Directory)
+		}
 	}
 	if e != nil {
 		e.Silent = noted.lost || noted.status >= http.StatusInternalServerError
@@ -150,6 +156,8 @@ func (i *Issuer) explain(step string, err error) error {
 		e.Hint = "check that the CA runs, and the way to it: firewall, HTTPS_PROXY"
 	case errors.As(err, &urlError) && urlError.Timeout():
 		e.Err = fmt.Errorf("no answer within %s from %s", requestTimeout, urlError.URL)
+	case errors.As(err, &urlError):
+		e.Err = urlError.Err // which names the URL where that helps
 	}
 	return e
 }
@@ -161,12 +169,29 @@ func (e *problemError) Unwrap() error { return e.Problem }
 
 func (e *problemError) Error() string {
 	kind := strings.TrimPrefix(e.Type, acme.ProblemTypeNamespace)
-	text := fmt.Sprintf("%s (%s)", e.Detail, kind)
-	if e.Detail == "" {
-		text = fmt.Sprintf("%s (HTTP %d)", kind, e.Status)
+	if kind == "about:blank" { // says nothing (RFC 9457 section 4.2.1)
+		kind = ""
 	}
+	text := cmp.Or(e.Detail, e.Title)
+	switch {
+	case text == "" && kind == "":
+		text = fmt.Sprintf("HTTP %d", e.Status)
+	case text == "":
+		text = fmt.Sprintf("%s (HTTP %d)", kind, e.Status)
+	case kind != "":
+		text += " (" + kind + ")"
+	}
+	var same []string // names of which the CA says no more than it has said of the whole
 	for _, sub := range e.Subproblems {
-		text += fmt.Sprintf("; %s: %s", sub.Identifier.Value, sub.Detail)
+		switch name := sub.Identifier.Value; {
+		case !strings.Contains(e.Detail, sub.Detail):
+			text += "; " + strings.TrimPrefix(name+": "+sub.Detail, ": ")
+		case !strings.Contains(e.Detail, name) && !slices.Contains(same, name):
+			same = append(same, name)
+		}
+	}
+	if len(same) > 0 {
+		text += ", for " + strings.Join(same, ", ")
 	}
 	return shown(text)
 }

@@ -187,11 +187,11 @@ func readObject(body []byte, s shape) ([]byte, error) {
 	dec.UseNumber()
 	var v any
 	if err := dec.Decode(&v); err != nil {
-		return nil, fmt.Errorf("it isn't JSON (%w): %s", err, printable.Short(string(body), 200))
+		return nil, fmt.Errorf("it isn't JSON, but %s", start(body))
 	}
 	object, ok := s.read(v)
 	if !ok {
-		return nil, fmt.Errorf("it isn't a JSON object: %s", printable.Short(string(body), 200))
+		return nil, fmt.Errorf("it isn't a JSON object, but %s", start(body))
 	}
 	return json.Marshal(object)
 }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net"
 	"net/http"
 	"net/url"
@@ -18,6 +19,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/mholt/acmez/v3/acme"
 
 	"autocertd/internal/printable"
 )
@@ -202,6 +205,9 @@ func (c *call) lost(req *http.Request, err error) error {
 	if silent && !dialled {
 		err = fmt.Errorf("no answer within %s from %s", requestTimeout, printable.Short(req.URL.Redacted(), maxURL))
 	}
+	if !silent && !dialled {
+		err = fmt.Errorf("no reply that can be read comes from %s: %w", where(req.URL.Redacted()), err)
+	}
 	if c == nil {
 		return err
 	}
@@ -236,6 +242,8 @@ func (c *call) read(req *http.Request, resp *http.Response, r *reply, body []byt
 		return err
 	case resp.StatusCode >= http.StatusMultipleChoices && location != "" && req.Method == http.MethodPost:
 		return fmt.Errorf("%s redirects a signed request, to %s, which no ACME server does", where(req.URL.String()), where(location))
+	case resp.StatusCode >= http.StatusMultipleChoices && c != nil && location == "":
+		return statusError(req.URL, resp.StatusCode)
 	case !whole:
 		return fmt.Errorf("%s sends more than %d KiB, which no ACME server does", where(req.URL.String()), maxReply>>10)
 	case c == nil || req.Method != http.MethodPost:
@@ -247,10 +255,15 @@ func (c *call) read(req *http.Request, resp *http.Response, r *reply, body []byt
 			c.location = u.String()
 		}
 	}
+	if mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); mediaType == problemType {
+		if p, _, ok := readProblem(resp.StatusCode, body); ok {
+			return p // an error all the same
+		}
+	}
 	switch {
 	case c.chain:
 		if !bytes.Contains(body, []byte("-----BEGIN CERTIFICATE-----")) {
-			return fmt.Errorf("%s sends no certificate, but %s: %s", where(req.URL.String()), printable.Short(resp.Header.Get("Content-Type"), 100), printable.Short(string(body), 200))
+			return fmt.Errorf("%s sends no certificate, but %s: %s", where(req.URL.String()), printable.Short(resp.Header.Get("Content-Type"), 100), start(body))
 		}
 		c.alternates = links(req.URL, resp.Header.Values("Link"), "alternate")
 		resp.Header.Del("Link") // the library would follow each, and those called "up" for ever
@@ -273,21 +286,30 @@ func (c *call) readError(resp *http.Response, r *reply, body []byte) ([]byte, er
 	p, said, ok := readProblem(resp.StatusCode, body)
 	clean := []byte(said)
 	resp.Header.Set("Content-Type", "text/plain")
-	var err error
-	if ok {
-		resp.Header.Set("Content-Type", problemType)
-		if clean, err = json.Marshal(p); err != nil {
-			return nil, err
-		}
+	if r.method == http.MethodHead { // it has no body, and is told by its status
+		return clean, nil
+	}
+	if !ok { // the library says little of what isn't a problem document
+		p = acme.Problem{Status: resp.StatusCode, Detail: fmt.Sprintf("HTTP %d: %s", resp.StatusCode, cmp.Or(said, http.StatusText(resp.StatusCode)))}
+	}
+	resp.Header.Set("Content-Type", problemType)
+	clean, err := json.Marshal(p)
+	if err != nil {
+		return nil, err
 	}
 	if c == nil || resp.StatusCode < http.StatusInternalServerError || r.retryAfter.IsZero() && !c.lasting {
 		return clean, nil
 	}
-	if ok {
-		return clean, p
-	}
-	return clean, fmt.Errorf("HTTP %d: %s", resp.StatusCode, said)
+	return clean, p
 }
+
+// statusError is a reply of which only the status says anything.
+func statusError(u *url.URL, status int) error {
+	return fmt.Errorf("%s answers HTTP %d (%s)", where(u.Redacted()), status, http.StatusText(status))
+}
+
+// start shows how a body begins that isn't what it should be.
+func start(body []byte) string { return cmp.Or(printable.Short(string(body), 200), "nothing") }
 
 // links finds the targets of a relation (RFC 8288) in Link headers.
 func links(base *url.URL, headers []string, relation string) (targets []string) {
@@ -312,10 +334,16 @@ func links(base *url.URL, headers []string, relation string) (targets []string) 
 type strayError struct {
 	URL  string // printable
 	Host string // what hosts must hold for it; "" when nothing helps
+	User bool   // it holds credentials
 }
 
 func (e *strayError) Error() string {
-	if e.Host == "" {
+	switch {
+	case e.URL == "":
+		return "the CA leaves out a URL that it must name"
+	case e.User:
+		return fmt.Sprintf("the CA leads to %s, which holds a user name or a password", e.URL)
+	case e.Host == "":
 		return fmt.Sprintf("the CA leads to %s, which isn't an https URL", e.URL)
 	}
 	return fmt.Sprintf("the CA leads to %s, which isn't on the host of its directory", e.URL)
@@ -336,7 +364,7 @@ func (e *strayError) hint(cfg Config) string {
 // allowed reports whether the CA may lead to a URL: by https alone, and to its own hosts.
 func allowed(u *url.URL, hosts []string) error {
 	if u.Scheme != "https" || u.Host == "" || u.User != nil {
-		return &strayError{URL: where(u.Redacted())}
+		return &strayError{URL: where(u.Redacted()), User: u.User != nil && u.Scheme == "https"}
 	}
 	if !slices.Contains(hosts, hostPort(u.Host)) {
 		return &strayError{URL: where(u.Redacted()), Host: printable.Short(u.Host, 300)}
@@ -368,7 +396,7 @@ func where(url string) string { return printable.Short(url, 200) }
 // checkRedirect lets what has no signature be redirected, to where RoundTrip lets it go.
 func checkRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) > maxRedirects {
-		return fmt.Errorf("the CA redirects %d times", maxRedirects)
+		return fmt.Errorf("the CA redirects more than %d times", maxRedirects)
 	}
 	if via[0].Method == http.MethodPost { // RoundTrip has refused it
 		return http.ErrUseLastResponse
@@ -411,7 +439,7 @@ func getJSON(ctx context.Context, client *http.Client, agent, url string, want s
 		return noted, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return noted, fmt.Errorf("%s answers HTTP %d", where(url), resp.StatusCode)
+		return noted, statusError(req.URL, resp.StatusCode)
 	}
 	if body, err = readObject(body, want); err == nil {
 		err = json.Unmarshal(body, into)
