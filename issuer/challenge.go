@@ -36,8 +36,12 @@ func (o *order) authorizations(ctx context.Context) ([]acme.Authorization, error
 	if len(urls) > len(o.req.Hostnames) {
 		return nil, o.spoiled(ctx, "order", &reply{}, fmt.Errorf("the CA wants %d authorizations for %d hostnames", len(urls), len(o.req.Hostnames)))
 	}
-	for _, url := range append(slices.Clone(urls), o.state.Finalize) {
-		if err := o.client.leads(url); url != "" && err != nil {
+	used := urls
+	if o.state.Finalize != "" { // which some say when the order is ready
+		used = append(slices.Clone(urls), o.state.Finalize)
+	}
+	for _, url := range used {
+		if err := o.client.leads(url); err != nil {
 			return nil, o.spoiled(ctx, "order", &reply{}, err)
 		}
 	}
@@ -64,7 +68,7 @@ func assign(authorizations []acme.Authorization, hostnames []string) error {
 	left := slices.Clone(hostnames)
 	for n := range authorizations {
 		a := &authorizations[n]
-		name := strings.TrimSuffix(strings.ToLower(a.Identifier.Value), ".")
+		name := strings.TrimSuffix(strings.ToLower(strings.TrimSpace(a.Identifier.Value)), ".")
 		candidates := []string{name, "*." + name}
 		if a.Wildcard {
 			candidates = []string{"*." + strings.TrimPrefix(name, "*.")}
@@ -116,12 +120,16 @@ func (o *order) choosePending(ctx context.Context, authorizations []acme.Authori
 		if a.Status == acme.StatusValid {
 			continue
 		}
-		if a.Status != acme.StatusPending {
-			return o.orderFailed(ctx, "authorization", &reply{}, acme.Order{Status: acme.StatusInvalid}, fmt.Errorf("%s: authorization is %s", a.IdentifierValue(), a.Status))
+		if !undecided(a) {
+			return about(a.IdentifierValue(), o.orderFailed(ctx, "authorization", &reply{}, acme.Order{Status: acme.StatusInvalid}, reason(a)))
 		}
-		n := slices.IndexFunc(a.Challenges, func(c acme.Challenge) bool { return c.Type == acme.ChallengeTypeDNS01 && c.Token != "" })
+		n := challengeOf(a)
 		if n < 0 {
-			return &Error{CA: o.cfg.Name, Step: "authorization", Err: fmt.Errorf("the CA offers no dns-01 challenge for %s, only %s", a.IdentifierValue(), offered(a))}
+			err := fmt.Errorf("the CA offers no dns-01 challenge for %s, only %s", a.IdentifierValue(), offered(a))
+			if len(a.Challenges) == 0 {
+				err = fmt.Errorf("the CA offers no challenge for %s", a.IdentifierValue())
+			}
+			return &Error{CA: o.cfg.Name, Step: "authorization", Err: err, Hint: "have the CA allow dns-01 for this account and hostname"}
 		}
 		record, err := o.record(a, a.Challenges[n])
 		if err == nil {
@@ -144,6 +152,9 @@ func (o *order) record(a acme.Authorization, c acme.Challenge) (Record, error) {
 	base64url := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_'
 	}
+	if c.Token == "" {
+		return Record{}, errors.New("the CA's challenge has no token")
+	}
 	if len(c.Token) > longestToken || strings.ContainsFunc(c.Token, func(r rune) bool { return !base64url(r) }) {
 		return Record{}, fmt.Errorf("the CA's token isn't one: it must be base64url and have at most %d characters", longestToken)
 	}
@@ -161,6 +172,17 @@ func offered(a acme.Authorization) string {
 		types = append(types, c.Type)
 	}
 	return strings.Join(types, ", ")
+}
+
+// challengeOf finds the dns-01 challenge of an authorization, -1 when there is none.
+func challengeOf(a acme.Authorization) int {
+	return slices.IndexFunc(a.Challenges, func(c acme.Challenge) bool { return c.Type == acme.ChallengeTypeDNS01 })
+}
+
+// undecided reports whether the CA has still to look, or looks. Some say so of an authorization in the word that is meant for
+// challenges (RFC 8555 section 7.1.6).
+func undecided(a acme.Authorization) bool {
+	return a.Status == acme.StatusPending || a.Status == acme.StatusProcessing
 }
 
 // records returns what must be published for the challenges that are still to be met.
@@ -199,7 +221,8 @@ func (o *order) validate(ctx context.Context) error {
 	}
 	if err := o.joinVerdicts(verdicts); err != nil {
 		var refused *refusedError
-		if errors.As(err, &refused) && !refused.open { // the order can only become invalid now
+		var lapsed *lapsedError
+		if errors.As(err, &refused) && !refused.open || errors.As(err, &lapsed) { // the order can only become invalid now
 			return errors.Join(err, o.drop(ctx))
 		}
 		return err
@@ -400,10 +423,15 @@ func (o *order) lookAt(ctx context.Context, noted *reply, n int) (decided bool, 
 	switch {
 	case err != nil:
 		return false, nil, about(was.IdentifierValue(), o.failed("authorization", noted, err))
-	case a.Status == acme.StatusPending:
-		return false, nil, nil
 	case a.Status == acme.StatusValid:
 		return true, nil, nil
+	case undecided(a):
+		c := challengeOf(a)
+		if c < 0 || a.Challenges[c].Status != acme.StatusInvalid {
+			return false, nil, nil
+		}
+	case a.Status != acme.StatusInvalid: // deactivated, expired, revoked: nothing that a record is to blame for, or that is counted
+		return true, about(was.IdentifierValue(), o.explain("authorization", reason(a))), nil
 	}
 	return true, &refusedError{hostnames: []string{was.IdentifierValue()}, reasons: []error{reason(a)}}, nil
 }
@@ -424,5 +452,10 @@ func reason(a acme.Authorization) error {
 			return &problemError{*c.Error}
 		}
 	}
-	return fmt.Errorf("the authorization is %s", a.Status)
+	return &lapsedError{a.Status}
 }
+
+// lapsedError is an authorization that is neither valid nor can become so, for a reason that the CA doesn't say.
+type lapsedError struct{ status string }
+
+func (e *lapsedError) Error() string { return "the authorization is " + e.status }

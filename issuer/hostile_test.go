@@ -39,15 +39,19 @@ func newHostileWorld(t *testing.T, mode string) (*world, *hostile.CA) {
 	return w, ca
 }
 
+// hostileTest is what becomes of an order at a CA in a mode.
+type hostileTest struct {
+	mode      string
+	says      string // of the error; fine when there is none
+	published bool   // the records of the order
+}
+
+const fine = ""
+
 // TestHostileCA says what becomes of an order at each CA that doesn't play fair: nothing is published that wasn't ordered,
 // nobody is led astray, and the reason is told in words that are fit to be shown.
 func TestHostileCA(t *testing.T) {
-	const fine = ""
-	tests := []struct {
-		mode      string
-		says      string // of the error; fine when there is none
-		published bool   // the records of the order
-	}{
+	tests := []hostileTest{
 		{"authz-name", `authorization: the CA wants an authorization for "bank.example.test", which wasn't ordered`, false},
 		{"authz-parent", `the CA wants an authorization for "example.test", which wasn't ordered`, false},
 		{"authz-type", `for "h.example.test", which wasn't ordered`, false},
@@ -120,7 +124,7 @@ func TestHostileCA(t *testing.T) {
 		{"field-relative-account", fine, true},
 		{"field-meta", fine, true},
 
-		{"order-null", "it isn't a JSON object: null", false},
+		{"order-null", "it isn't a JSON object, but null", false},
 		{"order-empty", "isn't an order: it has no status", false},
 		{"order-nolocation", "doesn't say where the order is", false},
 		{"order-nocertificate", "doesn't say where its certificate is", true},
@@ -137,33 +141,171 @@ func TestHostileCA(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.mode, func(t *testing.T) {
 			t.Parallel()
-			w, ca := newHostileWorld(t, tt.mode)
-			keep := &orders{}
-			bundle, err := w.Obtain(t.Context(), issuer.Request{Hostnames: []string{"h.example.test"}, Orders: keep})
-			switch {
-			case tt.says == fine && err != nil:
-				t.Errorf("it fails: %v", err)
-			case tt.says == fine && !slices.Contains(bundle.Cert.DNSNames, "h.example.test"):
-				t.Errorf("the certificate is for %v", bundle.Cert.DNSNames)
-			case tt.says != fine && (err == nil || !strings.Contains(err.Error(), tt.says)):
-				t.Errorf("got %.2000v, want an error that says %q", err, tt.says)
-			case err != nil && (len(err.Error()) > 2000 || strings.ContainsAny(err.Error(), "\x1b\n\r\u202e")):
-				t.Errorf("the error isn't fit to be shown: %q", err)
-			}
-			want := []string(nil)
-			if tt.published {
-				want = []string{"_acme-challenge.h.example.test"}
-			}
-			if !slices.Equal(w.Solver.Published, want) {
-				t.Errorf("published are %v, want %v", w.Solver.Published, want)
-			}
-			if n := ca.Stranger.Visits(); n > 0 {
-				t.Errorf("a stranger got %d requests", n)
-			}
-			if n := ca.NewOrders(); n > 2 {
-				t.Errorf("%d orders for one wish", n)
-			}
+			tt.run(t)
 		})
+	}
+}
+
+func (tt hostileTest) run(t *testing.T) {
+	w, ca := newHostileWorld(t, tt.mode)
+	bundle, err := w.Obtain(t.Context(), issuer.Request{Hostnames: []string{"h.example.test"}, Orders: &orders{}})
+	switch {
+	case tt.says == fine && err != nil:
+		t.Errorf("it fails: %v", err)
+	case tt.says == fine && bundle.Cert.VerifyHostname("h.example.test") != nil:
+		t.Errorf("the certificate is for %v", bundle.Cert.DNSNames)
+	case tt.says != fine && (err == nil || !strings.Contains(err.Error(), tt.says)):
+		t.Errorf("got %.2000v, want an error that says %q", err, tt.says)
+	case err != nil && (len(err.Error()) > 2000 || strings.ContainsAny(err.Error(), "\x1b\n\r\u202e") || strings.TrimSpace(err.Error()) != err.Error() || strings.HasSuffix(err.Error(), ":")):
+		t.Errorf("the error isn't fit to be shown: %q", err)
+	case err != nil && strings.Count(err.Error(), tt.says) > 1:
+		t.Errorf("the error says it twice: %q", err)
+	}
+	want := []string(nil)
+	if tt.published {
+		want = []string{"_acme-challenge.h.example.test"}
+	}
+	if !slices.Equal(w.Solver.Published, want) {
+		t.Errorf("published are %v, want %v", w.Solver.Published, want)
+	}
+	if n := ca.Stranger.Visits(); n > 0 {
+		t.Errorf("a stranger got %d requests", n)
+	}
+	if n := ca.NewOrders(); n > 2 {
+		t.Errorf("%d orders for one wish", n)
+	}
+}
+
+// TestOddCA is TestHostileCA for variations of its modes.
+func TestOddCA(t *testing.T) {
+	const stray, token = "isn't on the host of its directory; if the CA is right, write hosts = [", "the CA's token isn't one"
+	tests := []hostileTest{
+		{"authz-ip", `for "127.0.0.1", which wasn't ordered`, false},
+		{"authz-noid", `for "", which wasn't ordered`, false},
+		{"authz-case", fine, true},
+		{"authz-dot", fine, true},
+		{"authz-dots", `for "h.example.test..", which wasn't ordered`, false},
+		{"authz-blank", fine, true},
+		{"authz-star", `for "*.h.example.test", which wasn't ordered`, false},
+		{"authz-homograph", "which wasn't ordered", false},
+		{"authz-nourl", "the CA leaves out a URL that it must name", false},
+		{"authz-404", "authorization: no such authorization (malformed)", false},
+		{"authz-html", "it isn't JSON, but <h1>It works!</h1>", false},
+		{"authz-429", "authorization: too many requests (rateLimited)", false},
+		{"authz-403", "authorization: not yours (unauthorized)", false},
+		{"authz-nochallenge", "the CA offers no challenge for h.example.test; have the CA allow dns-01", false},
+		{"authz-http", "no dns-01 challenge for h.example.test, only http-01; have the CA allow dns-01", false},
+		{"authz-deactivated", "authorization: h.example.test: the authorization is deactivated", false},
+		{"authz-lapses", "authorization: h.example.test: the authorization is expired", true},
+		{"authz-revoked", "authorization: h.example.test: the authorization is revoked", true},
+		{"authz-strange", "authorization: h.example.test: the authorization is maybe[2J", true},
+		{"authz-processing", fine, true},
+		{"authz-forgotten", "challenge: h.example.test: validation failed: no TXT record (dns); the server", true},
+		{"authz-401", "authorization: h.example.test: who are you? (unauthorized)", true},
+
+		{"token-empty", "the CA's challenge has no token", false},
+		{"token-number", "the CA's challenge has no token", false},
+		{"token-null", "the CA's challenge has no token", false},
+		{"token-padded", token, false},
+		{"token-unicode", token, false},
+		{"token-nul", token, false},
+		{"token-quote", token, false},
+		{"token-blank", token, false},
+		{"token-513", token, false},
+
+		{"challenge-port", stray + `"127.0.0.1:1"]`, false},
+		{"challenge-user", "which holds a user name or a password", false},
+		{"challenge-file", "leads to file:///etc/passwd, which isn't an https URL", false},
+		{"challenge-nourl", "the CA leaves out a URL that it must name", false},
+		{"challenge-escape", "which isn't a URL", false},
+		{"challenge-host", "which isn't a URL", false},
+		{"finalize-plain", "which isn't an https URL", false},
+		{"finalize-nourl", "finalize: the CA leaves out a URL that it must name", true},
+		{"finalize-relative", "leads to /finalize-order/1, which isn't an https URL", false},
+		{"finalize-long", "which isn't a URL", false},
+		{"location-account", stray, false},
+		{"location-order", stray, false},
+		{"location-noaccount", "doesn't say where the account is", false},
+		{"redirect-chain", "account: the CA redirects more than 5 times", false},
+		{"redirect-nonce", stray, false},
+		{"redirect-nowhere", "answers HTTP 302 (Found)", false},
+		{"directory-relative", "leads to /order-plz, which isn't an https URL", false},
+		{"directory-html", "it isn't JSON, but <h1>It works!</h1>; check directory below [ca.hostile]: is https://", false},
+		{"directory-empty", "it isn't JSON, but nothing; check directory below [ca.hostile]", false},
+		{"directory-other", "isn't an ACME directory: newOrder, newNonce or newAccount is missing; check directory below [ca.hostile]", false},
+		{"directory-401", "answers HTTP 401 (Unauthorized); check directory below [ca.hostile]", false},
+		{"directory-429", "answers HTTP 429 (Too Many Requests)", false},
+
+		{"challenge-404", "challenge: h.example.test: no such challenge (malformed)", true},
+		{"challenge-429", "challenge: h.example.test: too many requests (rateLimited)", true},
+		{"finalize-429", "finalize: too many requests (rateLimited)", true},
+		{"finalize-404", "finalize: no such finalize (malformed)", true},
+		{"finalize-401", "finalize: account is deactivated (unauthorized)", true},
+		{"finalize-html", fine, true},
+		{"finalize-204", fine, true},
+		{"cert-429", "certificate: too many requests (rateLimited)", true},
+		{"finalize-noaccount", "finalize: no such account (accountDoesNotExist)", true},
+		{"finalize-invalid", "finalize: CAA says no (caa), for a[2J.test; a CAA record forbids", true},
+		{"order-invalid", "CAA says no (caa), for a[2J.test; a CAA record forbids", false},
+		{"order-204", "it isn't JSON, but nothing", false},
+		{"order-202", fine, true},
+		{"order-identifiers", fine, true},
+		{"order-past", fine, true},
+		{"order-regress", fine, true},
+		{"order-valid", "doesn't say where its certificate is", false},
+		{"order-noaccount", "order: no such account (accountDoesNotExist)", false},
+
+		{"order-packed", fine, true},
+		{"order-bomb", "sends more than 128 KiB", false},
+		{"order-notgzip", "no reply that can be read comes from https://", false},
+		{"order-deep", "it isn't JSON, but [[[[", false},
+		{"order-cut", `it isn't JSON, but {"status": "pend`, false},
+		{"order-headers", "no reply that can be read comes from https://", false},
+		{"nonce-429", "answers HTTP 429 (Too Many Requests)", false},
+		{"nonce-503", "answers HTTP 503 (Service Unavailable)", false},
+		{"nonce-none", "(badNonce)", false},
+		{"nonce-bad", "order: try again (badNonce)", false},
+		{"retry-past", "order: later (serverInternal)", false},
+		{"retry-far", "order: later (serverInternal)", false},
+		{"retry-negative", "order: later (serverInternal)", false},
+		{"retry-overflow", "order: later (serverInternal)", false},
+		{"retry-garbage", "order: later (serverInternal)", false},
+
+		{"problem-title", "order: Forbidden by policy", false},
+		{"problem-notype", "order: Not for you", false},
+		{"problem-empty", "order: HTTP 403: Forbidden", false},
+		{"problem-list", `order: HTTP 403: [{"detail":"x"}]`, false},
+		{"problem-typeonly", "order: caa (HTTP 403); a CAA record forbids", false},
+		{"problem-own", "order: No. (https://ca.test/errors/7)", false},
+		{"problem-same", `Cannot issue for "h.example.test": forbidden`, false},
+		{"problem-200", "order: CAA says no (caa)", false},
+
+		{"cert-twice", fine, true},
+		{"cert-root", fine, true},
+		{"cert-crossed", fine, true},
+		{"cert-twoleaves", "a chain that doesn't belong together", true},
+		{"cert-oldissuer", "the certificate of an issuer that expired at", true},
+		{"cert-backwards", "a certificate that is never valid", true},
+		{"cert-wildcard", fine, true},
+		{"cert-sancase", fine, true},
+		{"cert-ip", fine, true},
+		{"cert-cnonly", "lacks the hostname h.example.test", true},
+		{"cert-client", fine, true},
+		{"cert-poison", "a critical extension that no client knows", true},
+		{"cert-withkey", `something else among the certificates: "PRIVATE KEY"`, true},
+		{"cert-pkcs7", "sends no certificate, but application/pkcs7-mime", true},
+		{"cert-empty", "sends no certificate, but application/pem-certificate-chain: nothing", true},
+	}
+	tested := []string{"authz-none"} // which TestNeverReady has
+	for _, tt := range tests {
+		tested = append(tested, tt.mode)
+		t.Run(tt.mode, func(t *testing.T) {
+			t.Parallel()
+			tt.run(t)
+		})
+	}
+	if slices.Sort(tested); !slices.Equal(tested, hostile.OddModes()) {
+		t.Errorf("not all modes are tested: %v", hostile.OddModes())
 	}
 }
 
@@ -250,7 +392,8 @@ func TestValueIsMadeHere(t *testing.T) {
 
 // TestDeadOrder: an order whose certificate can't be had is given up after some tries.
 func TestDeadOrder(t *testing.T) {
-	for _, mode := range []string{"cert-404", "cert-503", "cert-lost", "cert-html", "order-nocertificate"} {
+	for _, mode := range []string{"cert-404", "cert-503", "cert-lost", "cert-html", "order-nocertificate",
+		"authz-404", "authz-403", "authz-html", "authz-nochallenge", "token-null", "challenge-404", "finalize-404", "finalize-nourl"} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
 			w, ca := newHostileWorld(t, mode)
@@ -285,6 +428,41 @@ func TestWaited(t *testing.T) {
 	_, err := w.Obtain(t.Context(), issuer.Request{Hostnames: []string{"w.example.test"}, Orders: keep})
 	if _, ok := errors.AsType[*issuer.WorkingError](err); !ok || keep.Open == nil || !keep.Open.Waited {
 		t.Errorf("got %v, and the order that is left is %+v", err, keep.Open)
+	}
+}
+
+// TestNeverReady: an order that the CA lets nobody finalize is waited for, and given up when that has been for long.
+func TestNeverReady(t *testing.T) {
+	w, ca := newHostileWorld(t, "authz-none")
+	w.Config.Patience = 50 * time.Millisecond
+	w.restart(t)
+	keep := &orders{}
+	request := issuer.Request{Hostnames: []string{"n.example.test"}, Orders: keep}
+	_, err := w.Obtain(t.Context(), request)
+	if _, ok := errors.AsType[*issuer.WorkingError](err); !ok || keep.Open == nil {
+		t.Fatalf("got %v", err)
+	}
+	keep.Open.Created = keep.Open.Created.Add(-2 * time.Hour)
+	request.Open = keep.Open
+	if _, err := w.Obtain(t.Context(), request); err == nil || !strings.Contains(err.Error(), "the CA calls the order pending, and hasn't taken it for 2h0m0s") || keep.Open != nil {
+		t.Errorf("two hours later: %v", err)
+	}
+	ca.Turn(false)
+	request.Open = nil
+	if _, err := w.Obtain(t.Context(), request); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestNothingCounted: an authorization that lapses is no failed validation, which CAs count.
+func TestNothingCounted(t *testing.T) {
+	for mode, counts := range map[string]bool{"authz-lapses": false, "authz-revoked": false, "authz-deactivated": false, "authz-forgotten": true} {
+		w, _ := newHostileWorld(t, mode)
+		keep := &orders{}
+		_, err := w.Obtain(t.Context(), issuer.Request{Hostnames: []string{"c.example.test"}, Orders: keep})
+		if issuer.FailedValidation(err) != counts || keep.Open != nil {
+			t.Errorf("%s: counted: %t, and left is %+v", mode, !counts, keep.Open)
+		}
 	}
 }
 

@@ -133,6 +133,8 @@ type order struct {
 	proofs   []Record             // beside each of pending, what is published for it
 	inside   bool                 // is one of those that may talk to the CA; see enter
 	seen     int                  // servers that had the records when the CA was asked to look; 0 when none was asked
+	counted  bool                 // the attempt is counted in open.Failures
+	left     bool                 // the open order is forgotten
 }
 
 // Obtain gets a certificate: it resumes req.Open or makes a new order, proves control of the hostnames through the
@@ -141,7 +143,8 @@ type order struct {
 // On failure the open order is kept when it can be resumed later, and dropped when it can't. On success it is kept:
 // the caller drops it when the bundle is durable, since until then the order is where it can be had again.
 func (i *Issuer) Obtain(ctx context.Context, req Request) (*Bundle, error) {
-	bundle, err := i.obtain(bounded(ctx, len(req.Hostnames)), req)
+	ctx = bounded(ctx, len(req.Hostnames))
+	bundle, err := i.obtain(ctx, req)
 	if errors.Is(err, errImpasse) { // the order is given up
 		req.Open = nil
 		bundle, err = i.obtain(ctx, req)
@@ -153,12 +156,13 @@ func (i *Issuer) Obtain(ctx context.Context, req Request) (*Bundle, error) {
 	return bundle, err
 }
 
-func (i *Issuer) obtain(ctx context.Context, req Request) (*Bundle, error) {
+func (i *Issuer) obtain(ctx context.Context, req Request) (bundle *Bundle, err error) {
 	solution := cmp.Or(req.Solver, i.cfg.Solver).Begin()
 	defer solution.Remove()
 	req.Profile = cmp.Or(req.Profile, i.cfg.Profile)
 	o := &order{Issuer: i, req: req}
 	defer o.leave()
+	defer func() { err = o.settle(ctx, err) }()
 	if err := o.look(ctx, solution); err != nil {
 		return nil, err
 	}
@@ -284,6 +288,7 @@ func (o *order) resume(ctx context.Context) (bool, error) {
 		return false, o.drop(ctx)
 	}
 	if err != nil {
+		o.open = open
 		return false, o.failed("order", noted, err)
 	}
 	expired := !state.Expires.IsZero() && time.Now().After(state.Expires) ||
@@ -336,6 +341,7 @@ func (o *order) keep(ctx context.Context) error {
 	o.open = &OpenOrder{URL: o.state.Location, Account: o.account.Location, Hostnames: o.req.Hostnames,
 		KeyType: o.req.KeyType, Profile: o.req.Profile, Key: string(o.key.pem), CSR: o.req.CSR, Created: time.Now().UTC(),
 		Replaces: o.replaced}
+	o.left = false // which the one before may be
 	if err := o.req.Orders.Keep(ctx, *o.open); err != nil {
 		return err
 	}
@@ -413,6 +419,7 @@ func (o *order) keyUnknown(ctx context.Context) bool {
 // void forgets the open order: the CA gave it up.
 func (o *order) void(ctx context.Context) error {
 	if keeper, ok := o.req.Orders.(Voider); ok {
+		o.left = true
 		return keeper.Void(context.WithoutCancel(ctx))
 	}
 	return o.drop(ctx)
@@ -420,6 +427,7 @@ func (o *order) void(ctx context.Context) error {
 
 // drop forgets the open order: it can't be resumed.
 func (o *order) drop(ctx context.Context) error {
+	o.left = true
 	return o.req.Orders.Drop(context.WithoutCancel(ctx))
 }
 
@@ -440,6 +448,10 @@ func (o *order) finish(ctx context.Context) (*Bundle, error) {
 	decided, _, err := step(ctx)
 	if err == nil && !decided {
 		err = o.poll(ctx, step)
+	}
+	if errors.Is(err, errNoResult) && o.state.Status != acme.StatusProcessing && o.open.Waited && time.Since(o.open.Created) >= impasseAge {
+		return nil, o.orderFailed(ctx, "finalize", &reply{}, acme.Order{Status: acme.StatusInvalid},
+			fmt.Errorf("the CA calls the order %s, and hasn't taken it for %s", o.state.Status, time.Since(o.open.Created).Round(time.Minute)))
 	}
 	if errors.Is(err, errNoResult) {
 		working := &WorkingError{CA: o.cfg.Name, Order: o.state.Location, Again: again}
@@ -471,6 +483,7 @@ func (o *order) advance(ctx context.Context, csr []byte) (again time.Time, err e
 	switch s := o.state.Status; {
 	case s == acme.StatusValid:
 		return time.Time{}, nil
+	case s == acme.StatusInvalid: // from the beginning
 	case s == acme.StatusReady, s == acme.StatusPending && !o.early: // what is pending has been validated since it was looked at
 		err = o.signed(ctx, noted, func() error { return o.finalize(noting, noted, csr) })
 	default:
@@ -530,17 +543,44 @@ func (o *order) take(state acme.Order) {
 
 // spoiled counts a failure of the order that isn't ours, and drops the order after some of them.
 func (o *order) spoiled(ctx context.Context, step string, noted *reply, err error) error {
+	return o.count(ctx, o.failed(step, noted, err))
+}
+
+func (o *order) count(ctx context.Context, err error) error {
 	open := *o.open
 	open.Failures++
-	o.open = &open
+	o.open, o.counted = &open, true
 	if open.Failures >= mostFailures {
-		return o.orderFailed(ctx, step, noted, acme.Order{Status: acme.StatusInvalid}, err)
+		return o.forget(ctx, err)
 	}
-	err = o.failed(step, noted, err)
 	if keepErr := o.req.Orders.Keep(context.WithoutCancel(ctx), open); keepErr != nil {
 		return errors.Join(err, keepErr)
 	}
 	return err
+}
+
+// silentAge is how old an order may be that a CA answers by errors of its own (HTTP 5xx) alone: it outlasts an outage, and
+// not what the CA has lost.
+const silentAge = 24 * time.Hour
+
+// settle counts an attempt that ended by an answer that the CA would give again: an object of the order that it has lost, or
+// that makes no sense. Without that, such an order is asked about until it expires.
+func (o *order) settle(ctx context.Context, err error) error {
+	e, ok := errors.AsType[*Error](err)
+	if !ok || ctx.Err() != nil || o.open == nil || o.left || o.counted {
+		return err
+	}
+	if _, working := errors.AsType[*WorkingError](err); working || FailedValidation(err) || e.Step == "account" {
+		return err
+	}
+	switch {
+	case isProblem(err, acme.ProblemTypeAccountDoesNotExist): // and so can't have orders
+		return o.forget(ctx, err)
+	case e.Silent && time.Since(o.open.Created) < silentAge, e.RetryAfter.After(time.Now()),
+		isProblem(err, acme.ProblemTypeRateLimited, acme.ProblemTypeBadNonce):
+		return err
+	}
+	return o.count(ctx, err)
 }
 
 // orderFailed drops an order that came to nothing and explains why.
@@ -551,6 +591,11 @@ func (o *order) orderFailed(ctx context.Context, step string, noted *reply, stat
 	if !dead {
 		return err
 	}
+	return o.forget(ctx, err)
+}
+
+// forget drops the order on account of an error, and returns that.
+func (o *order) forget(ctx context.Context, err error) error {
 	if dropErr := o.drop(ctx); dropErr != nil {
 		return fmt.Errorf("%w (and the open order can't be forgotten: %w)", err, dropErr)
 	}

@@ -41,6 +41,9 @@ type CA struct {
 func Start(mode string, cfg testbed.CAConfig) (*CA, error) {
 	m, ok := modes()[mode]
 	if !ok {
+		m, ok = oddModes()[mode]
+	}
+	if !ok {
 		return nil, fmt.Errorf("a hostile CA has no mode %q", mode)
 	}
 	c := &CA{mode: m, seen: map[string]int{}, csrs: map[string]*x509.CertificateRequest{}, issued: map[string]string{}}
@@ -58,6 +61,10 @@ func Start(mode string, cfg testbed.CAConfig) (*CA, error) {
 	}
 	return c, nil
 }
+
+// OddModes lists the names of more modes, which are variations of the others: for tests to which it doesn't matter how many
+// there are.
+func OddModes() []string { return slices.Sorted(maps.Keys(oddModes())) }
 
 // Modes lists the names of the modes.
 func Modes() []string { return slices.Sorted(maps.Keys(modes())) }

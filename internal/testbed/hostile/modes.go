@@ -1,12 +1,16 @@
 package hostile
 
 import (
+	"bytes"
+	"compress/gzip"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"fmt"
+	"maps"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -92,7 +96,7 @@ func challenges(authorization map[string]any) []map[string]any {
 	return list
 }
 
-// modes holds the modes by their names. Words before the first hyphen say what it is about.
+// modes holds the modes by their names, besides the odd ones. Words before the first hyphen say what it is about.
 func modes() map[string]Mode {
 	all := map[string]Mode{}
 	for _, group := range []map[string]Mode{authorizationModes(), urlModes(), endlessModes(), certificateModes(), textModes(), fieldModes(), orderModes(), stateModes()} {
@@ -390,5 +394,331 @@ func stateModes() map[string]Mode {
 				x.Problem(http.StatusBadRequest, "malformed", "JWS verification error")
 			}
 		}),
+	}
+}
+
+// oddModes are what else a CA may answer with, at each step.
+func oddModes() map[string]Mode {
+	all := map[string]Mode{}
+	for _, group := range []map[string]Mode{oddAuthorizations(), oddTokens(), oddURLs(), oddStatuses(), oddTransports(), oddProblems(), oddCertificates()} {
+		maps.Copy(all, group)
+	}
+	return all
+}
+
+// gone answers that something isn't there, for ever.
+func gone(kind string) Mode {
+	return on(kind, func(x *Exchange) { x.Problem(http.StatusNotFound, "malformed", "no such "+kind) })
+}
+
+// html answers by a page for people.
+func html(kind string) Mode {
+	return on(kind, func(x *Exchange) {
+		x.Pass()
+		x.Answer(http.StatusOK, "text/html", "<h1>It works!</h1>")
+	})
+}
+
+// limited answers by a limit.
+func limited(kind string) Mode {
+	return on(kind, func(x *Exchange) {
+		x.Problem(http.StatusTooManyRequests, "rateLimited", "too many requests")
+		x.Header("Retry-After", "3600")
+	})
+}
+
+// changed changes authorizations: at once, or from when the CA has been told to look.
+func changed(looked bool, change func(a map[string]any)) Mode {
+	return edit("authorization", func(x *Exchange, a map[string]any) {
+		if !looked || x.CA.Seen("challenge") > 0 {
+			change(a)
+		}
+	})
+}
+
+func oddAuthorizations() map[string]Mode {
+	named := func(change func(name string) string) Mode {
+		return changed(false, func(a map[string]any) {
+			id := a["identifier"].(map[string]any)
+			id["value"] = change(id["value"].(string))
+		})
+	}
+	status := func(looked bool, status string) Mode {
+		return changed(looked, func(a map[string]any) { a["status"] = status })
+	}
+	listed := func(urls ...string) Mode {
+		return editOrder(func(_ *Exchange, order map[string]any) { order["authorizations"] = urls })
+	}
+	return map[string]Mode{
+		"authz-ip": changed(false, func(a map[string]any) {
+			a["identifier"] = map[string]any{"type": "ip", "value": "127.0.0.1"}
+		}),
+		"authz-noid":        changed(false, func(a map[string]any) { delete(a, "identifier") }),
+		"authz-case":        named(strings.ToUpper),
+		"authz-dot":         named(func(name string) string { return name + "." }),
+		"authz-dots":        named(func(name string) string { return name + ".." }),
+		"authz-blank":       named(func(name string) string { return " " + name + "\n" }),
+		"authz-star":        named(func(name string) string { return "*." + name }),
+		"authz-homograph":   named(func(name string) string { return strings.ReplaceAll(name, "e", "\u0435") }),
+		"authz-none":        listed([]string{}...),
+		"authz-nourl":       listed(""),
+		"authz-404":         gone("authorization"),
+		"authz-html":        html("authorization"),
+		"authz-429":         limited("authorization"),
+		"authz-403":         on("authorization", func(x *Exchange) { x.Problem(http.StatusForbidden, "unauthorized", "not yours") }),
+		"authz-nochallenge": changed(false, func(a map[string]any) { a["challenges"] = []any{} }),
+		"authz-http": changed(false, func(a map[string]any) {
+			a["challenges"] = []any{map[string]any{"type": "http-01", "url": "https://ca.test/y", "token": "AAAA", "status": "pending"}}
+		}),
+		"authz-deactivated": status(false, "deactivated"),
+		"authz-lapses":      status(true, "expired"),
+		"authz-revoked":     status(true, "revoked"),
+		"authz-strange":     status(true, "maybe\x1b[2J"),
+		"authz-processing": changed(false, func(a map[string]any) {
+			if a["status"] == "pending" {
+				a["status"] = "processing"
+			}
+		}),
+		// It has looked, and forgets to say so of the authorization.
+		"authz-forgotten": changed(true, func(a map[string]any) {
+			a["status"] = "pending"
+			for _, c := range challenges(a) {
+				c["status"], c["error"] = "invalid", map[string]any{"type": "urn:ietf:params:acme:error:dns", "detail": "no TXT record"}
+			}
+		}),
+		"authz-401": on("authorization", func(x *Exchange) {
+			if x.CA.Seen("challenge") > 0 {
+				x.Problem(http.StatusUnauthorized, "unauthorized", "who are you?")
+			}
+		}),
+	}
+}
+
+func oddTokens() map[string]Mode {
+	all := map[string]Mode{}
+	for name, token := range map[string]any{"empty": "", "padded": "AAAAAAAAAAAAAAAAAAAAAA==", "unicode": "AAAA\u0410AAAAAAAAAAAAAAAAAA", "nul": "AAAA\x00AAAA",
+		"quote": `AAAA" "AAAA`, "blank": " AAAA", "513": strings.Repeat("A", 513), "number": 7, "null": nil} {
+		all["token-"+name] = changed(false, func(a map[string]any) {
+			for _, c := range challenges(a) {
+				c["token"] = token
+			}
+		})
+	}
+	return all
+}
+
+func oddURLs() map[string]Mode {
+	challenge := func(url func(host string) any) Mode {
+		return edit("authorization", func(x *Exchange, a map[string]any) {
+			for _, c := range challenges(a) {
+				c["url"] = url(x.Request.Host)
+			}
+		})
+	}
+	finalize := func(url func(host string) any) Mode {
+		return editOrder(func(x *Exchange, order map[string]any) { order["finalize"] = url(x.Request.Host) })
+	}
+	located := func(kind, path string) Mode {
+		return made(on(kind, func(x *Exchange) { x.Header("Location", x.CA.Stranger.HTTPS+path) }))
+	}
+	redirect := func(kind string, location func(x *Exchange) string) Mode {
+		return on(kind, func(x *Exchange) {
+			x.Answer(http.StatusFound, "text/plain", "")
+			x.Header("Location", location(x))
+		})
+	}
+	return map[string]Mode{
+		"challenge-port":     challenge(func(string) any { return "https://127.0.0.1:1/chall" }),
+		"challenge-user":     challenge(func(host string) any { return "https://admin:secret@" + host + "/chall" }),
+		"challenge-file":     challenge(func(string) any { return "file:///etc/passwd" }),
+		"challenge-nourl":    challenge(func(string) any { return nil }),
+		"challenge-escape":   challenge(func(host string) any { return "https://" + host + "/\x1b[2J" }),
+		"challenge-host":     challenge(func(host string) any { return "https://" + host + ".attacker.test/chall" }),
+		"finalize-plain":     finalize(func(host string) any { return "http://" + host + "/finalize" }),
+		"finalize-nourl":     finalize(func(string) any { return nil }),
+		"finalize-relative":  finalize(func(string) any { return "/finalize-order/1" }),
+		"finalize-long":      finalize(func(host string) any { return "https://" + host + "/" + strings.Repeat("a", 50_000) }),
+		"location-account":   located("newAccount", "/account"),
+		"location-order":     located("newOrder", "/order"),
+		"location-noaccount": made(on("newAccount", func(x *Exchange) { x.Pass().Header().Del("Location") })),
+		"redirect-chain":     redirect("directory", func(x *Exchange) string { return fmt.Sprint(x.Request.URL.Path, "?", x.Nth) }),
+		"redirect-nonce":     redirect("newNonce", func(x *Exchange) string { return x.CA.Stranger.HTTPS + "/nonce" }),
+		"redirect-nowhere":   on("newOrder", func(x *Exchange) { x.Answer(http.StatusFound, "text/plain", "") }),
+		"directory-relative": edit("directory", func(_ *Exchange, dir map[string]any) { dir["newOrder"] = "/order-plz" }),
+		"directory-html":     html("directory"),
+		"directory-empty":    on("directory", func(x *Exchange) { x.Answer(http.StatusOK, "application/json", "") }),
+		"directory-other":    on("directory", func(x *Exchange) { x.Answer(http.StatusOK, "application/json", `{"hello": "world"}`) }),
+		"directory-401":      on("directory", func(x *Exchange) { x.Answer(http.StatusUnauthorized, "text/html", "log in") }),
+		"directory-429":      limited("directory"),
+	}
+}
+
+func oddStatuses() map[string]Mode {
+	caa := map[string]any{"type": "urn:ietf:params:acme:error:caa", "detail": "CAA says no",
+		"subproblems": []any{map[string]any{"detail": "CAA says no", "identifier": map[string]any{"type": "dns", "value": "a\x1b[2J.test"}, "subproblems": []any{map[string]any{"detail": "deeper"}}}}}
+	invalid := func(_ *Exchange, order map[string]any) {
+		delete(order, "certificate")
+		order["status"], order["error"] = "invalid", caa
+	}
+	noContent := func(kind string) Mode {
+		return on(kind, func(x *Exchange) {
+			x.Body("")
+			x.reply.Code = http.StatusNoContent
+		})
+	}
+	return map[string]Mode{
+		"challenge-404": gone("challenge"),
+		"challenge-429": limited("challenge"),
+		"finalize-429":  limited("finalize"),
+		"finalize-404":  gone("finalize"),
+		"finalize-401":  on("finalize", func(x *Exchange) { x.Problem(http.StatusUnauthorized, "unauthorized", "account is deactivated") }),
+		"finalize-html": html("finalize"),
+		"finalize-204":  noContent("finalize"),
+		"cert-429":      limited("certificate"),
+		// The account goes while an order is open.
+		"finalize-noaccount": on("finalize", func(x *Exchange) { x.Problem(http.StatusBadRequest, "accountDoesNotExist", "no such account") }),
+		"finalize-invalid":   edit("finalize", invalid),
+		"order-invalid":      edit("newOrder", invalid),
+		"order-204":          noContent("newOrder"),
+		"order-202":          made(onOrder(func(x *Exchange) { x.reply.Code = http.StatusAccepted })),
+		"order-identifiers": editOrder(func(_ *Exchange, order map[string]any) {
+			order["identifiers"] = []any{map[string]any{"type": "dns", "value": bank}}
+		}),
+		"order-past": editOrder(func(_ *Exchange, order map[string]any) { order["expires"] = "2001-01-01T00:00:00Z" }),
+		"order-regress": editOrder(func(x *Exchange, order map[string]any) {
+			if n := x.CA.Seen("order"); x.CA.Seen("finalize") == 1 && n < 4 {
+				order["status"] = []string{"processing", "ready", "processing", "pending"}[n]
+			}
+		}),
+		"order-valid":     editOrder(func(_ *Exchange, order map[string]any) { order["status"] = "valid" }),
+		"order-noaccount": on("newOrder", func(x *Exchange) { x.Problem(http.StatusBadRequest, "accountDoesNotExist", "no such account") }),
+	}
+}
+
+func oddTransports() map[string]Mode {
+	body := func(text string) Mode { return on("newOrder", func(x *Exchange) { x.Body(text) }) }
+	packed := func(body func(x *Exchange) string) Mode {
+		return on("newOrder", func(x *Exchange) {
+			x.Body(body(x))
+			x.Header("Content-Encoding", "gzip")
+		})
+	}
+	later := func(when string) Mode {
+		return on("newOrder", func(x *Exchange) {
+			x.Problem(http.StatusServiceUnavailable, "serverInternal", "later")
+			x.Header("Retry-After", when)
+		})
+	}
+	return map[string]Mode{
+		"order-packed":  packed(func(x *Exchange) string { return pack(x.Pass().Body.Bytes()) }),
+		"order-bomb":    packed(func(*Exchange) string { return pack(bytes.Repeat([]byte(" "), 16<<20)) }),
+		"order-notgzip": packed(func(x *Exchange) string { return x.Pass().Body.String() }),
+		"order-deep":    body(strings.Repeat("[", 100_000)),
+		"order-cut":     body(`{"status": "pend`),
+		"order-headers": on("newOrder", func(x *Exchange) {
+			for i := range 1000 {
+				x.Header(fmt.Sprint("X-", i), strings.Repeat("a", 1000))
+			}
+		}),
+		"nonce-429":      limited("newNonce"),
+		"nonce-503":      on("newNonce", func(x *Exchange) { x.Problem(http.StatusServiceUnavailable, "serverInternal", "not now") }),
+		"nonce-none":     {func(x *Exchange) { x.Pass().Header().Del("Replay-Nonce") }},
+		"nonce-bad":      on("newOrder", func(x *Exchange) { x.Problem(http.StatusBadRequest, "badNonce", "try again") }),
+		"retry-past":     later("Fri, 31 Dec 1999 23:59:59 GMT"),
+		"retry-far":      later("Fri, 31 Dec 9999 23:59:59 GMT"),
+		"retry-negative": later("-5"),
+		"retry-overflow": later("99999999999999999999"),
+		"retry-garbage":  later("soon"),
+	}
+}
+
+// pack compresses a text.
+func pack(text []byte) string {
+	var out bytes.Buffer
+	z := gzip.NewWriter(&out)
+	_, _ = z.Write(text) // a buffer takes everything
+	_ = z.Close()
+	return out.String()
+}
+
+func oddProblems() map[string]Mode {
+	all := map[string]Mode{}
+	for name, text := range map[string]string{
+		"title":    `{"type":"about:blank","title":"Forbidden by policy"}`,
+		"notype":   `{"detail":"Not for you"}`,
+		"empty":    "",
+		"list":     `[{"detail":"x"}]`,
+		"typeonly": `{"type":"urn:ietf:params:acme:error:caa"}`,
+		"own":      `{"type":"https://ca.test/errors/7","detail":"No."}`,
+		"same": `{"type":"urn:ietf:params:acme:error:rejectedIdentifier","detail":"Error creating new order :: Cannot issue for \"h.example.test\": forbidden",
+			"subproblems":[{"detail":"Cannot issue for \"h.example.test\": forbidden","identifier":{"type":"dns","value":"h.example.test"}}]}`,
+	} {
+		all["problem-"+name] = on("newOrder", func(x *Exchange) { x.Answer(http.StatusForbidden, problem, text) })
+	}
+	all["problem-200"] = on("newOrder", func(x *Exchange) {
+		x.Answer(http.StatusOK, problem, `{"type":"urn:ietf:params:acme:error:caa","detail":"CAA says no"}`)
+	})
+	return all
+}
+
+func oddCertificates() map[string]Mode {
+	// chain sends a certificate and what follows it.
+	chain := func(follow func(f *forger, leaf *x509.Certificate) []*x509.Certificate) Mode {
+		return forge(func(x *Exchange, csr *x509.CertificateRequest) string {
+			f := x.CA.forger
+			leaf := f.leaf(csr, nil)
+			return pemOf(append([]*x509.Certificate{leaf}, follow(f, leaf)...)...)
+		})
+	}
+	ca := func(name pkix.Name, from, to time.Time) *x509.Certificate {
+		return &x509.Certificate{Subject: name, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, NotBefore: from, NotAfter: to}
+	}
+	year := func(n int) time.Time { return time.Now().AddDate(n, 0, -1) }
+	must := func(c *x509.Certificate, err error) *x509.Certificate {
+		if err != nil {
+			panic(err) // of a template that can't be signed
+		}
+		return c
+	}
+	return map[string]Mode{
+		"cert-twice": chain(func(f *forger, leaf *x509.Certificate) []*x509.Certificate {
+			return []*x509.Certificate{leaf, f.issuer, f.issuer}
+		}),
+		"cert-root": chain(func(f *forger, _ *x509.Certificate) []*x509.Certificate { return []*x509.Certificate{f.issuer, f.root} }),
+		// The root, signed by another one.
+		"cert-crossed": chain(func(f *forger, _ *x509.Certificate) []*x509.Certificate {
+			other, err := newForger()
+			if err != nil {
+				panic(err) // the system has no randomness
+			}
+			return []*x509.Certificate{f.issuer, must(sign(ca(f.root.Subject, year(0), year(1)), other.root, f.rootKey.Public(), other.rootKey))}
+		}),
+		"cert-twoleaves": chain(func(f *forger, leaf *x509.Certificate) []*x509.Certificate {
+			key := must(sign(&x509.Certificate{DNSNames: leaf.DNSNames, NotBefore: year(0), NotAfter: year(1)}, f.issuer, f.rootKey.Public(), f.issuerKey))
+			return []*x509.Certificate{key, f.issuer}
+		}),
+		"cert-oldissuer": chain(func(f *forger, _ *x509.Certificate) []*x509.Certificate {
+			return []*x509.Certificate{must(sign(ca(f.issuer.Subject, year(-2), year(-1)), f.root, f.issuerKey.Public(), f.rootKey))}
+		}),
+		"cert-backwards": leaf(func(c *x509.Certificate) {
+			c.NotBefore, c.NotAfter = time.Now().Add(40*time.Minute), time.Now().Add(20*time.Minute)
+		}),
+		"cert-wildcard": leaf(func(c *x509.Certificate) { c.DNSNames = []string{"*.example.test"} }),
+		"cert-sancase":  leaf(func(c *x509.Certificate) { c.DNSNames = []string{strings.ToUpper(c.DNSNames[0])} }),
+		"cert-ip":       leaf(func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(192, 0, 2, 1)} }),
+		"cert-cnonly":   leaf(func(c *x509.Certificate) { c.Subject.CommonName, c.DNSNames = c.DNSNames[0], nil }),
+		"cert-client":   leaf(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }),
+		// A precertificate (RFC 6962 section 3.1).
+		"cert-poison": leaf(func(c *x509.Certificate) {
+			c.ExtraExtensions = []pkix.Extension{{Id: []int{1, 3, 6, 1, 4, 1, 11129, 2, 4, 3}, Critical: true, Value: []byte{5, 0}}}
+		}),
+		"cert-withkey": forge(func(x *Exchange, csr *x509.CertificateRequest) string {
+			f := x.CA.forger
+			return "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n" + pemOf(f.leaf(csr, nil), f.issuer)
+		}),
+		"cert-pkcs7": on("certificate", func(x *Exchange) {
+			x.Answer(http.StatusOK, "application/pkcs7-mime", "-----BEGIN PKCS7-----\nAAAA\n-----END PKCS7-----\n")
+		}),
+		"cert-empty": on("certificate", func(x *Exchange) { x.Answer(http.StatusOK, pemChain, "") }),
 	}
 }
