@@ -41,6 +41,7 @@ func (f *caFlags) add(command *cobra.Command) {
 // place is where such a command works.
 type place struct {
 	settings *settings // nil without a configuration
+	stateDir string
 	store    *storage.Files
 	cas      []config.CA
 }
@@ -67,6 +68,7 @@ func (f *caFlags) open(command string) (*place, error) {
 		return nil, err
 	}
 	var err error
+	p.stateDir = stateDir
 	if p.store, err = storage.OpenFiles(stateDir, "autocertd "+command); err != nil {
 		return nil, stateDirHint(stateDir, err)
 	}

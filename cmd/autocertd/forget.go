@@ -95,7 +95,12 @@ func forgettable(ctx context.Context, s *settings, store *storage.Files, names [
 	if daemonHealth(ctx, store) != nil {
 		works, _ = loadRoster(ctx, store) // without a list it works for nobody
 	}
-	for _, name := range names {
+	var known []string
+	for _, k := range all {
+		known = append(known, k.Name)
+	}
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
 		called := func(c config.Certificate) bool { return c.Name == name }
 		n := slices.IndexFunc(all, func(k lifecycle.Kept) bool { return k.Name == name })
 		switch {
@@ -103,6 +108,8 @@ func forgettable(ctx context.Context, s *settings, store *storage.Files, names [
 			return nil, &usageError{fmt.Errorf("%s is still configured; take it out of the configuration first: %s", name, strings.Join(s.Files, ", "))}
 		case slices.ContainsFunc(works, called):
 			return nil, &usageError{fmt.Errorf("the daemon still works for %s, since it hasn't taken over the configuration; autocertd status says why", name)}
+		case n < 0 && config.DidYouMean(name, known) != "":
+			return nil, &usageError{fmt.Errorf("nothing is kept of %q; %s autocertd status lists what is", name, config.DidYouMean(name, known))}
 		case n < 0:
 			return nil, &usageError{fmt.Errorf("nothing is kept of %q; autocertd status lists what is", name)}
 		}
@@ -170,7 +177,7 @@ func describeKept(list []lifecycle.Kept, now time.Time) string {
 func printElsewhere(k lifecycle.Kept, live string) {
 	for _, place := range k.Outputs {
 		if place != live {
-			fmt.Printf("  stays: %s; when no service reads it any more: rm -r %s\n", place, place)
+			fmt.Printf("  stays: %s; when no service reads it any more: rm -r %s\n", place, quoteWord(place))
 		}
 	}
 }

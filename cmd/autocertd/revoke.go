@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -150,6 +151,10 @@ func readPair(certFile, keyFile string) (*x509.Certificate, crypto.Signer, error
 // find finds what was issued for the name, and the CA that did.
 func (r *revocation) find(ctx context.Context) (ca string, err error) {
 	bundle, leaf, err := lifecycle.LoadBundle(ctx, r.store, r.name)
+	if lifecycle.Damaged(err) {
+		file := quoteWord(filepath.Join(r.stateDir, "live", r.name, "cert.pem"))
+		return "", fmt.Errorf("%w; to revoke what its file holds: autocertd revoke --cert %s --reason %s", err, file, r.reason)
+	}
 	if err != nil {
 		return "", err
 	}

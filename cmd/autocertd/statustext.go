@@ -75,6 +75,7 @@ const (
 // withTexts gives each row but the first a text: in a last column where each takes a few lines there, and else below.
 // Without a limit of the width a text is one line. It reports whether a text was cut.
 func withTexts(rows [][]cell, heading string, texts []cell, width int) (_ [][]cell, cutAny bool) {
+	cutAny = shortenNames(rows, width)
 	room := left(rows, width) - columnGap
 	longest, count, high := 0, 0, false
 	for _, t := range texts {
@@ -119,6 +120,24 @@ func withTexts(rows [][]cell, heading string, texts []cell, width int) (_ [][]ce
 		}
 	}
 	return result, cutAny
+}
+
+// leastName is to how many characters names are cut at most.
+const leastName = 20
+
+// shortenNames cuts long names in the first column where the table would be wider than the screen, and reports whether it did.
+func shortenNames(rows [][]cell, width int) (shortened bool) {
+	missing := -left(rows, width)
+	if missing <= 0 {
+		return false
+	}
+	room := max(columns(rows)[0]-missing, leastName)
+	for _, row := range rows {
+		whole := row[0].text
+		row[0].text = cut(whole, room)
+		shortened = shortened || row[0].text != whole
+	}
+	return shortened
 }
 
 // margin stands before a text below its row.

@@ -131,6 +131,8 @@ func TestStatusTable(t *testing.T) {
 	plain := sample(now)
 	named := sample(now)
 	named[2].Name = "lb"
+	long := sample(now)[2:]
+	long[0].Name = strings.Repeat("long-", 14) + "name"
 	var many []certificateStatus
 	for range 12 {
 		many = append(many, plain[0])
@@ -164,6 +166,10 @@ NAME                  HOSTNAMES            EXPIRES IN  RENEWS IN  STATE        D
 new.corp.example.com  =                    -           -          in progress  1 of 2 servers have the records, since 1m
                                                                                20s
 lb                    lb.corp.example.com  89d         59d        valid
+`},
+		{"a long name", long, 80, true, `
+NAME                                     HOSTNAMES  EXPIRES IN  RENEWS IN  STATE
+long-long-long-long-long-long-long-lon…  lb.corp.…  89d         59d        valid
 `},
 		{"many failures at 80", many, 80, true, ""},
 		{"at 120", plain, 120, false, ""},
@@ -203,6 +209,7 @@ new.corp.example.com  59d     59d         two thirds of the lifetime
 		t.Errorf("80 columns:%s", got)
 	}
 	r.Certificates[1].CA = "le"
+	r.Certificates[1].Name = strings.Repeat("long-", 14) + "name"
 	for _, width := range []int{60, 80, 100, 120, 200} {
 		noWider(t, "plan", lay(t, r.rows(width)), width)
 	}

@@ -59,6 +59,12 @@ type damagedError struct {
 func (e *damagedError) Error() string { return fmt.Sprintf("the bundle is damaged: %v", e.err) }
 func (e *damagedError) Unwrap() error { return e.err }
 
+// Damaged reports whether an error of [LoadBundle] says that a bundle was read and is of no use.
+func Damaged(err error) bool {
+	_, damaged := errors.AsType[*damagedError](err)
+	return damaged
+}
+
 // loadBundle returns the bundle of a certificate and its leaf, nil when there is none. One that can be read and is of no
 // use is a *damagedError.
 func (m *Manager) loadBundle(ctx context.Context, name string) (*Bundle, *x509.Certificate, error) {
