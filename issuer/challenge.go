@@ -281,7 +281,7 @@ func (o *order) sightHint(reason error) string {
 	if o.seen > 1 {
 		servers = fmt.Sprintf("%d servers that were asked had the record", o.seen)
 	}
-	return servers + ", so the CA sees another view of the zone (split horizon), or asks a server that nameservers or min_nameservers leave out; " +
+	return servers + ", so the CA sees another view of the zone (split horizon), or asks a server that nameservers or min_nameservers leave out, or its resolver still remembers what was there before; " +
 		"to see which: autocertd check --live, with a resolver that sees what the CA sees in [resolvers] public"
 }
 

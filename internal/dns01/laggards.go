@@ -100,6 +100,9 @@ func cure(failed []*quorum, after time.Duration) string {
 	}
 	if resolvers {
 		text = `a resolver remembers for a while that there was no record (the last number of the zone's SOA): wait, or set check = "authoritative"`
+		if slices.ContainsFunc(membersOf(failed), func(m *member) bool { _, last := m.missing(); return last == lacksValue }) {
+			text = `a resolver remembers the records that were there before, for as long as their TTL says: wait, or set check = "authoritative"`
+		}
 	}
 	limit, enough := time.Duration(0), len(membersOf(failed))
 	for _, q := range failed {

@@ -97,9 +97,10 @@ func (s *Solver) KnownZones() []string {
 	return slices.Compact(zones)
 }
 
-// hinted adds to an error which zone was probably meant, unless nobody answered: that is no matter of names.
+// hinted adds to an error which zone was probably meant, unless nobody answered, or a server that knows the zone has trouble
+// with it: that is no matter of names.
 func (s *Solver) hinted(t Trace, err error) error {
-	if Silent(err) {
+	if refused, ok := errors.AsType[*refusedQuery](err); Silent(err) || ok && refused.rcode == dns.RcodeServerFailure {
 		return err
 	}
 	zones := s.KnownZones()

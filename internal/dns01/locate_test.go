@@ -330,7 +330,7 @@ func TestEndpoints(t *testing.T) {
 		{name: "a name server without an address, where one is enough", Provider: Provider{Servers: one, MinNameservers: 1}, zone: "lone.test",
 			want: []string{"ns1.lone.test (" + d.Addr() + ")", "nowhere.lone.test"}},
 		{name: "a name server without an address", Provider: Provider{Servers: one, Check: CheckAuthoritative}, zone: "lone.test",
-			err: `finding the servers of zone lone.test: name server nowhere.lone.test has no address: none is known to the zone's servers or the resolvers; name those that must have the records: nameservers = ["ADDRESS", …]`},
+			err: `finding the servers of zone lone.test: name server nowhere.lone.test has no address: none is known to the zone's servers or the resolvers; remove its NS record, or go on without it: min_nameservers = 1; or name those that must have the records: nameservers = ["ADDRESS", …]`},
 	}
 	s := locator(t, []string{resolver.Addr()})
 	for _, tt := range tests {

@@ -1,6 +1,7 @@
 package dns01
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -157,7 +158,11 @@ func (s *Solver) zoneServers(ctx context.Context, p Provider, zone string) ([]en
 	alive := 0
 	for i, host := range hosts {
 		if err := failures[i]; err != nil && (p.MinNameservers == 0 || ctx.Err() != nil) {
-			return nil, fmt.Errorf("%w; name those that must have the records: nameservers = [\"ADDRESS\", …]", err)
+			cure := `name those that must have the records: nameservers = ["ADDRESS", …]`
+			if len(hosts) > 1 {
+				cure = "remove its NS record, or go on without it: min_nameservers = 1; or " + cure
+			}
+			return nil, fmt.Errorf("%w; %s", err, cure)
 		} else if err != nil { // as a server that can't be reached: others may be enough
 			list = append(list, endpoint{name: host, dead: "has no address"})
 			continue
@@ -188,11 +193,20 @@ func (s *Solver) addresses(ctx context.Context, servers []server, q *dns.Msg) (l
 	if err == nil && len(list) == 0 {
 		err = errors.New("none is known to the zone's servers or the resolvers")
 	}
+	if dnsErr, ok := errors.AsType[*net.DNSError](err); ok {
+		err = lookupError{dnsErr}
+	}
 	if err != nil {
-		return nil, fmt.Errorf("name server %s has no address: %w", host, err)
+		return nil, fmt.Errorf("name server %s has no address: %w", cmp.Or(host, "."), err)
 	}
 	return list, nil
 }
+
+// lookupError is a DNS error without the host in its text, which stands before it.
+type lookupError struct{ of *net.DNSError }
+
+func (e lookupError) Error() string { return e.of.Err }
+func (e lookupError) Unwrap() error { return e.of }
 
 // addressRecords asks for the addresses of both families; servers that fail know none.
 func addressRecords(ctx context.Context, servers []server, q *dns.Msg) (list []string) {

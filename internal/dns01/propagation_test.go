@@ -1,6 +1,7 @@
 package dns01
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"slices"
@@ -20,6 +21,7 @@ import (
 // moody is a name server that has the value "x" at every name, and admits it or doesn't.
 type moody struct {
 	addr  string
+	value string           // another than "x"
 	admit func(n int) bool // is told how often it was asked before
 
 	mu    sync.Mutex
@@ -61,7 +63,7 @@ func (m *moody) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	admitted := m.admit(len(m.given))
 	m.given = append(m.given, admitted)
 	if admitted {
-		reply.Answer = []dns.RR{&dns.TXT{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET}, Txt: []string{"x"}}}
+		reply.Answer = []dns.RR{&dns.TXT{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET}, Txt: []string{cmp.Or(m.value, "x")}}}
 	}
 	_ = w.WriteMsg(reply)
 }
@@ -312,6 +314,8 @@ func TestWatchDeadline(t *testing.T) {
 // A resolver that keeps saying that there is nothing is named, and so is the lack of any.
 func TestWatchLateResolver(t *testing.T) {
 	has, resolver := startMoody(t, func(int) bool { return true }), startMoody(t, func(int) bool { return false })
+	stale := startMoody(t, func(int) bool { return true })
+	stale.value = "before"
 	tests := []struct {
 		name      string
 		resolvers []string
@@ -320,6 +324,9 @@ func TestWatchLateResolver(t *testing.T) {
 		{"one that lags", []string{resolver.addr}, "after 2m0s, 0 of 1 servers have the records: resolver " + resolver.addr +
 			" has no TXT record when asked for _acme-challenge.cached.example.test; a resolver remembers for a while that there was no record " +
 			`(the last number of the zone's SOA): wait, or set check = "authoritative", or raise propagation_timeout`},
+		{"one that remembers", []string{stale.addr}, "after 2m0s, 0 of 1 servers have the records: resolver " + stale.addr +
+			" has other values only when asked for _acme-challenge.cached.example.test; a resolver remembers the records that were there before, " +
+			`for as long as their TTL says: wait, or set check = "authoritative", or raise propagation_timeout`},
 		{"none", nil, `provider "bind" wants resolvers to be asked, and none is configured: [resolvers] public = ["ADDRESS"]`},
 	}
 	for _, tt := range tests {

@@ -278,6 +278,8 @@ func unreachable(err error) string {
 		return "doesn't answer"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "doesn't listen (connection refused)"
+	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
+		return "can't be reached from here (no route to it)"
 	case errors.Is(err, errUnsigned):
 		return "answers without a signature, which doesn't count,"
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -43,6 +45,33 @@ func TestSilent(t *testing.T) {
 		if got := Silent(tt.err); got != tt.want {
 			t.Errorf("%s: Silent = %v", tt.name, got)
 		}
+	}
+}
+
+// A server that can't be asked is told in words, and a zone that its server can't load is no slip in a name.
+func TestWordsOfTrouble(t *testing.T) {
+	for err, want := range map[error]string{
+		&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ENETUNREACH)}: "can't be reached from here (no route to it)",
+		&net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.EHOSTUNREACH)}:   "can't be reached from here (no route to it)",
+		&net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNREFUSED)}:   "doesn't listen (connection refused)",
+		&keyError{server: "192.0.2.1:53", key: "k"}:                                       `doesn't take TSIG key "k"`,
+		&unansweredError{"192.0.2.1:53", []error{context.DeadlineExceeded}}:               "doesn't answer",
+	} {
+		if got := unreachable(err); got != want {
+			t.Errorf("%v: %s, want %s", err, got, want)
+		}
+	}
+	s := newSolver(openFiles(t, t.TempDir()), Provider{Name: "bind", Zones: []string{"lame.test"}})
+	defer closeSolver(t, s)
+	for rcode, hint := range map[int]bool{dns.RcodeServerFailure: false, dns.RcodeRefused: true} {
+		err := s.hinted(Trace{Chain: []string{"_acme-challenge.www.lane.test"}}, &refusedQuery{server: "192.0.2.1:53", name: "www.lane.test", rcode: rcode})
+		if strings.Contains(err.Error(), "did you mean www.lame.test?") != hint {
+			t.Errorf("%s: %v", dns.RcodeToString[rcode], err)
+		}
+	}
+	lookup := lookupError{&net.DNSError{Err: "no such host", Name: "ns.example.test"}}
+	if lookup.Error() != "no such host" || !Silent(fmt.Errorf("name server: %w", lookup)) {
+		t.Errorf("%v: silent %v", lookup, Silent(lookup))
 	}
 }
 
