@@ -108,6 +108,9 @@ func (o Output) groupCure() (text, command string) {
 const polkitRule = "/etc/polkit-1/rules.d/50-autocertd.rules"
 
 func reloadHint(unit string, err error) string {
+	if errors.Is(err, errUnknownUnit) {
+		return unknownUnitHint(unit)
+	}
 	if errors.Is(err, exec.ErrNotFound) {
 		return "systemctl isn't installed here; use run instead of reload"
 	}
@@ -123,11 +126,17 @@ func reloadHint(unit string, err error) string {
 	case says("not been booted with systemd"), says("Failed to connect to bus"):
 		return "systemd can't be reached from here; use run instead of reload"
 	case says("not found"):
-		return "correct the unit's name in the output, or install the service"
+		return unknownUnitHint(unit)
 	case says("Job for ") && says(" failed"):
 		return fmt.Sprintf("the service itself failed; to see why: sudo journalctl -n 20 -u %s", unit)
 	}
 	return ""
+}
+
+// unknownUnitHint looks for units whose names begin alike, although the rest may be misspelt.
+func unknownUnitHint(unit string) string {
+	return fmt.Sprintf("correct the unit's name in reload of the output, or install the service; to see how it is called: systemctl list-unit-files '*%s*'",
+		unit[:min(3, len(unit))])
 }
 
 func runHint(err error) string {

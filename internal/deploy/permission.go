@@ -125,10 +125,10 @@ func (d *Deployer) CheckUnit(ctx context.Context, unit string) error {
 		return fmt.Errorf("%w: %s", ErrNoSystemd, cmp.Or(first, err.Error()))
 	}
 	switch state := printable.End(out); state {
-	case "loaded":
+	case loaded:
 		return nil
-	case "not-found":
-		return fmt.Errorf("systemd knows no unit %s", unit)
+	case notFound:
+		return unknownUnit(unit)
 	default:
 		return fmt.Errorf("unit %s is %s", unit, state)
 	}

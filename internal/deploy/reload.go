@@ -3,6 +3,7 @@ package deploy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 )
@@ -75,7 +76,8 @@ func (d *Deployer) reload(ctx context.Context, unit string) error {
 		return errUnitName
 	}
 	return d.units.share(ctx, unit, func(ctx context.Context) error {
-		if state := d.activeState(ctx, unit); state == "inactive" || state == "failed" {
+		load, state := d.unitState(ctx, unit)
+		if load == loaded && (state == "inactive" || state == "failed") {
 			d.log.Info("unit isn't running, so it isn't reloaded; it reads the files when it starts", "unit", unit, "state", state)
 			return errNotRunning
 		}
@@ -83,20 +85,39 @@ func (d *Deployer) reload(ctx context.Context, unit string) error {
 		err := d.start(ctx, []string{"systemctl", "try-reload-or-restart", unit}, append(baseEnv(), "LC_ALL=C"))
 		if err == nil {
 			d.log.Info("unit reloaded", "unit", unit)
+		} else if load == notFound { // polkit refuses it before systemd looks for it, and says nothing of the unit
+			return unknownUnit(unit)
 		}
 		return err
 	})
 }
 
-// activeState is what systemd calls the state of a unit that it has loaded; "" for others, and where nobody can be asked.
-func (d *Deployer) activeState(ctx context.Context, unit string) string {
+// What systemd says of units that it could read, and of those that aren't there.
+const (
+	loaded   = "loaded"
+	notFound = "not-found"
+)
+
+// errUnknownUnit says that systemd has no unit of a name.
+var errUnknownUnit = errors.New("systemd knows no unit")
+
+func unknownUnit(unit string) error { return fmt.Errorf("%w %s", errUnknownUnit, unit) }
+
+// unitState is what systemd calls the states of a unit, first whether it could be read; "" where nobody can be asked.
+func (d *Deployer) unitState(ctx context.Context, unit string) (load, active string) {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
 	out, err := d.runner.Run(ctx, []string{"systemctl", "show", "--property=LoadState,ActiveState", "--", unit}, append(baseEnv(), "LC_ALL=C"))
-	if err != nil || !strings.Contains(string(out), "LoadState=loaded\n") {
-		return ""
+	if err != nil {
+		return "", ""
 	}
-	_, state, _ := strings.Cut(string(out), "ActiveState=")
-	state, _, _ = strings.Cut(state, "\n")
-	return state
+	for line := range strings.Lines(string(out)) {
+		switch key, value, _ := strings.Cut(strings.TrimSpace(line), "="); key {
+		case "LoadState":
+			load = value
+		case "ActiveState":
+			active = value
+		}
+	}
+	return load, active
 }

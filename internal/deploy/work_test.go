@@ -275,7 +275,7 @@ func TestReloadHints(t *testing.T) {
 	for output, cure := range map[string]string{
 		"Failed to try-reload-or-restart nginx.service: Interactive authentication required.\nSee system logs": `sed -i 's/var units = \[/&"nginx.service", /' /etc/polkit-1/rules.d/50-autocertd.rules`,
 		"Failed to try-reload-or-restart nginx.service: Access denied":                                         "/usr/share/doc/autocertd/autocertd.rules /etc/polkit-1/rules.d/50-autocertd.rules",
-		"Failed to try-reload-or-restart nginx.service: Unit nginx.service not found.":                         "unit's name",
+		"Failed to try-reload-or-restart nginx.service: Unit nginx.service not found.":                         "list-unit-files '*ngi*'",
 		"System has not been booted with systemd as init system (PID 1). Can't operate.":                       "use run",
 		"Job for nginx.service failed.\nSee \"systemctl status nginx.service\"":                                "journalctl -n 20 -u nginx.service",
 		"something else": "",
@@ -287,8 +287,14 @@ func TestReloadHints(t *testing.T) {
 			t.Errorf("%q: hint %q, want %q", output, e.Hint, cure)
 		}
 	}
+	runner := &counter{Fail: map[string]error{"ngnix.service": errBroken}, Output: "Failed to try-reload-or-restart ngnix.service: Interactive authentication required.",
+		State: map[string]string{"ngnix.service": "LoadState=not-found\nActiveState=inactive\n"}}
+	o := Output{Dir: t.TempDir(), Reload: []string{"ngnix.service"}}
+	if e := failure(t, New(Config{Run: runner}), newBundle(t, host), o, errUnknownUnit, "systemd knows no unit ngnix.service", "list-unit-files '*ngn*'"); strings.Contains(e.Error(), "polkit") {
+		t.Errorf("%q sends to polkit for a unit that doesn't exist", e)
+	}
 	t.Setenv("PATH", t.TempDir())
-	o := Output{Dir: t.TempDir(), Reload: []string{"nginx.service"}}
+	o = Output{Dir: t.TempDir(), Reload: []string{"nginx.service"}}
 	failure(t, New(Config{}), newBundle(t, host), o, exec.ErrNotFound, "systemctl", "isn't installed")
 	o = Output{Dir: t.TempDir(), Reload: []string{"--now"}}
 	failure(t, New(Config{}), newBundle(t, host), o, errUnitName)
