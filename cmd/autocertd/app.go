@@ -157,7 +157,11 @@ func (a *app) prepare(s *settings) (*build, error) {
 		}
 		b.issuers[ca.Name] = iss
 	}
-	b.orders = a.solver.With(newProviders(s, a.logger), s.Resolvers)
+	var hostnames []string
+	for _, c := range s.Certificates {
+		hostnames = append(hostnames, c.Hostnames...)
+	}
+	b.orders = a.solver.With(newProviders(s, a.logger), s.Resolvers, hostnames...)
 	b.snapshot = lifecycle.NewSnapshot(s.Config, b.issuers, s.window)
 	b.snapshot.Solver = b.orders
 	b.snapshot.Reloaded = time.Now()

@@ -129,6 +129,7 @@ type Solver struct {
 type table struct {
 	providers []Provider
 	resolving []string // configured resolvers, host:port
+	hostnames []string // for hints; see With
 }
 
 // shared is what all orders have in common.
@@ -204,8 +205,9 @@ func (s *Solver) UseResolvers(list []string) { s.Use(s.table().providers, list) 
 func (s *Solver) Use(providers []Provider, resolvers []string) { s.Adopt(s.With(providers, resolvers)) }
 
 // With returns a solver with other providers and resolvers, for the orders that begin with it and for as long as they last.
-// It changes nothing for others, and needs no Close.
-func (s *Solver) With(providers []Provider, resolvers []string) *Solver {
+// It changes nothing for others, and needs no Close. The hostnames are all that are configured: when one is in no zone, the
+// error says which zones the others are in.
+func (s *Solver) With(providers []Provider, resolvers []string, hostnames ...string) *Solver {
 	providers = slices.Clone(providers) // the defaults are ours
 	for i := range providers {
 		p := &providers[i]
@@ -219,7 +221,7 @@ func (s *Solver) With(providers []Provider, resolvers []string) *Solver {
 			p.PropagationTimeout = defaultPropagationTimeout
 		}
 	}
-	return s.during(&table{providers: providers, resolving: resolvers})
+	return s.during(&table{providers: providers, resolving: resolvers, hostnames: hostnames})
 }
 
 // Adopt makes the providers and resolvers of a solver that With returned those of all that begins from now on. Orders that

@@ -51,11 +51,12 @@ func (s *Solver) Locate(ctx context.Context, name string) (Trace, error) {
 		}
 		switch {
 		case err != nil && (served || ctx.Err() != nil):
-			return t, s.hinted(t, fmt.Errorf("finding the zone of %s: %w", t, err))
+			return t, s.hinted(ctx, p, t, fmt.Errorf("finding the zone of %s: %w", t, err), "")
 		case f.alias == "" && (!served || f.cut):
 			return t, s.noProvider(NoProviderError{Name: t.String(), Zone: f.zone, Delegated: f.cut && served, Unasked: err}, t)
 		case f.alias == "" && f.zone == "":
-			return t, s.hinted(t, fmt.Errorf("finding the zone of %s: the servers of provider %q name no zone; perhaps it is delegated to others: dig NS %s", t, p.Name, t.Name()))
+			return t, s.hinted(ctx, p, t, fmt.Errorf("finding the zone of %s: the servers of provider %q name no zone", t, p.Name),
+				"perhaps it is delegated to others: dig NS "+t.Name())
 		case f.alias == "":
 			t.Provider, t.Zone = p.Name, f.zone
 			s.noteZone(f.zone)
@@ -97,20 +98,55 @@ func (s *Solver) KnownZones() []string {
 	return slices.Compact(zones)
 }
 
-// hinted adds to an error which zone was probably meant, unless nobody answered, or a server that knows the zone has trouble
-// with it: that is no matter of names.
-func (s *Solver) hinted(t Trace, err error) error {
+// hinted adds a cure to an error, and which zone was probably meant, unless nobody answered, or a server that knows the zone has
+// trouble with it: that is no matter of names.
+func (s *Solver) hinted(ctx context.Context, p Provider, t Trace, err error, cure string) error {
 	if refused, ok := errors.AsType[*refusedQuery](err); Silent(err) || ok && refused.rcode == dns.RcodeServerFailure {
 		return err
 	}
-	zones := s.KnownZones()
-	if host, _ := Meant(t.Chain[0], zones); host != "" {
-		return fmt.Errorf("%w; did you mean %s?", err, host)
+	host, _ := Meant(t.Chain[0], s.KnownZones())
+	if host == "" {
+		s.locateOthers(ctx, p, t.Chain[0])
+		host, _ = Meant(t.Chain[0], s.KnownZones())
 	}
-	if len(zones) > 0 {
+	switch {
+	case host != "" && cure != "":
+		return fmt.Errorf("%w; did you mean %s? If not, %s", err, host, cure)
+	case host != "":
+		return fmt.Errorf("%w; did you mean %s?", err, host)
+	case cure != "":
+		err = fmt.Errorf("%w; %s", err, cure)
+	}
+	if zones := s.KnownZones(); len(zones) > 0 {
 		return fmt.Errorf("%w; other names are in %s", err, few(zones))
 	}
 	return err
+}
+
+// locateOthers finds the zones of a few other hostnames that the same provider serves: where all have their certificates, no
+// zone is known yet since the start.
+func (s *Solver) locateOthers(ctx context.Context, p Provider, challenge string) {
+	const most = 3
+	domain := func(host string) string {
+		_, domain, _ := strings.Cut(host, ".")
+		return domain
+	}
+	asked := append(s.KnownZones(), domain(strings.TrimPrefix(challenge, "_acme-challenge.")))
+	tries := 0
+	for _, host := range s.table().hostnames {
+		if tries == most || ctx.Err() != nil {
+			return
+		}
+		d := domain(host)
+		if server, _ := s.providerFor(d); d == "" || server.Name != p.Name || slices.Contains(asked, d) {
+			continue
+		}
+		asked = append(asked, d)
+		tries++
+		if f, err := s.inspect(ctx, p, d); err == nil && f.alias == "" && f.zone != "" && !f.cut {
+			s.noteZone(f.zone)
+		}
+	}
 }
 
 func (s *Solver) noProvider(e NoProviderError, t Trace) *NoProviderError {

@@ -145,6 +145,7 @@ func TestLocateAsksTheRightServers(t *testing.T) {
 	tests := []struct {
 		place
 		servers, zones, resolvers, machine []string
+		hostnames                          []string
 	}{
 		{place: found.named("a lone provider without zones"), servers: []string{ours.Addr()}},
 		{place: found.named("one server refuses, the next one answers"), servers: []string{others.Addr(), ours.Addr()}},
@@ -170,6 +171,12 @@ func TestLocateAsksTheRightServers(t *testing.T) {
 		{place: place{name: "a slip in a domain", host: "www.exmaple.test",
 			err: []string{"no provider serves _acme-challenge.www.exmaple.test; did you mean www.example.test?"}},
 			servers: []string{ours.Addr()}, zones: []string{"example.test"}},
+		{place: place{name: "a slip beside a hostname whose zone nobody has looked for yet", host: "www.exmaple.test",
+			err: []string{"REFUSED", "; did you mean www.example.test?"}},
+			servers: []string{ours.Addr()}, hostnames: []string{"www.exmaple.test", "*.example.test"}},
+		{place: place{name: "a name beside hostnames of another zone", host: "www.third.test",
+			err: []string{"REFUSED", "; other names are in example.test"}},
+			servers: []string{ours.Addr()}, hostnames: []string{"www.third.test", "mail.third.test", "mail.example.test"}},
 		{place: place{name: "a name that is too long", host: strings.Repeat("long-label.", 23) + "example.test",
 			err: []string{"has 281 characters, and a name in DNS has at most 253"}}, servers: []string{ours.Addr()}},
 	}
@@ -179,6 +186,7 @@ func TestLocateAsksTheRightServers(t *testing.T) {
 			if tt.machine != nil {
 				s.system = func() ([]string, error) { return tt.machine, nil }
 			}
+			s.Adopt(s.With(s.table().providers, tt.resolvers, tt.hostnames...))
 			tt.check(t, s)
 		})
 	}

@@ -64,7 +64,7 @@ func TestWordsOfTrouble(t *testing.T) {
 	s := newSolver(openFiles(t, t.TempDir()), Provider{Name: "bind", Zones: []string{"lame.test"}})
 	defer closeSolver(t, s)
 	for rcode, hint := range map[int]bool{dns.RcodeServerFailure: false, dns.RcodeRefused: true} {
-		err := s.hinted(Trace{Chain: []string{"_acme-challenge.www.lane.test"}}, &refusedQuery{server: "192.0.2.1:53", name: "www.lane.test", rcode: rcode})
+		err := s.hinted(t.Context(), Provider{}, Trace{Chain: []string{"_acme-challenge.www.lane.test"}}, &refusedQuery{server: "192.0.2.1:53", name: "www.lane.test", rcode: rcode}, "")
 		if strings.Contains(err.Error(), "did you mean www.lame.test?") != hint {
 			t.Errorf("%s: %v", dns.RcodeToString[rcode], err)
 		}
