@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -70,6 +71,7 @@ type certificateStatus struct {
 	Providers []string       `json:"providers,omitempty"`
 	KeyType   string         `json:"key_type,omitempty"` // "" with a CSR
 	Outputs   []outputStatus `json:"outputs,omitempty"`
+	Absent    []string       `json:"missing,omitempty"` // files that should be there and aren't
 }
 
 // outputStatus is where files of a certificate are, and who is told when they change.
@@ -227,7 +229,43 @@ func (r *statusReport) addConfigured(cfg *config.Config) {
 		for _, o := range snapshot.OutputsOf(c.Name) {
 			c.Outputs = append(c.Outputs, outputOf(o, c.Name, wish.CSR != nil))
 		}
+		c.lookForFiles()
 	}
+	slices.SortStableFunc(r.Certificates, func(a, b certificateStatus) int { return cmp.Compare(a.calm(), b.calm()) })
+}
+
+// calm is 1 for a certificate that needs nobody, and 0 for others, which come first.
+func (c certificateStatus) calm() int {
+	if c.Condition == lifecycle.Valid || c.Condition == lifecycle.Due {
+		return 1
+	}
+	return 0
+}
+
+// lookForFiles notes which files of a certificate that is in order are missing. The daemon looks once an hour and writes them.
+func (c *certificateStatus) lookForFiles() {
+	if c.calm() == 0 || c.Now != nil {
+		return
+	}
+	for _, o := range c.Outputs {
+		for _, file := range o.Files {
+			if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+				c.Absent = append(c.Absent, file)
+			}
+		}
+	}
+	if len(c.Absent) > 0 {
+		c.Condition = lifecycle.NotDeployed
+	}
+}
+
+// absentText says which files are missing, and how to have them at once.
+func (c certificateStatus) absentText() string {
+	text := c.Absent[0]
+	if more := len(c.Absent) - 1; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return fmt.Sprintf("missing: %s; to write them: sudo autocertd renew %s", text, c.Name)
 }
 
 // outputOf says what an output makes of the certificate of that name, which has no key of ours when it is from a CSR.

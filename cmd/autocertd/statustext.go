@@ -175,10 +175,13 @@ func left(rows [][]cell, width int) int {
 
 // detail is what a table says of a certificate beside its moments: what happens to it now, else its last error.
 func (c certificateStatus) detail(now time.Time) string {
-	if c.Now == nil {
-		return c.LastError()
+	switch {
+	case c.Now != nil:
+		return c.Now.text(now)
+	case len(c.Absent) > 0:
+		return c.absentText()
 	}
-	return c.Now.text(now)
+	return c.LastError()
 }
 
 // text says a step and since when it is waited for what comes next.
@@ -265,6 +268,9 @@ func detailRows(c certificateStatus, now time.Time) [][]cell {
 		addTrouble(add, "not issued", c.Issue, now)
 	}
 	addTrouble(add, "not deployed", c.Deploy, now)
+	if len(c.Absent) > 0 {
+		add("not deployed", c.absentText())
+	}
 	for _, p := range c.Pending {
 		add("still to do", p)
 	}

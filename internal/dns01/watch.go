@@ -71,10 +71,26 @@ func (w *watchers) wait(ctx context.Context, records []recordKey, seen func(have
 	}
 	for _, stage := range [][]*quorum{servers, resolvers} {
 		if err := w.gather(ctx, stage, tell); err != nil {
+			if ctx.Err() == nil {
+				w.distrust(servers)
+			}
 			return err
 		}
 	}
 	return nil
+}
+
+// distrust has the servers of zones looked up again by the next order: one that lacks records may have left the zone's NS
+// records since.
+func (w *watchers) distrust(quorums []*quorum) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, q := range quorums {
+		search := zoneLookup{zoneKey{q.provider.Name, q.records[0].zone}, w.solver.table()}
+		if l := w.zones[search]; l != nil && !l.until.IsZero() {
+			delete(w.zones, search)
+		}
+	}
 }
 
 // toldAfter is how long servers are waited for until it is told, unless more is usual for them.

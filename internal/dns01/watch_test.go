@@ -175,6 +175,9 @@ func testDead(t *testing.T, b *testbed.BIND) {
 	if s.watchers.server(dead).usually() != 0 {
 		t.Error("what was usual before the server lagged still is")
 	}
+	if _, ours := s.watchers.lookup(zoneKey{s.table().providers[0].Name, "example.test"}); !ours {
+		t.Error("the zone's servers aren't looked up again after one had no records: it may be gone from the zone")
+	}
 	testTolerated(t, b)
 	if err := b.Restart(t.Context(), 2); err != nil {
 		t.Fatal(err)
