@@ -203,17 +203,19 @@ func TestFullDisk(t *testing.T) {
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, func() error {
+		if report := s.report(t); report.StateError != "" || report.Daemon.StateError != "" {
+			return fmt.Errorf("status still says %q, the daemon %q", report.StateError, report.Daemon.StateError)
+		} else if len(report.NotTakenOver) > 0 {
+			return fmt.Errorf("status says that %v isn't taken over, which couldn't be noted on a full disk", report.NotTakenOver)
+		}
+		return nil
+	})
 	s.renewed(t, "--force", "a."+zone)
 	if after, err := s.pair("a." + zone); err != nil || after.Equal(before) {
 		t.Errorf("with room again, renew left the old certificate (%v)", err)
 	}
 	s.deployed(t, "b."+zone) // nobody need tell the daemon
-	eventually(t, func() error {
-		if report := s.report(t); report.StateError != "" || report.Daemon.StateError != "" {
-			return fmt.Errorf("status still says %q, the daemon %q", report.StateError, report.Daemon.StateError)
-		}
-		return nil
-	})
 	d.stop(t)
 	s.clean(t, zone)
 }

@@ -33,6 +33,11 @@ func (d *daemonProcess) watchDisk(ctx context.Context) error {
 			handwork = left
 			d.scheduler.Wake()
 		}
+		d.mu.Lock()
+		if d.unlisted {
+			d.saveLists(ctx)
+		}
+		d.mu.Unlock()
 		if _, err := d.manager.DiskTrouble(); err == nil {
 			continue
 		}

@@ -60,6 +60,7 @@ type daemonProcess struct {
 	releases  []func()    // of that lock, of each file that it had; only tick uses it, and the end
 	stolen    chan error  // another daemon has the lock
 	mu        sync.Mutex  // held while settings change or are handed to the scheduler
+	unlisted  bool        // status can't see what was taken over, see saveLists; under mu
 }
 
 func runDaemon(ctx context.Context, path string) (err error) {
@@ -230,17 +231,33 @@ func (d *daemonProcess) schedule(ctx context.Context) error {
 	if err != nil {
 		return stateDirHint(d.settings.StateDir, err)
 	}
-	if err := saveRoster(ctx, d.store, d.settings.Certificates); err != nil {
-		d.logger.Error("the list of certificates can't be saved; status can't show it while the configuration has mistakes", "err", err)
-	}
-	if err := saveSources(ctx, d.store, d.settings.sources); err != nil {
-		d.logger.Error("the list of the configuration's files can't be saved; status can't show which ones changed since", "err", err)
-	}
+	d.saveLists(ctx)
 	d.scheduler.SetSchedule(d.settings.schedule)
 	d.scheduler.SetWorkers(d.workers())
 	d.scheduler.Set(items)
 	d.scheduler.Wake()
 	return nil
+}
+
+// saveLists saves what status shows of the configuration that was taken over. What can't be saved is tried again when the disk
+// has room: an old list would say that a file wasn't taken over. mu is held, or nothing else runs yet.
+func (d *daemonProcess) saveLists(ctx context.Context) {
+	told := d.unlisted
+	d.unlisted = false
+	for _, list := range []struct {
+		err    error
+		effect string
+	}{
+		{saveRoster(ctx, d.store, d.settings.Certificates), "the list of certificates can't be saved; status can't show it while the configuration has mistakes"},
+		{saveSources(ctx, d.store, d.settings.sources), "the list of the configuration's files can't be saved; status can't show which ones changed since"},
+	} {
+		if list.err == nil {
+			continue
+		}
+		if d.unlisted = true; !told {
+			d.logger.Error(list.effect, "err", list.err)
+		}
+	}
 }
 
 // compare has the configuration read again when its files aren't what was last read, and reports whether it was. One that

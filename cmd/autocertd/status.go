@@ -190,8 +190,10 @@ func (r *statusReport) find(ctx context.Context, store *storage.Files, certs []c
 	}
 	var doings map[string]doing
 	if r.Daemon = daemonHealth(ctx, store); r.Daemon != nil {
-		r.NotTakenOver = notTakenOver(ctx, store)
 		doings, r.StateError = loadDoings(ctx, store), r.Daemon.StateError
+		if r.StateError == "" { // else the daemon couldn't note what it took over
+			r.NotTakenOver = notTakenOver(ctx, store)
+		}
 	}
 	if err := diskOf(r.stateDir); err != nil && r.StateError == "" {
 		r.StateError = err.Error()
