@@ -53,7 +53,7 @@ func (s *Solver) Rehearse(ctx context.Context, name string, progress func(step s
 	r.solver, r.end = s, sol.Remove
 	progress("locate")
 	if r.Trace, r.Err = s.Locate(ctx, name); r.Err != nil {
-		if r.Step = "locate"; refusesKey(r.Err) { // as the update would be
+		if r.Step = "locate"; RefusesKey(r.Err) { // as the update would be
 			r.Step = "publish"
 		}
 		return r
@@ -88,8 +88,8 @@ func (r Rehearsal) End() {
 	}
 }
 
-// refusesKey reports whether an error is that of a server that doesn't take our key.
-func refusesKey(err error) bool {
+// RefusesKey reports whether an error is that of a server that doesn't take our key.
+func RefusesKey(err error) bool {
 	_, ok := errors.AsType[*keyError](err)
 	return ok
 }

@@ -54,7 +54,7 @@ type relevant struct {
 func (cfg Config) lookUpCAA(ctx context.Context, r rehearsal) *relevant {
 	cfg.Progress(r.subject, "CAA")
 	set, err := cfg.Solver.CAA(ctx, r.base)
-	if err != nil && dns01.Silent(err) && dns01.Silent(r.Err) {
+	if err != nil && (dns01.Silent(err) && dns01.Silent(r.Err) || dns01.RefusesKey(err) && dns01.RefusesKey(r.Err)) {
 		return nil // one cause is told once
 	}
 	return &relevant{set, err}

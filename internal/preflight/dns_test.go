@@ -4,6 +4,7 @@ package preflight
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"net"
 	"slices"
@@ -224,6 +225,16 @@ func TestOnBIND(t *testing.T) {
 		} {
 			e.in(t, list)
 		}
+	})
+
+	t.Run("another secret", func(t *testing.T) {
+		key := b.Key("acme-key")
+		key.Secret = base64.StdEncoding.EncodeToString(make([]byte, 32))
+		cfg := lookingFor(t, nil, []string{"www.example.test"}, onBIND(t, b.Addr(), key, "example.test"))
+		list, sets := cfg.checkDNS(t.Context())
+		list = append(list, cfg.judgeAllCAA([]authority{{name: "le"}}, sets)...)
+		expected{"www.example.test", "update", []string{"failure: ", "(BADSIG)"}}.in(t, list)
+		expected{"www.example.test", "CAA", nil}.in(t, list) // the same cause
 	})
 
 	t.Run("CAA at the top, without a resolver", func(t *testing.T) {

@@ -5,12 +5,15 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"autocertd/internal/deploy"
+	"autocertd/internal/dns01"
 	"autocertd/issuer"
 )
 
@@ -106,6 +109,21 @@ func TestUnanswered(t *testing.T) {
 	expired := fmt.Errorf("tls: %w", x509.CertificateInvalidError{Reason: x509.Expired})
 	if f := unanswered("test", "directory", expired); !strings.Contains(f.Cure, "timedatectl") {
 		t.Errorf("a certificate of the CA that isn't valid now: %+v", f)
+	}
+}
+
+// TestNoRoomForNotes has one finding in the same words for names whose records couldn't be noted, each in a file of its own.
+func TestNoRoomForNotes(t *testing.T) {
+	var first Finding
+	for i, file := range []string{"/var/lib/x/journal/0/.tmp-1", "/var/lib/x/journal/3/.tmp-2"} {
+		r := rehearsal{Rehearsal: dns01.Rehearsal{Step: "publish", Err: fmt.Errorf("saving: %w", &fs.PathError{Op: "write", Path: file, Err: syscall.ENOSPC})}}
+		f := r.findings(nil)[0]
+		if i == 0 {
+			first = f
+		}
+		if f != first || !says(f, Failure, "no space left on device") || !strings.Contains(f.Cure, "df -h /var/lib/x/journal;") {
+			t.Errorf("%+v after %+v", f, first)
+		}
 	}
 }
 

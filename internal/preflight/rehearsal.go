@@ -4,8 +4,11 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"autocertd/internal/dns01"
@@ -50,11 +53,34 @@ func (r rehearsal) findings(zones []string) (list []Finding) {
 	case r.Step == "wait":
 		list = append(list, f, judgeLate(r))
 		return list
+	case unwritten(r.Err) != "": // the same words for all names
+		f.Check, f.Status, f.Why = "journal", Failure, "without the record the CA doesn't issue"
+		f.Text, f.Cure = "nothing was sent, since it can't be noted on disk: "+storageTrouble(r.Err).Error(), "see why:\n"+unwritten(r.Err)
 	case r.Step != "":
 		f.Status, f.Why = Failure, "without the record the CA doesn't issue"
 		f.Text, f.Cure = cut(strings.TrimPrefix(r.Err.Error(), "publishing "+r.Trace.Name()+": "))
 	}
 	return append(list, f)
+}
+
+// storageTrouble returns why nothing can be written where we keep our notes; nil when an error is another.
+func storageTrouble(err error) error {
+	for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS} {
+		if errors.Is(err, full) {
+			return full
+		}
+	}
+	return nil
+}
+
+// unwritten is the line that shows why nothing can be written there; "" when an error is another.
+func unwritten(err error) string {
+	path, ok := errors.AsType[*fs.PathError](err)
+	if !ok || storageTrouble(err) == nil {
+		return ""
+	}
+	folder := filepath.Dir(filepath.Dir(path.Path)) // of all slots of the journal
+	return fmt.Sprintf("df -h %[1]s; df -i %[1]s; findmnt -T %[1]s", folder)
 }
 
 // unlocated says why no zone was found, and what may help.
