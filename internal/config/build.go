@@ -1,12 +1,16 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
+	"unicode"
 )
 
 // merge adds one file to all others.
@@ -60,6 +64,9 @@ func (l *loader) build(raw *rawConfig) {
 	c.StateDir = DefaultStateDir
 	if raw.StateDir.ok {
 		c.StateDir = l.absolute(raw.StateDir)
+		if info, err := os.Stat(c.StateDir); err == nil && !info.IsDir() || errors.Is(err, syscall.ENOTDIR) {
+			l.fail(raw.StateDir.at, fmt.Sprintf("%q is, or leads through, a file", shorten(c.StateDir)), "name a folder; it is made where it is missing")
+		}
 	}
 	c.Schedule = DefaultSchedule
 	if f := raw.Schedule; f.ok {
@@ -96,6 +103,8 @@ func (l *loader) absolute(f field[string]) string {
 	}
 	if !filepath.IsAbs(f.Value) || strings.Contains(f.Value, "\x00") {
 		l.fail(f.at, fmt.Sprintf("%q must be an absolute path", shorten(f.Value)), "")
+	} else if strings.ContainsFunc(f.Value, unicode.IsControl) {
+		l.fail(f.at, fmt.Sprintf("%q holds a control character", shorten(f.Value)), "such as a line break; write the path without it")
 	}
 	return filepath.Clean(f.Value)
 }

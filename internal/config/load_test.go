@@ -254,9 +254,9 @@ func TestFilesThatCantBeRead(t *testing.T) {
 		want string
 	}{
 		{"missing", func(string) error { return nil }, "config.toml: can't be read: no such file or directory"},
-		{"a folder", func(path string) error { return os.Mkdir(path, 0o700) }, "config.toml: isn't a regular file"},
-		{"a pipe", func(path string) error { return syscall.Mkfifo(path, 0o600) }, "config.toml: isn't a regular file"},
-		{"a device", func(path string) error { return os.Symlink("/dev/zero", path) }, "config.toml: isn't a regular file"},
+		{"a folder", func(path string) error { return os.Mkdir(path, 0o700) }, "config.toml: isn't a regular file (a folder, a pipe or a device stands there; move it away, or name a file)"},
+		{"a pipe", func(path string) error { return syscall.Mkfifo(path, 0o600) }, "config.toml: isn't a regular file (a folder, a pipe or a device stands there; move it away, or name a file)"},
+		{"a device", func(path string) error { return os.Symlink("/dev/zero", path) }, "config.toml: isn't a regular file (a folder, a pipe or a device stands there; move it away, or name a file)"},
 		{"too large", write(bytes.Repeat([]byte("#\n"), maxFileSize/2+1)), "config.toml: is larger than 4194304 bytes"},
 		{"Latin-1", write([]byte("# \uFFFD is fine\n# \xfc isn't\n")), "config.toml:2: isn't UTF-8 (save the file in UTF-8)"},
 		{"UTF-16", write([]byte("\xff\xfe#\x00")), "config.toml:1: isn't UTF-8 (save the file in UTF-8)"},
@@ -286,8 +286,24 @@ func TestGreatestFile(t *testing.T) {
 
 func TestDropInFolderIsAFile(t *testing.T) {
 	unpack(t, &txtar.Archive{Files: []txtar.File{{Name: "config.toml", Data: []byte(minimal)}, {Name: "conf.d"}}})
-	if _, err := Load("config.toml", Checks{}); err == nil || err.Error() != "conf.d: can't be read: not a directory" {
+	if _, err := Load("config.toml", Checks{}); err == nil || err.Error() != "conf.d: can't be read: not a directory (a file stands where a folder should be; move it away)" {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestStateDirRefused refuses what no folder can be made of, or no line be written of.
+func TestStateDirRefused(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{file: "is, or leads through, a file (name a folder; ", file + "/below": "is, or leads through, a file (",
+		"/srv/a\nb": "holds a control character (such as a line break; "} {
+		text := fmt.Sprintf("state_dir = %q\n", name) + minimal
+		unpack(t, &txtar.Archive{Files: []txtar.File{{Name: "config.toml", Data: []byte(text)}}})
+		if _, err := Load("config.toml", Checks{}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v", name, err)
+		}
 	}
 }
 

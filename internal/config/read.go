@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"unicode/utf8"
 
 	"github.com/BurntSushi/toml"
@@ -190,11 +191,17 @@ func (l *loader) failFile(at place, file string, err error, hint string) {
 	l.problems = append(l.problems, p)
 }
 
-// unread is the mistake that a file can't be read, with its cure where that is a permission.
+// unread is the mistake that a file can't be read, with its cure where that is known.
 func unread(at place, file string, err error) Problem {
 	p := at.problem(err.Error(), "")
 	if p.unreadable = errors.Is(err, fs.ErrPermission); p.unreadable {
 		p.Hint = "let the user that runs the daemon read it: " + secret.PermissionCure(file)
+	}
+	switch {
+	case errors.Is(err, durable.ErrIrregular):
+		p.Hint = "a folder, a pipe or a device stands there; move it away, or name a file"
+	case errors.Is(err, syscall.ENOTDIR):
+		p.Hint = "a file stands where a folder should be; move it away"
 	}
 	return p
 }

@@ -87,6 +87,8 @@ func fileHint(o Output, err error) string {
 	switch {
 	case errors.Is(err, syscall.EROFS):
 		return fmt.Sprintf("under systemd, create %s and open it by ReadWritePaths=%s in a drop-in of the unit", dir, dir)
+	case chattr(err) != "":
+		return "an attribute of the file system forbids it, whoever asks; to take it off: " + chattr(err)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Sprintf("the daemon runs as %s: give it %s to write; under systemd, ReadWritePaths=%s in a drop-in of the "+
 			"unit may be missing too", whoami(), dir, dir)
@@ -94,6 +96,23 @@ func fileHint(o Output, err error) string {
 		return fmt.Sprintf("free space on the file system of %s", dir)
 	case errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.ENOTDIR):
 		return "a file and a directory stand in each other's place; move away what doesn't belong there"
+	}
+	return ""
+}
+
+// chattr is the command by which what an error is about can be changed again, "" where that isn't what is missing.
+func chattr(err error) string {
+	var about []string
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
+		about = []string{path.Path, filepath.Dir(path.Path)}
+	}
+	if link, ok := errors.AsType[*os.LinkError](err); ok {
+		about = []string{link.New, filepath.Dir(link.New)}
+	}
+	for _, path := range about {
+		if option := fixedBy(path); option != "" && errors.Is(err, syscall.EPERM) {
+			return fmt.Sprintf("chattr %s %s", option, path)
+		}
 	}
 	return ""
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -26,10 +27,21 @@ const leastRoom = 1 << 20
 func (o Output) CheckFiles(name string) error {
 	dir := o.dir(name)
 	err := o.checkDir(dir)
+	if file := filepath.Join(dir, o.replaced(name)); err == nil && fixedBy(file) != "" {
+		err = &fs.PathError{Op: "replace", Path: file, Err: syscall.EPERM}
+	}
 	if err == nil {
 		return nil
 	}
 	return &Error{Output: o.ID(name), Step: StepFiles, Subject: dir, Hint: o.fileCure(err), Err: err}
+}
+
+// replaced is what each renewal gives another content, by a rename.
+func (o Output) replaced(name string) string {
+	if o.Format == FormatCombined {
+		return o.file(name)
+	}
+	return current
 }
 
 // fileCure is the hint, with lines to paste where they are clear.
@@ -41,7 +53,7 @@ func (o Output) fileCure(err error) string {
 	case chown && o.Owner == "" && errors.Is(err, fs.ErrPermission):
 		text, command := o.groupCure()
 		return text + "\n" + command
-	case !chown && errors.Is(err, fs.ErrPermission):
+	case !chown && errors.Is(err, fs.ErrPermission) && chattr(err) == "":
 		return fmt.Sprintf("%s\ninstall -d -o %s -m 0755 %s", cure, whoami(), o.fixedDir())
 	case noGroup && os.Geteuid() == 0:
 		return fmt.Sprintf("%s\ngroupadd --system %s", cure, o.Group)

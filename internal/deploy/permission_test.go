@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestCheckFiles also runs as root, for whom no mode forbids anything; what it must refuse is refused to everybody.
@@ -51,6 +53,35 @@ func TestCheckFiles(t *testing.T) {
 	left, err := os.ReadDir(base)
 	if err != nil || len(left) != 1 {
 		t.Errorf("left behind: %v (%v)", left, err)
+	}
+}
+
+// TestCheckFilesImmutable has a folder and a file with an attribute that stops root too.
+func TestCheckFilesImmutable(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "site.pem")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const immutable = 0x10 // FS_IMMUTABLE_FL
+	o := Output{Dir: dir, Format: FormatCombined}
+	for _, path := range []string{file, dir} {
+		at, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer at.Close()
+		if err := unix.IoctlSetPointerInt(int(at.Fd()), unix.FS_IOC_SETFLAGS, immutable); err != nil {
+			t.Skipf("only root on some file systems can: %v", err)
+		}
+		defer func() { _ = unix.IoctlSetPointerInt(int(at.Fd()), unix.FS_IOC_SETFLAGS, 0) }()
+		want := "to take it off: chattr -i " + path + ")"
+		if err := o.CheckFiles("site"); err == nil || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("%v, want the line %q", err, want)
+		}
+		if _, err := New(Config{Run: &counter{}}).Apply(t.Context(), newBundle(t, "site"), []Output{o}, nil); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want the line %q", err, want)
+		}
 	}
 }
 
