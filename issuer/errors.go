@@ -85,7 +85,7 @@ func (i *Issuer) failed(step string, noted *reply, err error) error {
 			e.Err = errors.New("the server answers HTTP 404, and not as an ACME server does")
 			fallthrough
 		case status < http.StatusInternalServerError && status != http.StatusTooManyRequests:
-			e.Hint = fmt.Sprintf("check directory below [ca.%s]: is %s the CA's ACME directory?", i.cfg.Name, i.cfg.Directory)
+			e.Hint = fmt.Sprintf("check %s: is %s the CA's ACME directory?", i.cfg.setting("directory", "--directory"), i.cfg.Directory)
 		}
 	}
 	if e != nil {
@@ -136,8 +136,8 @@ func (i *Issuer) explain(step string, err error) error {
 		e.Hint, e.Err = i.untrusted(authority.Cert)
 	case errors.As(err, &wrongName):
 		e.Err = fmt.Errorf("the server shows a certificate for %s, not for %s", namesOf(wrongName.Certificate), printable.Line(wrongName.Host))
-		e.Hint = fmt.Sprintf("write directory below [ca.%s] with a name that the certificate has, or have the CA's server certificate issued for %s too",
-			i.cfg.Name, printable.Line(wrongName.Host))
+		e.Hint = fmt.Sprintf("write %s with a name that the certificate has, or have the CA's server certificate issued for %s too",
+			i.cfg.setting("directory", "--directory"), printable.Line(wrongName.Host))
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		e.Err = fmt.Errorf("the certificate that the server shows is valid from %s to %s, and this machine's clock says %s", invalid.Cert.NotBefore.UTC().Format(time.RFC3339),
 			invalid.Cert.NotAfter.UTC().Format(time.RFC3339), time.Now().UTC().Format(time.RFC3339))
@@ -147,10 +147,10 @@ func (i *Issuer) explain(step string, err error) error {
 		e.Hint = "the CA's server needs another certificate"
 	case errors.As(err, &noTLS), errors.Is(err, http.ErrSchemeMismatch):
 		e.Err = fmt.Errorf("what answers at %s doesn't speak TLS", i.cfg.Directory)
-		e.Hint = fmt.Sprintf("check the port in directory below [ca.%s]", i.cfg.Name)
+		e.Hint = "check the port in " + i.cfg.setting("directory", "--directory")
 	case errors.As(err, &dnsError):
 		e.Err = fmt.Errorf("the name %s doesn't resolve: %w", dnsError.Name, err)
-		e.Hint = fmt.Sprintf("check directory below [ca.%s] and this machine's resolver", i.cfg.Name)
+		e.Hint = fmt.Sprintf("check %s and this machine's resolver", i.cfg.setting("directory", "--directory"))
 	case errors.As(err, &opError) && opError.Op == "dial":
 		e.Err = fmt.Errorf("%s can't be reached: %w", dialled(err, opError), opError.Err)
 		e.Hint = "check that the CA runs, and the way to it: firewall, HTTPS_PROXY"
@@ -196,6 +196,14 @@ func (e *problemError) Error() string {
 	return shown(text)
 }
 
+// setting says in a cure where something about the CA is set: in its table, or by a flag.
+func (c Config) setting(inTable, flag string) string {
+	if c.ByFlags {
+		return flag
+	}
+	return fmt.Sprintf("%s below [ca.%s]", inTable, c.Name)
+}
+
 // untrusted says which authority isn't trusted, and how to trust it. Who named roots already has named others than the
 // CA's.
 func (i *Issuer) untrusted(cert *x509.Certificate) (hint string, err error) {
@@ -204,14 +212,14 @@ func (i *Issuer) untrusted(cert *x509.Certificate) (hint string, err error) {
 		by = fmt.Sprintf("%q", printable.Line(cert.Issuer.String()))
 	}
 	if len(i.cfg.Roots) == 0 {
-		return fmt.Sprintf(`name the CA's root: roots = ["/path/to/root.pem"] below [ca.%s]`, i.cfg.Name),
+		return "name the CA's root: " + i.cfg.setting(`roots = ["/path/to/root.pem"]`, "--roots /path/to/root.pem"),
 			fmt.Errorf("%s shows a certificate by an authority that this machine doesn't trust: %s", i.cfg.Directory, by)
 	}
 	var roots []string
 	for _, root := range i.cfg.Roots {
 		roots = append(roots, fmt.Sprintf("%q", printable.Line(root.Subject.String())))
 	}
-	return fmt.Sprintf("the files of roots below [ca.%s] are those of another CA; put the root there that signs the certificates of this server", i.cfg.Name),
+	return fmt.Sprintf("the files of %s are those of another CA; put the root there that signs the certificates of this server", i.cfg.setting("roots", "--roots")),
 		fmt.Errorf("%s shows a certificate by %s, which none of the configured roots has signed: %s", i.cfg.Directory, by, strings.Join(roots, ", "))
 }
 
@@ -250,7 +258,7 @@ func problemHint(p acme.Problem, step string, cfg Config) string {
 	switch p.Type {
 	case acme.ProblemTypeMalformed:
 		if noContact {
-			return fmt.Sprintf(`if the CA wants a contact: email = "you@example.org" below [ca.%s]`, cfg.Name)
+			return "if the CA wants a contact: " + cfg.setting(`email = "you@example.org"`, "--email you@example.org")
 		}
 	case acme.ProblemTypeExternalAccountRequired:
 		return fmt.Sprintf(`this CA wants an external account binding: eab = { kid = "…", hmac_key = { file = "…" } } below [ca.%s]`, cfg.Name)
@@ -260,9 +268,9 @@ func problemHint(p acme.Problem, step string, cfg Config) string {
 		return "the CA wants a person to act: read the page that it names"
 	case acme.ProblemTypeInvalidContact, acme.ProblemTypeUnsupportedContact:
 		if noContact {
-			return fmt.Sprintf(`the CA wants a contact: email = "you@example.org" below [ca.%s]`, cfg.Name)
+			return "the CA wants a contact: " + cfg.setting(`email = "you@example.org"`, "--email you@example.org")
 		}
-		return fmt.Sprintf("check email below [ca.%s]", cfg.Name)
+		return "check " + cfg.setting("email", "--email")
 	}
 	return ""
 }

@@ -68,6 +68,7 @@ type Config struct {
 	Concurrency    int                 // orders that talk to the CA at a time; 0 means 16
 	Patience       time.Duration       // how long an attempt waits for the CA to decide, before the order is left for later; 0 means 5 min
 	Impasse        time.Duration       // when a validation that the CA says is running, and that doesn't end, is given up; 0 means 2 min
+	ByFlags        bool                // flags name the CA, not a table of the configuration, so that cures name flags
 	UserAgent      string
 	Storage        Storage
 	Solver         Solver

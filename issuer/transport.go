@@ -358,7 +358,7 @@ func (e *strayError) hint(cfg Config) string {
 	for _, h := range append(slices.Clone(cfg.Hosts), e.Host) {
 		hosts = append(hosts, strconv.Quote(h))
 	}
-	return fmt.Sprintf("if the CA is right, write hosts = [%s] below [ca.%s]", strings.Join(hosts, ", "), cfg.Name)
+	return "if the CA is right, write " + cfg.setting("hosts = ["+strings.Join(hosts, ", ")+"]", "--ca-host "+e.Host)
 }
 
 // allowed reports whether the CA may lead to a URL: by https alone, and to its own hosts.

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -49,6 +50,9 @@ type place struct {
 // open reads the configuration, or the flags in its place, and opens the state directory as its owner.
 func (f *caFlags) open(command string) (*place, error) {
 	p := &place{}
+	if f.directory == "" && len(f.roots)+len(f.hosts) > 0 {
+		return nil, &usageError{errors.New("--roots and --ca-host go with --directory; of a configured CA they stand in its table: roots = […], hosts = […]")}
+	}
 	stateDir := cmp.Or(f.stateDir, config.DefaultStateDir)
 	if f.directory != "" {
 		ca, err := config.FlagCA{Directory: f.directory, Email: f.email, Roots: f.roots, Hosts: f.hosts}.CA()
@@ -87,6 +91,7 @@ func (p *place) issuer(ctx context.Context, name string) (*issuer.Issuer, error)
 		return nil, err
 	}
 	cfg := issuerConfig(ca)
+	cfg.ByFlags = p.settings == nil
 	cfg.Storage, cfg.Logger = p.store, newLogger(config.Log{Level: slog.LevelWarn})
 	return issuer.New(cfg)
 }

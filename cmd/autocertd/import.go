@@ -41,7 +41,7 @@ func importCommand(opts *options) *cobra.Command {
 				return wrongUsage(cmd, strings.TrimSuffix(fmt.Sprintf("%q is no client that can be imported: %s; %s", args[0], strings.Join(clients, ", "),
 					config.DidYouMean(args[0], clients)), "; "))
 			}
-			if len(args) != 2 {
+			if len(args) != 2 || args[1] == "" {
 				return wrongUsage(cmd, fmt.Sprintf("import wants a client, one of %s, and its folder", strings.Join(clients, ", ")))
 			}
 			return nil

@@ -80,6 +80,12 @@ func (s *orderStep) wish(step, name string) (cas []config.CA, stateDir string, e
 		adhoc.Name, adhoc.Hostnames = "", []string{name}
 		s.unnamed = true
 	}
+	if f.directory != "" && f.ca != "" {
+		return nil, "", &usageError{errors.New("--directory and --ca don't go together: one names the CA by its URL, the other by its name in the configuration")}
+	}
+	if f.directory == "" && len(f.roots)+len(f.hosts) > 0 {
+		return nil, "", &usageError{errors.New("--roots and --ca-host go with --directory; of a configured CA they stand in its table: roots = […], hosts = […]")}
+	}
 	if f.directory != "" {
 		ca, err := config.FlagCA{Directory: f.directory, Email: f.email, Roots: f.roots, Hosts: f.hosts}.CA()
 		if err != nil {
@@ -162,6 +168,7 @@ func (s *orderStep) choose(ctx context.Context, cas []config.CA) error {
 		trace = os.Stderr
 	}
 	cfg := issuerConfig(s.ca)
+	cfg.ByFlags = s.flags.directory != ""
 	cfg.Profile = "" // requests name theirs
 	cfg.Storage, cfg.Logger, cfg.Transport = s.store, s.logger(), issuer.NewTracer(s.ca.Roots, trace)
 	var err error

@@ -192,7 +192,9 @@ func selected(cfg *config.Config, names []string) ([]config.Certificate, error) 
 		if n < 0 {
 			return nil, &usageError{unknownName(cfg, name)}
 		}
-		certs = append(certs, cfg.Certificates[n])
+		if !slices.ContainsFunc(certs, func(c config.Certificate) bool { return c.Name == name }) {
+			certs = append(certs, cfg.Certificates[n])
+		}
 	}
 	return certs, nil
 }

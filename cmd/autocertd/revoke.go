@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -113,6 +114,14 @@ func (f *revokeFlags) revoke(ctx context.Context, name string) error {
 	return r.run(ctx)
 }
 
+// unreadable says of a flag's file why it can't be read.
+func unreadable(flag, file string, err error) error {
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
+		err = path.Err
+	}
+	return fmt.Errorf("%s: %s can't be read: %w", flag, file, err)
+}
+
 // maxPEM is the most bytes that are read of a certificate or a key.
 const maxPEM = 1 << 20
 
@@ -120,7 +129,7 @@ const maxPEM = 1 << 20
 func readPair(certFile, keyFile string) (*x509.Certificate, crypto.Signer, error) {
 	text, err := durable.Read(certFile, maxPEM)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, unreadable("--cert", certFile, err)
 	}
 	block, _ := pem.Decode(text)
 	if block == nil || block.Type != "CERTIFICATE" {
@@ -135,7 +144,7 @@ func readPair(certFile, keyFile string) (*x509.Certificate, crypto.Signer, error
 	}
 	key, err := durable.Read(keyFile, maxPEM)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, unreadable("--key", keyFile, err)
 	}
 	pair, err := tls.X509KeyPair(text, key)
 	if err != nil {
