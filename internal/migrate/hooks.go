@@ -37,10 +37,26 @@ func (r *reader) hook(kind, in, command string, certificates ...string) {
 	}
 	h := Hook{Kind: kind, In: []string{in}, Command: withoutSecrets(command), For: certificates}
 	h.Units, h.Whole, h.notes = reloads(command)
-	if file, args, _ := strings.Cut(command, " "); len(h.Units) == 0 && args == "" {
+	if file := onlyProgram(command); len(h.Units) == 0 && file != "" {
 		r.lookInto(&h, file)
 	}
 	r.addHook(h)
+}
+
+// onlyProgram is the file that a command line runs, with whatever arguments, if that is all that it does.
+func onlyProgram(text string) string {
+	list := commands(text)
+	if len(list) != 1 || list[0].complex {
+		return ""
+	}
+	words := bare(list[0].words)
+	if len(words) > 1 && shells.MatchString(path.Base(words[0])) && !strings.HasPrefix(words[1], "-") {
+		words = words[1:]
+	}
+	if len(words) == 0 {
+		return ""
+	}
+	return words[0]
 }
 
 // script notes a program in a folder of hooks.

@@ -209,6 +209,9 @@ func TestHooks(t *testing.T) {
 		{"dehydrated's settings of certificates in a folder of their own", "dehydrated", map[string]string{"config": "DOMAINS_D=$BASEDIR/d\n", "d/star": "CHALLENGETYPE=dns-01\nHOOK=\"$BASEDIR/star.sh\" # DNS\n",
 			"star.sh": "#!/bin/sh\ncase $1 in\ndeploy_cert) systemctl reload haproxy ;;\nesac\n"},
 			[]string{"its hook, by DIR/star.sh.\n", "#match  = [\"star\"]", "#   HOOK in DIR/d/star: DIR/star.sh  -> reload = [\"haproxy.service\"]  (see its deploy_cert)  (left out)\n"}, []string{"HOOK in DIR/d/star: DIR/star.sh"}},
+		{"scripts of one's own, run by a shell with arguments", "certbot", map[string]string{"cli.ini": "deploy-hook = bash DIR/own.sh mail\n",
+			"own.sh": "#!/bin/bash\nfor name in $RENEWED_DOMAINS; do\n  [ \"$name\" = \"$1\" ] && systemctl reload dovecot\ndone\n"},
+			[]string{"#reload = [\"dovecot.service\"]", "#   deploy-hook in cli.ini: bash DIR/own.sh mail  -> reload = [\"dovecot.service\"]  (left out)\n"}, []string{"deploy-hook in cli.ini: bash DIR/own.sh mail"}},
 		{"one hook of many certificates", "certbot", map[string]string{"renewal/gone.conf": "[renewalparams]\nrenew_hook = /bin/x\n", "renewal/gone2.conf": "[renewalparams]\nrenew_hook = /bin/x\n"},
 			[]string{"#   renew_hook in renewal/gone.conf and 1 more: /bin/x  (left out)\n"}, []string{"renew_hook in renewal/gone.conf and 1 more: /bin/x"}},
 		{"dehydrated's hooks", "dehydrated", map[string]string{"config": "CA=\"https://ca.example.test/dir\"  # our own\nHOOK=\"${BASEDIR}/hook.sh\"\nCURL_OPTS=\"--cacert /etc/ssl/own.pem\"\n",
@@ -239,7 +242,7 @@ func TestHooks(t *testing.T) {
 				t.Fatal(err)
 			}
 			for name, text := range tt.files {
-				write(t, filepath.Join(dir, name), text)
+				write(t, filepath.Join(dir, name), strings.ReplaceAll(text, " DIR/", " "+dir+"/"))
 				if strings.Contains(name, "renewal-hooks") && !strings.Contains(name, "off") {
 					if err := os.Chmod(filepath.Join(dir, name), 0o755); err != nil {
 						t.Fatal(err)
