@@ -130,7 +130,11 @@ func newApp(s *settings, o appOptions) (*app, error) {
 		Wanted:   func(ctx context.Context) ([]string, error) { return lifecycle.OpenHostnames(ctx, store) },
 		Answered: func(string) { a.manager.DNSAnswers() }})
 	a.manager = lifecycle.New(lifecycle.Config{Storage: store, Logger: o.logger, Wait: o.wait, Progress: o.progress, Wake: o.wake,
-		Deployer: deploy.New(deploy.Config{})})
+		Deployer: deploy.New(deploy.Config{Working: func(name string) {
+			if o.progress != nil {
+				o.progress(name, issuer.Step{Name: lifecycle.Deploying})
+			}
+		}})})
 	return a, a.use(s)
 }
 

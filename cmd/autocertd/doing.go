@@ -102,6 +102,8 @@ func waitsFor(s issuer.Step) string {
 		return "the CA is issuing"
 	case issuer.Issued:
 		return "writing files, reloading services"
+	case lifecycle.Deploying:
+		return "reloading services, running commands"
 	}
 	return string(s.Name)
 }

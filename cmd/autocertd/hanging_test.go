@@ -9,6 +9,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -75,6 +77,42 @@ func TestHangingHoldsUpNobody(t *testing.T) {
 		t.Errorf("%d certificates; the others were to hang", n)
 	}
 	d.kill(t)
+}
+
+// TestHangingHooksHoldUpNobody has more certificates whose new output runs a program that hangs than there are places. One
+// more certificate comes while all of them hang, and status says what they wait for.
+func TestHangingHooksHoldUpNobody(t *testing.T) {
+	t.Parallel()
+	const hanging = 12
+	s := newSite(t, siteConfig{})
+	s.top, s.hostnames = "concurrency = 1", hosts(hanging) // eight places
+	d := s.start(t)
+	s.deployed(t, s.hostnames...)
+
+	program := s.path("hangs")
+	if err := os.WriteFile(program, []byte("#!/bin/sh\n: >\"$AUTOCERTD_DIR/begun\"\nexec sleep 600\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s.tables = fmt.Sprintf("[[output]]\nmatch = [\"h*\"]\ndir = %q\nrun = [[%q]]\n", s.path("out", "{name}"), program)
+	s.hostnames = append(s.hostnames, "well."+zone)
+	s.write(t)
+	eventually(t, func() error {
+		begun, err := filepath.Glob(s.path("out", "*", "begun"))
+		if len(begun) < hanging {
+			return errors.Join(err, fmt.Errorf("%d of %d programs run", len(begun), hanging))
+		}
+		return s.pairs("well." + zone)
+	})
+	eventually(t, func() error {
+		if r := s.command(t, "status", s.hostnames[0]); !strings.Contains(r.stdout, "running commands") {
+			return fmt.Errorf("status says %s", r.stdout)
+		}
+		return nil
+	})
+	if strings.Contains(d.says(t), "certificate not deployed") {
+		t.Error("some were given up before all ran")
+	}
+	d.stop(t)
 }
 
 // TestKilledDuringValidation kills a daemon while the CA looks for the records of 30 certificates, and starts it again with

@@ -233,7 +233,7 @@ func completeNames(opts *options) cobra.CompletionFunc {
 func stepWords(s issuer.Step) string {
 	words := map[issuer.StepName]string{
 		issuer.Resumed: "resuming the open order", issuer.Ordered: "ordered", issuer.Published: "published",
-		issuer.Validated: "validated", issuer.Issued: "issued", lifecycle.Deployed: "deployed",
+		issuer.Validated: "validated", issuer.Issued: "issued", lifecycle.Deploying: "reloading services", lifecycle.Deployed: "deployed",
 	}
 	if s.Name == issuer.Seen {
 		return fmt.Sprintf("seen by %d of %d servers", s.Have, s.Want)

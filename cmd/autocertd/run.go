@@ -105,7 +105,7 @@ func newDaemon(s *settings, path string, hangup chan os.Signal) (*daemonProcess,
 	var err error
 	d.app, err = newApp(s, appOptions{command: "autocertd run", logger: d.logger, live: live, progress: func(name string, step issuer.Step) {
 		d.doings.step(name, step)
-		if step.Name == issuer.Published { // what is left to do is to wait for DNS and for the CA
+		if step.Name == issuer.Published || step.Name == lifecycle.Deploying { // what is left is to wait for others: DNS and the CA, or services
 			d.scheduler.Yield(name)
 		}
 	}, wake: func(match func(name string) bool) { d.scheduler.WakeWhere(match) }})

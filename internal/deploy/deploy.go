@@ -20,6 +20,10 @@ type Config struct {
 	Run     Runner        // nil: real processes
 	Logger  *slog.Logger  // nil: silent
 	Timeout time.Duration // for each reload and each run; 0: one minute
+
+	// Working is told of each certificate whose files are in place and whose reloads and runs begin, which may take long; nil
+	// is fine.
+	Working func(certificate string)
 }
 
 // Deployer applies bundles to outputs. It is safe for concurrent use with different certificates; those share reloads.
@@ -27,13 +31,14 @@ type Deployer struct {
 	runner  Runner
 	log     *slog.Logger
 	timeout time.Duration
+	working func(certificate string)
 	disk    disk
 	units   units
 }
 
 // New returns a Deployer.
 func New(c Config) *Deployer {
-	d := &Deployer{runner: c.Run, log: c.Logger, timeout: c.Timeout}
+	d := &Deployer{runner: c.Run, log: c.Logger, timeout: c.Timeout, working: c.Working}
 	if d.runner == nil {
 		d.runner = processes{}
 	}

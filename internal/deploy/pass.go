@@ -59,6 +59,9 @@ func (p *pass) files(ctx context.Context, t *task) (changed bool, err error) {
 
 // work reloads and runs for the outputs that are due, all reloads before any run.
 func (p *pass) work(ctx context.Context, due []*task) {
+	if p.working != nil && slices.ContainsFunc(due, func(t *task) bool { return len(t.output.Reload)+len(t.output.Run) > 0 }) {
+		p.working(p.bundle.Name)
+	}
 	// Each unit once for all outputs: their files are all in place by now.
 	done := map[string]error{}
 	for _, t := range due {

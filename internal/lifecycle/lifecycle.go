@@ -116,6 +116,9 @@ type Config struct {
 // Ordering is the step before those of the issuer: the CA is asked for an order, or for the one that is open.
 const Ordering issuer.StepName = "ordering"
 
+// Deploying is the step before Deployed, when the files are in place and services are reloaded or commands run: their time.
+const Deploying issuer.StepName = "deploying"
+
 // Deployed is the step that follows those of the issuer: the files are where they belong and the services know.
 const Deployed issuer.StepName = "deployed"
 
