@@ -16,12 +16,16 @@ func printPlan(r planReport, scenario *lifecycle.Scenario) error {
 	if err := out.table(os.Stdout, r.rows(out.width())); err != nil {
 		return err
 	}
-	for _, line := range r.summary() {
-		fmt.Println(line)
+	for _, text := range r.summary() {
+		for _, line := range wrap(text, out.width()) {
+			fmt.Println(line)
+		}
 	}
 	if scenario != nil {
 		text, c := simulated(r.Simulation, *scenario)
-		fmt.Println(out.paint(c, text))
+		for _, line := range wrap(text, out.width()) {
+			fmt.Println(out.paint(c, line))
+		}
 	}
 	return nil
 }

@@ -83,13 +83,13 @@ func (p *progress) finish(name string, err error) {
 	case errors.Is(err, context.Canceled):
 		text = p.screen.paint(yellow, "interrupted")
 	case lifecycle.Waits(err):
-		text = p.screen.paint(yellow, "waits") + "\n    " + strings.ReplaceAll(err.Error(), "\n", "\n    ")
+		text = p.screen.paint(yellow, "waits") + p.beneath(err)
 	case err != nil && issued:
 		p.issued++
 		p.undeployed++
-		text = p.screen.paint(red, "issued, but not deployed") + "\n    " + strings.ReplaceAll(err.Error(), "\n", "\n    ")
+		text = p.screen.paint(red, "issued, but not deployed") + p.beneath(err)
 	case err != nil:
-		text = p.screen.paint(red, "failed") + "\n    " + strings.ReplaceAll(err.Error(), "\n", "\n    ")
+		text = p.screen.paint(red, "failed") + p.beneath(err)
 	case issued:
 		p.issued++
 		text = p.screen.paint(green, p.success)
@@ -98,6 +98,12 @@ func (p *progress) finish(name string, err error) {
 		return
 	}
 	p.draw(fmt.Sprintf("%-*s  %s\n", p.width, name, text))
+}
+
+// beneath is an error in lines below the certificate's, broken between words.
+func (p *progress) beneath(err error) string {
+	const margin = "\n    "
+	return margin + strings.Join(wrap(err.Error(), p.screen.width()-len(margin)), margin)
 }
 
 func (p *progress) find(name string) int {

@@ -86,7 +86,7 @@ func fileHint(o Output, err error) string {
 	}
 	switch {
 	case errors.Is(err, syscall.EROFS):
-		return fmt.Sprintf("under systemd, create %s and open it by ReadWritePaths=%s in a drop-in of the unit", dir, dir)
+		return fmt.Sprintf("under systemd, create %s and open it by ReadWritePaths=%s in a drop-in of the unit; for the lines to paste: sudo autocertd check --live", dir, dir)
 	case chattr(err) != "":
 		return "an attribute of the file system forbids it, whoever asks; to take it off: " + chattr(err)
 	case errors.Is(err, fs.ErrPermission):
