@@ -184,6 +184,9 @@ func (d *decoder) named(v any, m *mark, at place, dst reflect.Value) bool {
 	if !ok {
 		return d.mismatch(at, "a table", v)
 	}
+	if nameless(table, tags(dst.Type().Elem().Field(0).Type)) {
+		return d.fail(at, "has no name", fmt.Sprintf("write [%s.NAME], with a name of your choice", at.key))
+	}
 	dst.Set(reflect.MakeMapWithSize(dst.Type(), len(table)))
 	for _, name := range slices.Sorted(maps.Keys(table)) {
 		entry := reflect.New(dst.Type().Elem()).Elem()
@@ -191,6 +194,19 @@ func (d *decoder) named(v any, m *mark, at place, dst reflect.Value) bool {
 		dst.SetMapIndex(reflect.ValueOf(name), entry)
 	}
 	return true
+}
+
+// nameless reports whether keys stand where names of tables belong.
+func nameless(table map[string]any, keys []string) bool {
+	found := false
+	for name, v := range table {
+		switch v.(type) {
+		case map[string]any, []map[string]any:
+			return false
+		}
+		found = found || slices.Contains(keys, name)
+	}
+	return found
 }
 
 // table stores a table in a struct by its tags. Unknown keys are noted, or kept when the struct has a rest.
