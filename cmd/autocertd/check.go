@@ -66,6 +66,7 @@ type checkReport struct {
 
 func check(path string, asJSON bool) error {
 	report := checkReport{Mistakes: config.Problems{}, Warnings: config.Problems{}}
+	byRoot := os.Geteuid() == 0 // who is the daemon's user from here on
 	s, err := loadAsDaemon(path, looks)
 	var list config.Problems
 	switch {
@@ -84,7 +85,7 @@ func check(path string, asJSON bool) error {
 			return err
 		}
 	} else {
-		printCheck(path, report, s)
+		printCheck(path, report, s, byRoot)
 	}
 	if !report.OK {
 		return &silentError{exitUsage}
@@ -92,11 +93,11 @@ func check(path string, asJSON bool) error {
 	return nil
 }
 
-func printCheck(path string, report checkReport, s *settings) {
+func printCheck(path string, report checkReport, s *settings, byRoot bool) {
 	printProblems(newScreen(os.Stderr), report.Mistakes, report.Warnings)
 	if !report.OK {
 		n := report.Mistakes.Count()
-		if report.Mistakes.Unreadable() && ordinary(path) {
+		if report.Mistakes.Unreadable() && !byRoot && ordinary(path) {
 			printUnreadable()
 			return
 		}

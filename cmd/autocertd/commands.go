@@ -37,11 +37,12 @@ func execute(ctx context.Context, args []string) error {
 		}
 		return nil
 	}
+	byRoot := os.Geteuid() == 0 // who may be the daemon's user by the time of an error
 	err := root.ExecuteContext(ctx)
 	if mistakes, ok := errors.AsType[config.Problems](err); ok {
 		mistakes = withHint(mistakes, opts.config)
 		printProblems(newScreen(os.Stderr), mistakes, nil)
-		if mistakes.Unreadable() && ordinary(opts.config) {
+		if mistakes.Unreadable() && !byRoot && ordinary(opts.config) {
 			printUnreadable()
 		}
 		return &silentError{exitUsage}

@@ -120,7 +120,7 @@ func chattr(err error) string {
 // groupCure is how the daemon gets into the group of an output: a text, and a line to paste.
 func (o Output) groupCure() (text, command string) {
 	return fmt.Sprintf("the daemon runs as %s, which isn't in the group %s; add it", whoami(), o.Group),
-		fmt.Sprintf("sudo usermod -aG %s %s && sudo systemctl restart autocertd", o.Group, whoami())
+		fmt.Sprintf("sudo usermod -aG %s %s && sudo systemctl restart autocertd", o.Group, userArgument())
 }
 
 // polkitRule is where README.md puts the rule by which the daemon may reload units.
@@ -174,4 +174,12 @@ func whoami() string {
 		return u.Username
 	}
 	return fmt.Sprintf("user %d", os.Geteuid())
+}
+
+// userArgument names the user that we run as for a command line: the number where there is no name.
+func userArgument() string {
+	if u, err := user.LookupId(strconv.Itoa(os.Geteuid())); err == nil {
+		return u.Username
+	}
+	return strconv.Itoa(os.Geteuid())
 }

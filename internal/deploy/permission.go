@@ -54,11 +54,11 @@ func (o Output) fileCure(err error) string {
 		text, command := o.groupCure()
 		return text + "\n" + command
 	case !chown && errors.Is(err, fs.ErrPermission) && chattr(err) == "":
-		return fmt.Sprintf("%s\ninstall -d -o %s -m 0755 %s", cure, whoami(), o.fixedDir())
+		return fmt.Sprintf("%s\ninstall -d -o %s -m 0755 %s", cure, userArgument(), o.fixedDir())
 	case noGroup && os.Geteuid() == 0:
 		return fmt.Sprintf("%s\ngroupadd --system %s", cure, o.Group)
 	case noGroup:
-		return fmt.Sprintf("%s\ngroupadd --system %s && usermod -aG %[2]s %s && systemctl restart autocertd", cure, o.Group, whoami())
+		return fmt.Sprintf("%s\ngroupadd --system %s && usermod -aG %[2]s %s && systemctl restart autocertd", cure, o.Group, userArgument())
 	case cure == "":
 		return "choose another dir in the [[output]]"
 	}
@@ -89,7 +89,14 @@ func (o Output) checkDir(dir string) error {
 }
 
 // try makes a file with the owner in the folder, and removes it.
+//
+// It opens the folder for reading too: the names of what was written must reach the disk, and old versions are looked for.
 func (f *folder) try(o owner) (err error) {
+	dir, err := f.file()
+	if err != nil {
+		return about("read", f.path, err)
+	}
+	_ = dir.Close()
 	name := ours + "check-" + rand.Text() + ".tmp"
 	w, err := f.create(file{name: name, mode: 0o600}, o)
 	if w == nil {

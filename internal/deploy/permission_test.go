@@ -56,6 +56,17 @@ func TestCheckFiles(t *testing.T) {
 	}
 }
 
+// TestCheckFilesUnreadable has a folder of a user's that may be written and not read: an output needs both.
+func TestCheckFilesUnreadable(t *testing.T) {
+	dir := openDir(t, 0o733)
+	o := Output{Dir: dir + "/{name}"}
+	asNobody(t, func() {
+		if err := o.CheckFiles("site"); err == nil || !strings.Contains(err.Error(), "read "+dir+": permission denied") {
+			t.Errorf("%v, want that it can't be read", err)
+		}
+	})
+}
+
 // TestCheckFilesImmutable has a folder and a file with an attribute that stops root too.
 func TestCheckFilesImmutable(t *testing.T) {
 	dir := t.TempDir()
