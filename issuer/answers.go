@@ -93,12 +93,12 @@ func (a *answers) ordered(req Request, err error, now time.Time) {
 		a.served, a.refusals, a.closed, a.suspect = true, 0, nil, nil
 		return
 	}
-	if !errors.As(err, &e) || !errors.As(err, &problem) || e.Silent {
+	if !errors.As(err, &e) || !e.limit && !errors.As(err, &problem) || e.Silent {
 		return
 	}
-	limit := problem.Type == acme.ProblemTypeRateLimited
+	limit := e.limit || problem.Type == acme.ProblemTypeRateLimited
 	switch {
-	case e.Step == "account", problem.Type == acme.ProblemTypeUserActionRequired, limit && namesAccount(problem):
+	case e.limit, e.Step == "account", problem.Type == acme.ProblemTypeUserActionRequired, limit && namesAccount(problem):
 		a.close("", limit, e, now, longestClosure)
 	case limit && e.RetryAfter.After(now), problem.Type == acme.ProblemTypeUnauthorized:
 		before := a.suspect

@@ -84,7 +84,11 @@ func assign(authorizations []acme.Authorization, hostnames []string) error {
 			if slices.Contains(hostnames, candidates[0]) && a.Identifier.Type == "dns" {
 				why = "a second time"
 			}
-			return fmt.Errorf("the CA wants an authorization for %q, %s", printable.Short(a.IdentifierValue(), 260), why)
+			kind := ""
+			if a.Identifier.Type != "dns" {
+				kind = fmt.Sprintf(" of type %q", printable.Short(a.Identifier.Type, 50))
+			}
+			return fmt.Errorf("the CA wants an authorization for %q%s, %s", printable.Short(a.IdentifierValue(), 260), kind, why)
 		}
 		a.Identifier.Value, a.Wildcard = strings.CutPrefix(left[at], "*.")
 		left = slices.Delete(left, at, at+1)

@@ -28,6 +28,8 @@ type Error struct {
 	Hint       string    // the cure, where it is known
 	RetryAfter time.Time // when the CA wants to be asked again; zero when it didn't say
 	Silent     bool      // the CA didn't answer, or said that it can't (HTTP 5xx)
+
+	limit bool // the CA limits what is no order yet, so that it concerns all
 }
 
 func (e *Error) Error() string {
@@ -89,6 +91,7 @@ func (i *Issuer) failed(step string, noted *reply, err error) error {
 		}
 	}
 	if e != nil {
+		e.limit = noted.status == http.StatusTooManyRequests && (noted.method == http.MethodHead || noted.url == i.cfg.Directory)
 		e.Silent = noted.lost || noted.status >= http.StatusInternalServerError
 	}
 	return explained
@@ -259,6 +262,10 @@ func problemHint(p acme.Problem, step string, cfg Config) string {
 	case acme.ProblemTypeMalformed:
 		if noContact {
 			return "if the CA wants a contact: " + cfg.setting(`email = "you@example.org"`, "--email you@example.org")
+		}
+	case acme.ProblemTypeUnauthorized, acme.ProblemTypeAccountDoesNotExist:
+		if (step == "order" || step == "finalize") && namesAccount(p) {
+			return "see what the CA says of the account: autocertd account show " + cfg.Name
 		}
 	case acme.ProblemTypeExternalAccountRequired:
 		return fmt.Sprintf(`this CA wants an external account binding: eab = { kid = "…", hmac_key = { file = "…" } } below [ca.%s]`, cfg.Name)

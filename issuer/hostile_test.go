@@ -54,7 +54,7 @@ func TestHostileCA(t *testing.T) {
 	tests := []hostileTest{
 		{"authz-name", `authorization: the CA wants an authorization for "bank.example.test", which wasn't ordered`, false},
 		{"authz-parent", `the CA wants an authorization for "example.test", which wasn't ordered`, false},
-		{"authz-type", `for "h.example.test", which wasn't ordered`, false},
+		{"authz-type", `for "h.example.test" of type "ip", which wasn't ordered`, false},
 		{"authz-wildcard", `for "*.h.example.test", which wasn't ordered`, false},
 		{"authz-value", fine, true},
 		{"authz-token", "the CA's token isn't one", false},
@@ -136,7 +136,7 @@ func TestHostileCA(t *testing.T) {
 		{"finalize-badcsr", "public key is forbidden (badCSR)", true},
 		{"challenge-conflict", fine, true},
 		{"account-429", "too many registrations (rateLimited)", false},
-		{"account-blocked", "Account blocked (unauthorized)", false},
+		{"account-blocked", "Account blocked (unauthorized); see what the CA says of the account: autocertd account show hostile", false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.mode, func(t *testing.T) {
@@ -180,8 +180,8 @@ func (tt hostileTest) run(t *testing.T) {
 func TestOddCA(t *testing.T) {
 	const stray, token = "isn't on the host of its directory; if the CA is right, write hosts = [", "the CA's token isn't one"
 	tests := []hostileTest{
-		{"authz-ip", `for "127.0.0.1", which wasn't ordered`, false},
-		{"authz-noid", `for "", which wasn't ordered`, false},
+		{"authz-ip", `for "127.0.0.1" of type "ip", which wasn't ordered`, false},
+		{"authz-noid", `for "" of type "", which wasn't ordered`, false},
 		{"authz-case", fine, true},
 		{"authz-dot", fine, true},
 		{"authz-dots", `for "h.example.test..", which wasn't ordered`, false},
@@ -234,7 +234,7 @@ func TestOddCA(t *testing.T) {
 		{"directory-empty", "it isn't JSON, but nothing; check directory below [ca.hostile]", false},
 		{"directory-other", "isn't an ACME directory: newOrder, newNonce or newAccount is missing; check directory below [ca.hostile]", false},
 		{"directory-401", "answers HTTP 401 (Unauthorized); check directory below [ca.hostile]", false},
-		{"directory-429", "answers HTTP 429 (Too Many Requests)", false},
+		{"directory-429", "answers HTTP 429 (Too Many Requests): too many requests (rateLimited)", false},
 
 		{"challenge-404", "challenge: h.example.test: no such challenge (malformed)", true},
 		{"challenge-429", "challenge: h.example.test: too many requests (rateLimited)", true},
@@ -253,7 +253,7 @@ func TestOddCA(t *testing.T) {
 		{"order-past", fine, true},
 		{"order-regress", fine, true},
 		{"order-valid", "doesn't say where its certificate is", false},
-		{"order-noaccount", "order: no such account (accountDoesNotExist)", false},
+		{"order-noaccount", "order: no such account (accountDoesNotExist); see what the CA says", false},
 
 		{"order-packed", fine, true},
 		{"order-bomb", "sends more than 128 KiB", false},

@@ -101,6 +101,7 @@ type StepName string
 const (
 	Resumed   StepName = "resumed"
 	Ordered   StepName = "ordered"
+	Proven    StepName = "proven" // nothing is to be published: the CA has valid authorizations, or works on the order already
 	Published StepName = "published"
 	Seen      StepName = "seen"
 	Validated StepName = "validated"
@@ -187,6 +188,9 @@ func (i *Issuer) obtain(ctx context.Context, req Request) (bundle *Bundle, err e
 		}
 	} else {
 		solution.Remove() // nothing to publish: nobody need wait for this order
+		if len(o.pending) == 0 {
+			o.progress(Step{Name: Proven})
+		}
 	}
 	if err := o.validate(ctx); err != nil {
 		return nil, err

@@ -289,6 +289,9 @@ func (c *call) readError(resp *http.Response, r *reply, body []byte) ([]byte, er
 	if r.method == http.MethodHead { // it has no body, and is told by its status
 		return clean, nil
 	}
+	if !ok && c == nil {
+		return clean, nil
+	}
 	if !ok { // the library says little of what isn't a problem document
 		p = acme.Problem{Status: resp.StatusCode, Detail: fmt.Sprintf("HTTP %d: %s", resp.StatusCode, cmp.Or(said, http.StatusText(resp.StatusCode)))}
 	}
@@ -439,7 +442,11 @@ func getJSON(ctx context.Context, client *http.Client, agent, url string, want s
 		return noted, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return noted, statusError(req.URL, resp.StatusCode)
+		err := statusError(req.URL, resp.StatusCode)
+		if p, _, ok := readProblem(resp.StatusCode, body); ok {
+			err = fmt.Errorf("%w: %s", err, (&problemError{p}).Error())
+		}
+		return noted, err
 	}
 	if body, err = readObject(body, want); err == nil {
 		err = json.Unmarshal(body, into)

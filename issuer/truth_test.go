@@ -392,6 +392,8 @@ func TestRefusalOfTheAccount(t *testing.T) {
 			func(int) []string { return []string{"example.test"} }, 2},
 		{"the account is blocked", "order-plz", 403, "unauthorized", "Account blocked", "", nil, 2},
 		{"new terms", "order-plz", 403, "userActionRequired", "agree to the new terms", "", nil, 1},
+		{"the directory is limited", "dir", 429, "rateLimited", "slow down", "60", nil, 1},
+		{"nonces are limited", "nonce-plz", 429, "rateLimited", "nonce-plz answers HTTP 429", "60", nil, 1},
 		{"a paused hostname", "order-plz", 429, "rateLimited", "paused: https://ca.test/unpause", "", nil, 6},
 		{"hostnames that it doesn't issue for", "order-plz", 400, "rejectedIdentifier", "not ours", "", nil, 6},
 	}

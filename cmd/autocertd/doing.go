@@ -98,7 +98,7 @@ func waitsFor(s issuer.Step) string {
 			return fmt.Sprintf("%d of %d servers have the records", s.Have, s.Want)
 		}
 		return "the CA is validating"
-	case issuer.Validated:
+	case issuer.Proven, issuer.Validated:
 		return "the CA is issuing"
 	case issuer.Issued:
 		return "writing files, reloading services"

@@ -232,7 +232,7 @@ func completeNames(opts *options) cobra.CompletionFunc {
 // stepWords says a step as the screen shows it.
 func stepWords(s issuer.Step) string {
 	words := map[issuer.StepName]string{
-		issuer.Resumed: "resuming the open order", issuer.Ordered: "ordered", issuer.Published: "published",
+		issuer.Resumed: "resuming the open order", issuer.Ordered: "ordered", issuer.Proven: "proven before", issuer.Published: "published",
 		issuer.Validated: "validated", issuer.Issued: "issued", lifecycle.Deploying: "reloading services", lifecycle.Deployed: "deployed",
 	}
 	if s.Name == issuer.Seen {

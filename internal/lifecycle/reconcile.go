@@ -199,5 +199,9 @@ func (j *job) unreadable(ctx context.Context, err error) (time.Time, error) {
 type WaitingError struct{ Last Trouble }
 
 func (e *WaitingError) Error() string {
-	return fmt.Sprintf("failed %d times, next try at %s: %s", e.Last.Failures, e.Last.RetryAt.Format(time.RFC3339), e.Last.Error)
+	failed := "failed once"
+	if n := e.Last.Failures; n > 1 {
+		failed = fmt.Sprintf("failed %d times", n)
+	}
+	return fmt.Sprintf("%s, next try at %s: %s", failed, e.Last.RetryAt.Format(time.RFC3339), e.Last.Error)
 }
