@@ -134,7 +134,21 @@ func (l *loader) directory(f field[string]) string {
 	case u.Fragment != "":
 		l.fail(f.at, "must not hold a fragment (#)", "")
 	}
-	return f.Value
+	return asKnown(u, f.Value)
+}
+
+// asKnown returns the URL of a public directory as we write it, so that what is known of the CA holds however it is spelled.
+func asKnown(u *url.URL, text string) string {
+	if u == nil || u.User != nil || u.RawQuery != "" {
+		return text
+	}
+	host := strings.TrimSuffix(strings.TrimSuffix(strings.ToLower(u.Host), ":443"), ".")
+	for _, known := range publicDirectories() {
+		if u.Scheme+"://"+host+u.EscapedPath() == known {
+			return known
+		}
+	}
+	return text
 }
 
 // checkPreferredChain refuses what is meant as a fingerprint and can't be one: no chain would ever match.
@@ -153,6 +167,7 @@ func (l *loader) eab(f field[rawEAB]) *EAB {
 		return nil
 	}
 	kid, key := f.Value.KeyID, f.Value.HMACKey
+	kid.Value = strings.TrimSpace(kid.Value) // copied with what stood around it
 	if lacks := !key.set; !kid.set || kid.ok && kid.Value == "" || lacks {
 		name := "kid"
 		if lacks {

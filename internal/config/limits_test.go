@@ -21,6 +21,8 @@ func TestLimits(t *testing.T) {
 	}{
 		{"Let's Encrypt's are known", "letsencrypt", "", known},
 		{"by its URL too", "https://acme-v02.api.letsencrypt.org/directory", "", known},
+		{"spelled in another way", "HTTPS://ACME-v02.api.letsencrypt.org.:443/directory", "", known},
+		{"but not at another port", "https://acme-v02.api.letsencrypt.org:8443/directory", "", Limits{}},
 		{"it has granted more", "letsencrypt", `certificates_per_domain = "2000 per 7d"`, raised},
 		{"some don't count", "letsencrypt", "orders = \"none\"\nfree_renewals = false", without},
 		{"other CAs have none", "https://ca.corp.example.com/directory", "", Limits{}},

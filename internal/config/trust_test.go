@@ -44,13 +44,16 @@ func TestEABKeys(t *testing.T) {
 	}
 	for _, tt := range tests {
 		c, err := loadSite(t, "defaults.ca = [\"le\"]\n", "[ca.own]\ndirectory = \"https://ca.corp.example.com/dir\"\naccept_terms = true\n"+
-			"eab = { kid = \"k\", hmac_key = { file = \"eab\" } }\n", txtar.File{Name: "eab", Data: []byte(tt.written)})
+			"eab = { kid = \" k\\n\", hmac_key = { file = \"eab\" } }\n", txtar.File{Name: "eab", Data: []byte(tt.written)})
 		if err != nil {
 			t.Errorf("%s: %v", tt.what, err)
 			continue
 		}
 		if got := c.CAs[1].EAB.HMACKey.Reveal(); got != tt.want {
 			t.Errorf("%s: the CA gets %q", tt.what, got)
+		}
+		if got := c.CAs[1].EAB.KeyID; got != "k" {
+			t.Errorf("%s: the CA gets the identifier %q", tt.what, got)
 		}
 	}
 }
