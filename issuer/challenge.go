@@ -1,6 +1,7 @@
 package issuer
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -361,19 +362,39 @@ func (o *order) awaitValidation(ctx context.Context, verdicts []error) error {
 	if len(left) == 0 {
 		return nil
 	}
-	var again, refused time.Time // when the CA wants to be asked again, and when it refused the first
+	var again, refused, troubled time.Time // when the CA wants to be asked again, when it refused the first, and since when it can't be asked
+	var trouble error
+	grace := min(verdictsWithin, o.cfg.Patience)
 	begin := time.Now()
 	err := o.poll(ctx, func(ctx context.Context) (bool, time.Time, error) {
 		decided := make([]bool, len(left))
-		wishes := make([]time.Time, len(left))
+		wishes, troubles := make([]time.Time, len(left)), make([]error, len(left))
 		err := each(ctx, len(left), func(ctx context.Context, n int) (err error) {
 			ctx, noted := observe(ctx)
 			decided[n], verdicts[left[n]], err = o.lookAt(ctx, noted, left[n])
 			wishes[n] = noted.retryAfter
+			if ctx.Err() == nil && passing(err) {
+				troubles[n], err = err, nil
+			}
 			return err
 		})
 		if err != nil {
 			return false, time.Time{}, err
+		}
+		// While nobody can be asked the CA looks all the same, and counts it when the records are gone.
+		if trouble = cmp.Or(troubles...); trouble == nil {
+			troubled = time.Time{}
+		} else if troubled.IsZero() {
+			troubled = time.Now()
+		}
+		if end := troubled.Add(grace); trouble != nil && slices.MaxFunc(wishes, time.Time.Compare).After(end) {
+			o.leave()
+			if err := pause(ctx, time.Until(end)); err != nil {
+				return false, time.Time{}, err
+			}
+		}
+		if trouble != nil && time.Since(troubled) >= grace {
+			return false, time.Time{}, trouble
 		}
 		var open []int
 		for n, index := range left {
@@ -392,6 +413,8 @@ func (o *order) awaitValidation(ctx context.Context, verdicts []error) error {
 		return done, again, nil
 	})
 	switch {
+	case errors.Is(err, errNoResult) && trouble != nil:
+		return trouble
 	case errors.Is(err, errNoResult) && time.Since(o.open.Created) >= impasseAge, errors.Is(err, errImpasse):
 		return o.giveUp(ctx, left)
 	case errors.Is(err, errNoResult):
@@ -400,6 +423,13 @@ func (o *order) awaitValidation(ctx context.Context, verdicts []error) error {
 		return about(o.pending[left[0]].IdentifierValue(), o.explain("authorization", err))
 	}
 	return nil
+}
+
+// passing reports whether a CA that couldn't be asked may answer soon: it was silent, has trouble of its own, or wants to be
+// asked later.
+func passing(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && (e.Silent || e.RetryAfter.After(time.Now()) || isProblem(err, acme.ProblemTypeRateLimited))
 }
 
 // giveUp deactivates authorizations whose validation doesn't end, since the CA would answer a new order with them, and

@@ -202,6 +202,9 @@ func (c *call) lost(req *http.Request, err error) error {
 	dialled := errors.As(err, &dial) && dial.Op == "dial"
 	var slow net.Error
 	silent := errors.As(err, &slow) && slow.Timeout() || errors.Is(err, context.DeadlineExceeded)
+	if end, ok := req.Context().Deadline(); ok && !time.Now().Before(end) { // while a body is read that is said in other words
+		silent = true
+	}
 	if silent && !dialled {
 		err = fmt.Errorf("no answer within %s from %s", requestTimeout, printable.Short(req.URL.Redacted(), maxURL))
 	}

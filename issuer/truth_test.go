@@ -183,6 +183,12 @@ func TestOrderSaysWhatItIs(t *testing.T) {
 		{name: "broken, with a time", ca: &moody{Mood: func(m *moody, w http.ResponseWriter, r *http.Request, _ int) bool {
 			return at(r, "authZ") && problem(w, 500, "serverInternal", "a bad day", "60")
 		}}, says: "a bad day", retry: time.Minute, kept: true, orders: 1, asked: map[string]int{"authZ": 1}},
+		{name: "broken while it looks", ca: &moody{Mood: func(m *moody, w http.ResponseWriter, r *http.Request, n int) bool {
+			return at(r, "authZ") && n > 1 && n < 6 && problem(w, 500, "serverInternal", "a bad day", "0")
+		}}, kept: true, orders: 1, asked: map[string]int{"chalZ": 1}},
+		{name: "limited while it looks", ca: &moody{Mood: func(m *moody, w http.ResponseWriter, r *http.Request, n int) bool {
+			return at(r, "authZ") && n > 1 && problem(w, 429, "rateLimited", "not so often", "3600")
+		}}, says: "not so often", retry: time.Hour, kept: true, orders: 1, asked: map[string]int{"chalZ": 1, "authZ": 2}},
 		{name: "no nonce, with a time", ca: &moody{Mood: func(m *moody, w http.ResponseWriter, r *http.Request, _ int) bool {
 			return at(r, "nonce-plz") && problem(w, 500, "serverInternal", "nobody reads this", "60")
 		}}, says: "/nonce-plz answers HTTP 500 (Internal Server Error)", retry: time.Minute, asked: map[string]int{"nonce-plz": 1}},
