@@ -265,7 +265,11 @@ func problemHint(p acme.Problem, step string, cfg Config) string {
 		}
 	case acme.ProblemTypeUnauthorized, acme.ProblemTypeAccountDoesNotExist:
 		if (step == "order" || step == "finalize") && namesAccount(p) {
-			return "see what the CA says of the account: autocertd account show " + cfg.Name
+			which := cfg.Name
+			if cfg.ByFlags {
+				which = "--directory " + cfg.Directory
+			}
+			return "see what the CA says of the account: autocertd account show " + which
 		}
 	case acme.ProblemTypeExternalAccountRequired:
 		return fmt.Sprintf(`this CA wants an external account binding: eab = { kid = "…", hmac_key = { file = "…" } } below [ca.%s]`, cfg.Name)
