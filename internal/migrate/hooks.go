@@ -387,7 +387,7 @@ var (
 	userinfo  = regexp.MustCompile(`://[^/\s]*@`)
 	mixed     = regexp.MustCompile(`[A-Za-z].*[0-9]|[0-9].*[A-Za-z]`)
 	uuid      = regexp.MustCompile(`[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}`)
-	programs  = regexp.MustCompile(`^[a-z][a-z0-9._+-]{0,23}$`)
+	programs  = regexp.MustCompile(`^[a-z][a-z._+-]{0,15}([0-9]{1,2}[a-z._+-]{1,8})?[0-9]{0,2}$`)
 	login     = regexp.MustCompile(`^[a-z][a-z-]{0,15}@[a-z][a-z0-9.-]{0,39}$`)
 	flag      = regexp.MustCompile(`^--?[A-Za-z][A-Za-z0-9-]*$`)
 )
@@ -401,15 +401,26 @@ const hiddenWord = "…"
 func withoutSecrets(text string) string {
 	var b strings.Builder
 	next, first := false, true // the word after a telling option; the name of a program
-	for text = printable.Line(strings.ReplaceAll(text, "\\\n", " ")); text != ""; {
-		if strings.ContainsRune(" ;&|()<>", rune(text[0])) {
-			first = first || strings.ContainsRune(";&|(", rune(text[0]))
-			b.WriteByte(text[0])
+	for text = printable.Lines(strings.TrimSpace(strings.ReplaceAll(text, "\\\n", " "))); text != ""; {
+		switch c := text[0]; {
+		case c == '\n':
+			if !first {
+				b.WriteByte(';')
+			}
+			b.WriteByte(' ')
+			text, first, next = text[1:], true, false
+			continue
+		case strings.ContainsRune(" \t\r;&|()<>", rune(c)):
+			first = first || strings.ContainsRune(";&|(", rune(c))
+			b.WriteByte(c)
 			text = text[1:]
 			continue
-		}
-		if text[0] == '#' {
-			break // a comment
+		case c == '#': // a comment
+			text = text[len(text)-len(strings.TrimLeft(text, "#")):]
+			if text = text[max(strings.IndexByte(text, '\n'), 0):]; !strings.HasPrefix(text, "\n") {
+				text = ""
+			}
+			continue
 		}
 		word, n := shellWord(text, nil)
 		n = max(n, 1)
@@ -418,7 +429,7 @@ func withoutSecrets(text string) string {
 		first = false
 		text = text[n:]
 	}
-	return strings.TrimSpace(b.String())
+	return strings.TrimRight(strings.ReplaceAll(strings.Join(strings.Fields(b.String()), " "), " ;", ";"), "; ")
 }
 
 // shownWord is a word as it may be shown. raw is what stands there, with its quotes; first says that it names a program.

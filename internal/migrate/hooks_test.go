@@ -92,6 +92,8 @@ func TestWithoutSecrets(t *testing.T) {
 		{"apache2ctl restart; update2ca", ""},
 		{"sh -c 'systemctl reload nginx; push --token=x1'", "sh -c 'systemctl reload nginx; push --token=…'"},
 		{"ssh root@web2 'systemctl reload nginx'", ""},
+		{"# the web\ncp /etc/a.pem /srv/ # both\n\n\tsystemctl reload nginx\n", "cp /etc/a.pem /srv/; systemctl reload nginx"},
+		{"echo 'a\nb " + secretText + "'\nservice apache2 reload", "echo …; service apache2 reload"},
 		{"systemctl reload nginx \\\n  postfix # the web", "systemctl reload nginx postfix"},
 		{"cat $RENEWED_LINEAGE/fullchain.pem ${RENEWED_LINEAGE}/privkey.pem > /etc/haproxy/www.pem", ""},
 		{`/usr/local/bin/push "$RENEWED_DOMAINS" --host=web1.corp.example -v`, ""},
@@ -107,6 +109,7 @@ func TestWithoutSecrets(t *testing.T) {
 		{"curl https://hooks.example/services/T00000000/B00000000/aB3dE5fG7hI9jK1lM3nO5pQ7", "curl …"},
 		{"push 123e4567-e89b-42d3-a456-426614174000", "push …"},
 		{"push correcthorsebattery5taple", "push …"},
+		{"curl https://host.example/?a&deadbeef0123456789", "curl https://host.example/?a&…"},
 		{"push '" + secretText + " {}'", "push …"},
 		{"mail -s done\x1b[2J\u202e root", "mail -s done[2J root"},
 	}
