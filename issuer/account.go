@@ -131,7 +131,7 @@ func (i *Issuer) recorded(ctx context.Context) (acme.Account, error) {
 
 // unregistered says how to get an account.
 func (i *Issuer) unregistered(err error) error {
-	return &Error{CA: i.cfg.Name, Step: "account", Err: err, Hint: "to register a new one: autocertd account register " + i.cfg.Name}
+	return &Error{CA: i.cfg.Name, Step: "account", Err: err, Hint: "to register a new one: autocertd account register " + i.cfg.argument()}
 }
 
 // loadAccount reads the account and its key; both are zero when there is no account yet.

@@ -207,6 +207,17 @@ func (c Config) setting(inTable, flag string) string {
 	return fmt.Sprintf("%s below [ca.%s]", inTable, c.Name)
 }
 
+// argument names the CA in a command.
+func (c Config) argument() string {
+	if c.ByFlags {
+		return "--directory " + c.Directory
+	}
+	return c.Name
+}
+
+// Argument names the CA in a command that a message proposes: by its name, or by the flag where flags name it.
+func (i *Issuer) Argument() string { return i.cfg.argument() }
+
 // untrusted says which authority isn't trusted, and how to trust it. Who named roots already has named others than the
 // CA's.
 func (i *Issuer) untrusted(cert *x509.Certificate) (hint string, err error) {
@@ -265,11 +276,7 @@ func problemHint(p acme.Problem, step string, cfg Config) string {
 		}
 	case acme.ProblemTypeUnauthorized, acme.ProblemTypeAccountDoesNotExist:
 		if (step == "order" || step == "finalize") && namesAccount(p) {
-			which := cfg.Name
-			if cfg.ByFlags {
-				which = "--directory " + cfg.Directory
-			}
-			return "see what the CA says of the account: autocertd account show " + which
+			return "see what the CA says of the account: autocertd account show " + cfg.argument()
 		}
 	case acme.ProblemTypeExternalAccountRequired:
 		return fmt.Sprintf(`this CA wants an external account binding: eab = { kid = "…", hmac_key = { file = "…" } } below [ca.%s]`, cfg.Name)

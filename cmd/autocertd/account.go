@@ -87,7 +87,7 @@ func (f *accountFlags) register(ctx context.Context, iss *issuer.Issuer) error {
 		case account.Status == "valid":
 			fmt.Fprintln(os.Stderr, "registered already; nothing was changed")
 		default:
-			err = fmt.Errorf("the account %s is %s; to give it up, so that another can be registered: autocertd account deactivate %s", account.URL, account.Status, iss.Name())
+			err = fmt.Errorf("the account %s is %s; to give it up, so that another can be registered: autocertd account deactivate %s", account.URL, account.Status, iss.Argument())
 		}
 		return account, err
 	})
@@ -104,7 +104,7 @@ func (f *accountFlags) deactivate(ctx context.Context, iss *issuer.Issuer) error
 	if err := iss.Deactivate(ctx); err != nil {
 		return err
 	}
-	fmt.Fprintf(os.Stderr, "deactivated; CA %s issues nothing until you register another account: autocertd account register %s\n", iss.Name(), iss.Name())
+	fmt.Fprintf(os.Stderr, "deactivated; CA %s issues nothing until you register another account: autocertd account register %s\n", iss.Name(), iss.Argument())
 	return nil
 }
 
