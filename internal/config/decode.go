@@ -184,7 +184,7 @@ func (d *decoder) named(v any, m *mark, at place, dst reflect.Value) bool {
 	if !ok {
 		return d.mismatch(at, "a table", v)
 	}
-	if nameless(table, tags(dst.Type().Elem().Field(0).Type)) {
+	if nameless(table, fieldTags(dst.Type().Elem())) {
 		return d.fail(at, "has no name", fmt.Sprintf("write [%s.NAME], with a name of your choice", at.key))
 	}
 	dst.Set(reflect.MakeMapWithSize(dst.Type(), len(table)))
@@ -317,6 +317,14 @@ func fieldOf(t reflect.Type, key string) (reflect.StructField, bool) {
 		f, _ := t.FieldByName(name)
 		return f.Tag.Get("toml") == key
 	})
+}
+
+// fieldTags returns the keys that the struct in a field knows; none when the type is no field of a struct, as for a secret.
+func fieldTags(t reflect.Type) []string {
+	if t.Kind() != reflect.Struct || t.NumField() == 0 || t.Field(0).Type.Kind() != reflect.Struct {
+		return nil
+	}
+	return tags(t.Field(0).Type)
 }
 
 // tags returns the keys that a struct knows.
