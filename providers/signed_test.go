@@ -122,6 +122,14 @@ func failedSignature(request *dns.Msg, rcode int, code uint16) *dns.Msg {
 	return reply
 }
 
+// withTSIG changes the signature of an answer.
+func withTSIG(reply *dns.Msg, change func(*dns.TSIG)) *dns.Msg {
+	if t := reply.IsTsig(); t != nil {
+		change(t)
+	}
+	return reply
+}
+
 // Whoever sits between us and the server can keep us from changing the zone, and no more: nothing is taken for done, or for
 // impossible, that the server didn't say with its signature.
 func TestUnsignedAnswers(t *testing.T) {
@@ -170,6 +178,26 @@ func TestUnsignedAnswers(t *testing.T) {
 			update: func(_ *dns.Msg, forward func() *dns.Msg) *dns.Msg {
 				reply := forward()
 				reply.Rcode = dns.RcodeNotAuth
+				return reply
+			}},
+		{name: "SERVFAIL without a signature, and the update is dropped", retryable: true,
+			update: func(request *dns.Msg, _ func() *dns.Msg) *dns.Msg { return unsignedAnswer(request, dns.RcodeServerFailure) }},
+		{name: "half of the signature", made: true, // which RFC 8945, 5.2.2.1 allows and nobody was asked for
+			update: func(_ *dns.Msg, forward func() *dns.Msg) *dns.Msg {
+				return withTSIG(forward(), func(t *dns.TSIG) { t.MACSize, t.MAC = t.MACSize/2, t.MAC[:len(t.MAC)/2] })
+			}},
+		{name: "a signature of another time", made: true,
+			update: func(_ *dns.Msg, forward func() *dns.Msg) *dns.Msg {
+				return withTSIG(forward(), func(t *dns.TSIG) { t.TimeSigned -= 3600 })
+			}},
+		{name: "a signature with another key", made: true,
+			update: func(_ *dns.Msg, forward func() *dns.Msg) *dns.Msg {
+				return withTSIG(forward(), func(t *dns.TSIG) { t.Hdr.Name = "other-key." })
+			}},
+		{name: "an answer that is said to be cut", made: true,
+			update: func(_ *dns.Msg, forward func() *dns.Msg) *dns.Msg {
+				reply := forward()
+				reply.Truncated = true
 				return reply
 			}},
 		{name: "the answer to another message", retryable: true, uncertain: true,
