@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -61,6 +62,9 @@ const byteOrderMark = "\ufeff"
 
 // bindForm is a key as we read it.
 const bindForm = `key "NAME" { algorithm hmac-sha256; secret "SECRET"; };`
+
+// namedStatements begin what may stand before a key in named.conf.
+var namedStatements = []string{"acl", "controls", "dnssec-policy", "logging", "masters", "options", "primaries", "server", "tls", "trust-anchors", "view", "zone"}
 
 // Forms of keys that aren't BIND's configuration.
 var (
@@ -158,8 +162,10 @@ func (p *keyParser) statement() error {
 		return fmt.Errorf("line %d: include isn't followed; keep only keys in this file", word.line)
 	case !word.is("key") && len(p.keys) > 0:
 		return fmt.Errorf("line %d: something follows the key; keep only keys in this file", word.line)
+	case !word.quoted && slices.Contains(namedStatements, strings.ToLower(word.text)):
+		return fmt.Errorf("line %d: it begins as named.conf does, and only keys belong into this file; write ours alone into one: %s", word.line, bindForm)
 	case !word.is("key"):
-		return p.unexpected(word, `the word key`)
+		return fmt.Errorf("%w; write it as BIND does: %s", p.unexpected(word, `the word key`), bindForm)
 	}
 	name := p.next()
 	if !name.isValue() {

@@ -44,7 +44,9 @@ func TestParseTSIGKeyMistakes(t *testing.T) {
 	good := `key "a" { algorithm hmac-sha256; secret "SECRET"; };`
 	tests := []struct{ name, text, want string }{
 		{"empty", " \n# nothing\n", "there is no key in it; make one: tsig-keygen -a hmac-sha256 KEYNAME"},
-		{"the secret alone", "SECRET\n", "line 1: the word key is expected"},
+		{"the secret alone", "SECRET\n", "line 1: the word key is expected; write it as BIND does: key \"NAME\" { algorithm hmac-sha256; secret \"SECRET\"; };"},
+		{"the configuration of named", "\noptions { directory \"/var/cache/bind\"; };\n" + good, "line 2: it begins as named.conf does, and only keys belong into this file; " +
+			"write ours alone into one: key \"NAME\" { algorithm hmac-sha256; secret \"SECRET\"; };"},
 		{"include", "\ninclude \"/etc/bind/a.key\";", "line 2: include isn't followed; name the file that holds the key itself"},
 		{"two keys", good + "\n" + good, "line 2: a second key; say which one is ours: key_name = \"NAME\""},
 		{"an include behind", good + "include \"x\";", "line 1: include isn't followed; keep only keys in this file"},
@@ -110,7 +112,7 @@ func TestForeignTSIGFiles(t *testing.T) {
 			"it is a key as the command line of nsupdate and kdig has it; write it as BIND's files do" + write},
 		{"pdnsutil", "tsig.key", "acme-key. hmac-sha256. " + testSecret + "\n", "it is a key as pdnsutil lists it; write it as BIND does" + write},
 		{"UTF-16", "tsig.key", "\xff\xfek\x00e\x00y\x00", "it is written in UTF-16; make it UTF-8: iconv -f UTF-16 -t UTF-8 FILE > tsig.key"},
-		{"something else", "tsig.key", "secret\n", "line 1: the word key is expected"},
+		{"something else", "tsig.key", "secret\n", "line 1: the word key is expected; write it as BIND does: key \"NAME\" { algorithm hmac-sha256; secret \"SECRET\"; };"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -178,7 +178,7 @@ func (l *loader) eab(f field[rawEAB]) *EAB {
 	eab := &EAB{KeyID: kid.Value}
 	if key.ok {
 		normal, err := normalHMACKey(key.Value.Reveal())
-		if hint, twice := "copy it once more", errors.Is(err, errTwice); err != nil {
+		if hint, twice := "copy the key alone once more, without quotes or a name before it", errors.Is(err, errTwice); err != nil {
 			if twice {
 				hint = "decode it once: base64 -d"
 			}

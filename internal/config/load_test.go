@@ -256,6 +256,8 @@ func TestFilesThatCantBeRead(t *testing.T) {
 		{"missing", func(string) error { return nil }, "config.toml: can't be read: no such file or directory"},
 		{"a folder", func(path string) error { return os.Mkdir(path, 0o700) }, "config.toml: isn't a regular file (a folder, a pipe or a device stands there; move it away, or name a file)"},
 		{"a pipe", func(path string) error { return syscall.Mkfifo(path, 0o600) }, "config.toml: isn't a regular file (a folder, a pipe or a device stands there; move it away, or name a file)"},
+		{"a link to nowhere", func(path string) error { return os.Symlink("nowhere", path) },
+			`config.toml: can't be read: no such file or directory (it is a link to "nowhere", and nothing is there: put the file there, or remove the link)`},
 		{"a device", func(path string) error { return os.Symlink("/dev/zero", path) }, "config.toml: isn't a regular file (a folder, a pipe or a device stands there; move it away, or name a file)"},
 		{"too large", write(bytes.Repeat([]byte("#\n"), maxFileSize/2+1)), "config.toml: is larger than 4194304 bytes"},
 		{"Latin-1", write([]byte("# \uFFFD is fine\n# \xfc isn't\n")), "config.toml:2: isn't UTF-8 (save the file in UTF-8)"},

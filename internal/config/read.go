@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -196,6 +197,9 @@ func unread(at place, file string, err error) Problem {
 	p := at.problem(err.Error(), "")
 	if p.unreadable = errors.Is(err, fs.ErrPermission); p.unreadable {
 		p.Hint = "let the user that runs the daemon read it: " + secret.PermissionCure(file)
+	}
+	if target, linkErr := os.Readlink(file); linkErr == nil && errors.Is(err, fs.ErrNotExist) {
+		p.Hint = fmt.Sprintf("it is a link to %q, and nothing is there: put the file there, or remove the link", shorten(target))
 	}
 	switch {
 	case errors.Is(err, durable.ErrIrregular):
