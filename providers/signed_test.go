@@ -181,7 +181,9 @@ func TestUnsignedAnswers(t *testing.T) {
 				return reply
 			}},
 		{name: "SERVFAIL without a signature, and the update is dropped", retryable: true,
-			update: func(request *dns.Msg, _ func() *dns.Msg) *dns.Msg { return unsignedAnswer(request, dns.RcodeServerFailure) }},
+			update: func(request *dns.Msg, _ func() *dns.Msg) *dns.Msg {
+				return unsignedAnswer(request, dns.RcodeServerFailure)
+			}},
 		{name: "half of the signature", made: true, // which RFC 8945, 5.2.2.1 allows and nobody was asked for
 			update: func(_ *dns.Msg, forward func() *dns.Msg) *dns.Msg {
 				return withTSIG(forward(), func(t *dns.TSIG) { t.MACSize, t.MAC = t.MACSize/2, t.MAC[:len(t.MAC)/2] })
