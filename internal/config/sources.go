@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -16,8 +17,9 @@ import (
 
 // Sources are the files that a configuration was made of, as they were when it was: TOML files, the folder of drop-ins, keys,
 // secrets, roots, requests. They are followed through symbolic links, so that it doesn't matter by which way one changes.
-// The zero value has none; see Checks.
+// The zero value has none; see Checks. While the files are read, one goroutine alone has it; afterwards any may.
 type Sources struct {
+	mu    sync.Mutex // guards what list says of each file: Changed learns that one was touched
 	list  []source
 	known map[string]int
 }
@@ -120,9 +122,10 @@ func dropInNames(dir string) (names []string, err error) {
 	return names, err
 }
 
-// Changed returns the files whose content isn't what it was, those that are gone, and those that came. It is for one caller
-// at a time.
+// Changed returns the files whose content isn't what it was, those that are gone, and those that came.
 func (s *Sources) Changed() (paths []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for i := range s.list {
 		src := &s.list[i]
 		seen := look(src.path)
@@ -147,6 +150,8 @@ func (s *Sources) Changed() (paths []string) {
 
 // Files returns the paths of all files, without the folder of drop-ins, whose path is the other result.
 func (s *Sources) Files() (files []string, dropIns string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, src := range s.list {
 		if src.folder {
 			dropIns = src.path
@@ -167,6 +172,8 @@ type savedSource struct {
 
 // MarshalJSON writes what ChangesSince reads.
 func (s *Sources) MarshalJSON() ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	list := make([]savedSource, len(s.list))
 	for i, src := range s.list {
 		list[i] = savedSource{Path: src.path, Folder: src.folder, Names: src.names, Seen: src.seen}
