@@ -55,9 +55,14 @@ lint: ## gofmt, go vet, staticcheck, and who may import what
 	$(GO) tool staticcheck ./...
 	$(GO) test -count=1 ./internal
 
-race: ## run the tests of the packages under the race detector; needs gcc
+# The tests of the command that change a running daemon, or have two processes meet: the program that they start is the test
+# binary, so the detector sees both.
+RACY           = 'TestReload|TestEveryKey|TestFirstStart$$|TestHangup|TestStatusFollows|TestFullDisk|TestLocks|TestRestart|TestSharedNames|TestDoings|TestOutage'
+
+race: ## run the tests of the packages, and some of the command, under the race detector; needs gcc
 	.ci/packages
 	CGO_ENABLED=1 $(GO) test -race -short $(TESTFLAGS) $$($(GO) list ./... | grep -v -e /cmd/ -e /bench)
+	CGO_ENABLED=1 $(GO) test -race $(TESTFLAGS) -run $(RACY) ./cmd/autocertd
 
 bench: ## run the benchmarks; BENCHTIME=1s, ROUNDS=5 beside the bare protocol
 	.ci/packages
