@@ -21,10 +21,10 @@ import (
 // moody is a name server that has the value "x" at every name, and admits it or doesn't.
 type moody struct {
 	addr  string
-	value string           // another than "x"
 	admit func(n int) bool // is told how often it was asked before
 
 	mu    sync.Mutex
+	value string // another than "x"
 	given []bool
 }
 
@@ -315,7 +315,9 @@ func TestWatchDeadline(t *testing.T) {
 func TestWatchLateResolver(t *testing.T) {
 	has, resolver := startMoody(t, func(int) bool { return true }), startMoody(t, func(int) bool { return false })
 	stale := startMoody(t, func(int) bool { return true })
+	stale.mu.Lock()
 	stale.value = "before"
+	stale.mu.Unlock()
 	tests := []struct {
 		name      string
 		resolvers []string
