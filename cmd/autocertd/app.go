@@ -88,8 +88,8 @@ func newProviders(s *settings, logger *slog.Logger) []dns01.Provider {
 	return s.providers
 }
 
-// build is what one configuration makes of the program, complete before any of it counts. It is never changed: a reload
-// makes another one. What runs keeps the one that it began with.
+// build holds all that is built from one configuration. It is complete before any part of it is used, and it never changes:
+// a reload makes another one. An order that runs keeps the build that it began with.
 type build struct {
 	settings *settings
 	issuers  map[string]*issuer.Issuer
@@ -241,8 +241,8 @@ func issuerConfig(ca config.CA) issuer.Config {
 // or for a CA's verdict come on top, see mostAtATime.
 func (a *app) workers() int { return a.settings.Concurrency * 8 }
 
-// mostAtATime is how many certificates are worked on or waited for at a time: each has a lock, and in its turn a socket or
-// two, so that a quarter of the files that the process may open is left to locks.
+// mostAtATime returns the number of certificates that may be in work at a time, those included that wait. Each holds the file
+// of its lock, and from time to time a socket or two, so locks may take a quarter of the files that the process may open.
 func mostAtATime() int {
 	const most = 2048
 	var limit syscall.Rlimit

@@ -79,7 +79,7 @@ func (f *caFlags) open(command string) (*place, error) {
 	return p, nil
 }
 
-// log is where a command notes what it has done, which it has told the person already.
+// log returns the logger for the journal. The person at the terminal has read the same already.
 func (p *place) log(command string) *slog.Logger {
 	return commandLogger(config.Log{}, command, true)
 }

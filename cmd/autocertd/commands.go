@@ -178,7 +178,7 @@ func unknownCommand(cmd *cobra.Command, name string) error {
 	return wrongUsage(cmd, text)
 }
 
-// similarCommands is how many letters may differ.
+// similarCommands is the number of letters by which a mistyped command may differ from one that is suggested.
 const similarCommands = 2
 
 // wrongFlag says what is wrong with a flag, in our words.
@@ -218,7 +218,7 @@ func versionCommand() *cobra.Command {
 	return command
 }
 
-// binary is what was built, from the build information that Go puts into the binary.
+// binary describes this program, from the build information that Go puts into it.
 type binary struct {
 	Version  string `json:"version"`
 	Revision string `json:"revision,omitempty"` // of the source, when that is known

@@ -63,9 +63,8 @@ func answering(t *testing.T, kind string, rcode int, name string) zoneServer {
 	return zoneServer{d.Addr(), kind, file, func(context.Context) (map[string][]string, error) { return d.All(), nil }, d.Close}
 }
 
-// TestOneCulprit has ten hosts of one zone whose records leave in one update, and one name that the server doesn't take, for
-// each of the reasons that there are. The nine others are issued as if it weren't there, its name is told, and nothing of
-// ours is left.
+// TestOneCulprit has ten hosts of one zone whose records leave in one update, and one name that the server doesn't take;
+// each row has another reason. The nine others are issued, the error has that name, and no record of ours is left.
 func TestOneCulprit(t *testing.T) {
 	const culprit = "h003." + zone
 	const challenge = "_acme-challenge." + culprit

@@ -14,7 +14,7 @@ import (
 	"autocertd/internal/storage"
 )
 
-// namedInLog is how many things of a kind a log line names.
+// namedInLog is the number of names that a log line lists before it counts the rest.
 const namedInLog = 5
 
 // some names the first things of a list, and counts the others.

@@ -13,7 +13,7 @@ import (
 	"autocertd/internal/storage"
 )
 
-// diskLook is how often a state directory is looked at for room, when it has none, and for what commands have left.
+// diskLook is the time between two tries to write to a full state directory, and between two looks for notes of commands.
 const diskLook = 5 * time.Second
 
 // watchDisk tries a state directory that can't be written until it can, and wakes the certificates then that it stopped. It
@@ -52,7 +52,7 @@ func (d *daemonProcess) watchDisk(ctx context.Context) error {
 	}
 }
 
-// diskOf says what keeps everybody from writing to a state directory, for one that no daemon has told of.
+// diskOf returns the reason why no user can write to a state directory. It serves where no daemon runs that knows it.
 func diskOf(dir string) error {
 	if err := unix.Access(dir, unix.W_OK); errors.Is(err, unix.EROFS) {
 		return fmt.Errorf("%s: %w", dir, err)

@@ -16,7 +16,7 @@ import (
 // doingObject says what the daemon is doing for each certificate in work, for status.
 const doingObject = "doing.json"
 
-// doing is what happens to a certificate at the moment.
+// doing names the step in which a certificate is now.
 type doing struct {
 	Step  string    `json:"step"`
 	Since time.Time `json:"since"`
@@ -24,7 +24,7 @@ type doing struct {
 	name issuer.StepName // the step that began it
 }
 
-// doings are what happens to all certificates in work.
+// doings holds the step of each certificate in work.
 type doings struct {
 	changed func()
 

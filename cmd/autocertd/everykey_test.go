@@ -352,7 +352,7 @@ func (w *keyWorld) changed(t *testing.T, before map[string]string, effect string
 	}
 }
 
-// facts is what counts for the daemon: what its parts hold, not what the configuration says.
+// facts reads the values that the parts of the daemon hold, whatever the configuration says.
 func (w *keyWorld) facts() map[string]string {
 	d, ctx := w.daemon, context.Background()
 	facts := map[string]string{}

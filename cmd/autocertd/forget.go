@@ -45,7 +45,7 @@ func forgetCommand(opts *options) *cobra.Command {
 	return command
 }
 
-// forgetMode is what forget was asked for.
+// forgetMode holds the flags of forget.
 type forgetMode struct{ dry, yes bool }
 
 func forget(ctx context.Context, path string, names []string, how forgetMode) error {

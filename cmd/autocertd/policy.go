@@ -57,8 +57,8 @@ func findPlaces(ctx context.Context, path string, names []string) (*dns01.Solver
 // detectProduct is the value of --policy that leaves it to the servers to say what they are.
 const detectProduct = "detect"
 
-// productFinder returns what a provider's server runs, each asked once. A product that was named on the command line is
-// everybody's.
+// productFinder returns what a provider's server runs, each asked once. A product that was named on the command line
+// holds for all of them.
 func productFinder(ctx context.Context, named string) (func(dns01.Provider) providers.Product, error) {
 	if named != detectProduct {
 		product, err := providers.ParseProduct(named)

@@ -198,7 +198,7 @@ func (r *revocation) what() string {
 	return text
 }
 
-// signsItself is what a revocation by the certificate's own key means besides.
+// signsItself explains a further effect of a revocation that the certificate's own key signs.
 const signsItself = "Signed by the certificate's own key, it tells the CA that others may have the key: the key is never used again."
 
 // signsItself reports whether the certificate's own key signs the request. Let's Encrypt takes each such revocation for a

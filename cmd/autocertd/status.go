@@ -45,7 +45,7 @@ func statusCommand(opts *options) *cobra.Command {
 	return command
 }
 
-// statusMode is what status was asked for.
+// statusMode holds the flags of status.
 type statusMode struct{ json, exitCode bool }
 
 // statusReport is what status --json prints.
@@ -62,8 +62,8 @@ type statusReport struct {
 	stateDir string
 }
 
-// certificateStatus is what is known of a certificate, with what the configuration says of it. That is left out while the
-// files have mistakes.
+// certificateStatus is the state of a certificate with its settings. The settings are left out while the configuration has
+// mistakes.
 type certificateStatus struct {
 	lifecycle.Status
 	Now       *doing         `json:"now,omitempty"` // what the daemon is doing for it
@@ -74,7 +74,7 @@ type certificateStatus struct {
 	Absent    []string       `json:"missing,omitempty"` // files that should be there and aren't
 }
 
-// outputStatus is where files of a certificate are, and who is told when they change.
+// outputStatus names the files of one output, and the units and programs that run when they change.
 type outputStatus struct {
 	Path   string   `json:"path"` // the folder, or the one file
 	Format string   `json:"format"`

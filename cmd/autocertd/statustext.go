@@ -173,7 +173,7 @@ func left(rows [][]cell, width int) int {
 	return width
 }
 
-// detail is what a table says of a certificate beside its moments: what happens to it now, else its last error.
+// detail returns the text beside the times of a certificate: the step that it is in, else its last error.
 func (c certificateStatus) detail(now time.Time) string {
 	switch {
 	case c.Now != nil:
@@ -234,7 +234,7 @@ func inWidth(rows [][]cell, width int) (wrapped [][]cell) {
 	return wrapped
 }
 
-// detailRows are what is known of a certificate, each with its key.
+// detailRows returns the lines of status NAME, each with its key.
 func detailRows(c certificateStatus, now time.Time) [][]cell {
 	rows := [][]cell{{{"name", dim}, {c.Name, plain}}, {{"hostnames", dim}, {strings.Join(c.Hostnames, ", "), plain}},
 		{{"state", dim}, {string(c.Condition), stateColour(c.Condition)}}}
@@ -377,7 +377,7 @@ func printNotTakenOver(out screen, r *statusReport) {
 	fmt.Fprintf(out.out, "%s: %s%s\n", out.paint(yellow, "not taken over by the daemon"), some(files, "file"), hint)
 }
 
-// mostUnconfigured is how many certificates are named that are no longer configured.
+// mostUnconfigured is the number of certificates without configuration that are named before the rest is counted.
 const mostUnconfigured = 10
 
 // more says how many are left out, if any.

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// notifyWait is how long systemd may leave a message of ours unread before we go on without it.
+// notifyWait bounds the wait for a free place in systemd's socket; the message is dropped then.
 const notifyWait = time.Second
 
 // notifySystemd tells systemd about a change, where it started us and wants to know. Nothing depends on it, and nothing waits

@@ -54,7 +54,7 @@ func (s screen) size() (width, height int) {
 	return width, height
 }
 
-// width is how many columns a table may take; a file or a pipe takes any.
+// width returns the columns that a table may take; there is no limit for a file or a pipe.
 func (s screen) width() int {
 	if !s.terminal {
 		return unlimited

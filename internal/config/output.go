@@ -277,7 +277,7 @@ func inside(path, folder string) bool {
 // links remembers where folders lead.
 type links map[string]folder
 
-// folder is where the path of one leads.
+// folder is a folder after all symbolic links on its path.
 type folder struct {
 	real   string
 	absent bool

@@ -76,10 +76,10 @@ func (ps Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// maxProblems is how many mistakes are said. Who has more has made one of them very often.
+// maxProblems bounds the mistakes that are listed; the rest is counted. More of them are one mistake made many times.
 const maxProblems = 100
 
-// Count is how many problems these are, with those that aren't listed.
+// Count returns the number of problems, those included that aren't listed.
 func (ps Problems) Count() int {
 	n := len(ps)
 	for _, p := range ps {

@@ -34,7 +34,7 @@ type source struct {
 	racy   bool              // it had changed just before, so a further change may leave its times as they are
 }
 
-// sight is what a file's folder says of the file. A change of the content changes it.
+// sight holds the facts by which a change of a file is found without reading it.
 type sight struct {
 	Inode    int64 `json:"inode"`
 	Size     int64 `json:"size"`
