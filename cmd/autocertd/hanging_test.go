@@ -120,7 +120,7 @@ func TestHangingHooksHoldUpNobody(t *testing.T) {
 // of the order that it had.
 func TestKilledDuringValidation(t *testing.T) {
 	t.Parallel()
-	const validating, more = 30, 100
+	const validating, more = 30, 300
 	const caWaits = 5 * time.Second // for DNS, before it asks once more
 	var book orderBook
 	s := newSite(t, siteConfig{})
