@@ -21,13 +21,14 @@ const module = "autocertd"
 // limits says what a package and those below it may import of ours. The first
 // rows import nothing but what is named.
 var limits = []limit{
-	{pkg: "scheduler", only: []string{}},
-	{pkg: "internal/secret", only: []string{"internal/printable", "internal/durable"}},
+	{pkg: "scheduler", only: []string{"internal/cure"}},
+	{pkg: "internal/cure", only: []string{}},
+	{pkg: "internal/secret", only: []string{"internal/printable", "internal/durable", "internal/cure"}},
 	{pkg: "internal/printable", only: []string{}},
 	{pkg: "internal/durable", only: []string{}},
-	{pkg: "internal/proc", only: []string{"internal/printable"}},
-	{pkg: "internal/config", only: []string{"internal/secret", "internal/printable", "internal/durable"}},
-	{pkg: "providers", only: []string{"internal/secret", "internal/printable", "internal/durable", "internal/proc"}},
+	{pkg: "internal/proc", only: []string{"internal/printable", "internal/cure"}},
+	{pkg: "internal/config", only: []string{"internal/secret", "internal/printable", "internal/durable", "internal/cure"}},
+	{pkg: "providers", only: []string{"internal/secret", "internal/printable", "internal/durable", "internal/proc", "internal/cure"}},
 	// No DNS, disk or providers.
 	{pkg: "issuer", never: []string{"internal/dns01", "internal/storage", "internal/durable", "providers"}},
 	// No account keys.
