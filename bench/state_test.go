@@ -23,7 +23,7 @@ import (
 	"autocertd/internal/config"
 	"autocertd/internal/deploy"
 	"autocertd/internal/lifecycle"
-	"autocertd/internal/storage"
+	"autocertd/internal/store"
 	"autocertd/scheduler"
 )
 
@@ -100,7 +100,7 @@ func actedOn(b *testing.B, cfg *config.Config) map[string]string {
 // lastSaved is a lifecycle.Storage that is empty to those who read, and keeps the last object that was written.
 type lastSaved struct{ data *[]byte }
 
-func (s lastSaved) Load(context.Context, string) ([]byte, error) { return nil, storage.ErrNotExist }
+func (s lastSaved) Load(context.Context, string) ([]byte, error) { return nil, store.ErrNotExist }
 
 func (s lastSaved) Save(_ context.Context, _ string, data []byte) error {
 	*s.data = data

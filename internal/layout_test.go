@@ -30,9 +30,9 @@ var limits = []limit{
 	{pkg: "internal/config", only: []string{"internal/secret", "internal/printable", "internal/durable", "internal/cure"}},
 	{pkg: "providers", only: []string{"internal/secret", "internal/printable", "internal/durable", "internal/proc", "internal/cure"}},
 	// No DNS, disk or providers.
-	{pkg: "issuer", never: []string{"internal/dns01", "internal/storage", "internal/durable", "providers"}},
+	{pkg: "issuer", never: []string{"internal/dns01", "internal/store", "internal/durable", "providers"}},
 	// No account keys.
-	{pkg: "internal/deploy", never: []string{"issuer", "internal/storage"}},
+	{pkg: "internal/deploy", never: []string{"issuer", "internal/store"}},
 }
 
 // homes says which packages, with those below them, are the only ones to import
@@ -40,7 +40,8 @@ var limits = []limit{
 // an import the longer counts.
 var homes = []home{
 	{pkg: "providers", in: []string{"cmd"}},
-	{pkg: "internal/storage/etcd", in: []string{"cmd"}},
+	{pkg: "internal/store/etcd", in: []string{"cmd"}},
+	{pkg: "internal/store/files", in: []string{"cmd/autocertd", "internal/migrate"}},
 	{pkg: "internal/testbed", in: []string{"cmd/sandbox"}}, // and tests
 
 	{pkg: "github.com/mholt/acmez", in: []string{"issuer"}},
@@ -52,7 +53,7 @@ var homes = []home{
 	{pkg: "golang.org/x/net/idna", in: []string{"internal/config"}},
 	{pkg: "github.com/robfig/cron", in: []string{"scheduler"}},
 	{pkg: "github.com/prometheus", in: []string{"internal/web"}},
-	{pkg: "go.etcd.io/etcd", in: []string{"internal/storage/etcd"}},
+	{pkg: "go.etcd.io/etcd", in: []string{"internal/store/etcd"}},
 	{pkg: "github.com/letsencrypt/pebble", in: []string{"internal/testbed"}},
 	{pkg: "github.com/spf13/cobra", in: []string{"cmd/autocertd"}},
 	{pkg: "github.com/fsnotify/fsnotify", in: []string{"cmd/autocertd"}},
@@ -92,7 +93,7 @@ func TestRefuse(t *testing.T) {
 		{"autocertd/internal/lifecycle", "github.com/robfig/cron/v3", true},
 		{"autocertd/internal/config", "autocertd/internal/secret", false},
 		{"autocertd/issuer", "autocertd/internal/secret", false},
-		{"autocertd/issuer", "autocertd/internal/storage/etcd", true},
+		{"autocertd/issuer", "autocertd/internal/store/etcd", true},
 		{"autocertd/issuer/ari", "autocertd/internal/dns01", true},
 		{"autocertd/internal/dns01", "github.com/libdns/libdns", false},
 		{"autocertd/internal/dns01", "github.com/libdns/rfc2136", true},

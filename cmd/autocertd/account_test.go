@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"autocertd/internal/lifecycle"
-	"autocertd/internal/storage"
+	"autocertd/internal/store/files"
 	"autocertd/internal/testbed"
 )
 
@@ -85,7 +85,7 @@ func TestRolloverUnderTheDaemon(t *testing.T) {
 // bundle is what was issued for the first hostname.
 func (s *site) bundle(t *testing.T) *lifecycle.Bundle {
 	t.Helper()
-	b, _, err := lifecycle.LoadBundle(t.Context(), storage.ViewFiles(s.path("state")), s.hostnames[0])
+	b, _, err := lifecycle.LoadBundle(t.Context(), files.View(s.path("state")), s.hostnames[0])
 	if err != nil || b == nil {
 		t.Fatalf("bundle %v, %v", b, err)
 	}

@@ -12,7 +12,7 @@ import (
 	"autocertd/internal/deploy"
 	"autocertd/internal/dns01"
 	"autocertd/internal/lifecycle"
-	"autocertd/internal/storage"
+	"autocertd/internal/store/files"
 	"autocertd/issuer"
 	"autocertd/providers"
 	"autocertd/scheduler"
@@ -101,7 +101,7 @@ type build struct {
 type app struct {
 	*build   // the daemon's changes under its mu
 	stateDir string
-	store    *storage.Files
+	store    *files.Store
 	solver   *dns01.Solver // for all that isn't an order of one build
 	manager  *lifecycle.Manager
 	logger   *slog.Logger
@@ -121,7 +121,7 @@ type appOptions struct {
 
 // newApp builds the program for the settings. It asks nobody anything.
 func newApp(s *settings, o appOptions) (*app, error) {
-	store, err := storage.OpenFiles(s.StateDir, o.command)
+	store, err := files.Open(s.StateDir, o.command)
 	if err != nil {
 		return nil, stateDirHint(s.StateDir, err)
 	}

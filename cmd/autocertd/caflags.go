@@ -14,7 +14,7 @@ import (
 	"golang.org/x/term"
 
 	"autocertd/internal/config"
-	"autocertd/internal/storage"
+	"autocertd/internal/store/files"
 	"autocertd/issuer"
 )
 
@@ -43,7 +43,7 @@ func (f *caFlags) add(command *cobra.Command) {
 type place struct {
 	settings *settings // nil without a configuration
 	stateDir string
-	store    *storage.Files
+	store    *files.Store
 	cas      []config.CA
 }
 
@@ -73,7 +73,7 @@ func (f *caFlags) open(command string) (*place, error) {
 	}
 	var err error
 	p.stateDir = stateDir
-	if p.store, err = storage.OpenFiles(stateDir, "autocertd "+command); err != nil {
+	if p.store, err = files.Open(stateDir, "autocertd "+command); err != nil {
 		return nil, stateDirHint(stateDir, err)
 	}
 	return p, nil

@@ -11,7 +11,7 @@ import (
 
 	"autocertd/internal/config"
 	"autocertd/internal/printable"
-	"autocertd/internal/storage"
+	"autocertd/internal/store"
 )
 
 // namedInLog is the number of names that a log line lists before it counts the rest.
@@ -125,7 +125,7 @@ func same(p part, a, b any) bool {
 // sourcesObject lists the files of the configuration that the daemon took over last, as they were then.
 const sourcesObject = "sources.json"
 
-func saveSources(ctx context.Context, store storage.Store, sources *config.Sources) error {
+func saveSources(ctx context.Context, store store.Store, sources *config.Sources) error {
 	data, err := json.Marshal(sources)
 	if err != nil {
 		return err
@@ -134,7 +134,7 @@ func saveSources(ctx context.Context, store storage.Store, sources *config.Sourc
 }
 
 // notTakenOver returns the files that changed since a daemon took the configuration over last.
-func notTakenOver(ctx context.Context, store storage.Store) []config.Change {
+func notTakenOver(ctx context.Context, store store.Store) []config.Change {
 	data, err := store.Load(ctx, sourcesObject)
 	if err != nil {
 		return nil // a daemon of an earlier version wrote none

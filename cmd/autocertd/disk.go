@@ -10,7 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"autocertd/internal/storage"
+	"autocertd/internal/store"
+	"autocertd/internal/store/files"
 )
 
 // diskLook is the time between two tries to write to a full state directory, and between two looks for notes of commands.
@@ -71,7 +72,7 @@ func (d *daemonProcess) keepLock(ctx context.Context) error {
 		return nil
 	}
 	release, err := d.store.TryLock(ctx, daemonLock)
-	if held, ok := errors.AsType[*storage.HeldError](err); ok {
+	if held, ok := errors.AsType[*store.HeldError](err); ok {
 		return anotherDaemon(d.stateDir, held)
 	}
 	if err != nil {
@@ -85,7 +86,7 @@ func (d *daemonProcess) keepLock(ctx context.Context) error {
 }
 
 // lockFile returns the file of the daemon's lock; nil when it can't be seen.
-func lockFile(store *storage.Files) fs.FileInfo {
+func lockFile(store *files.Store) fs.FileInfo {
 	info, err := store.LockFile(daemonLock)
 	if err != nil {
 		return nil
@@ -93,6 +94,6 @@ func lockFile(store *storage.Files) fs.FileInfo {
 	return info
 }
 
-func anotherDaemon(stateDir string, held *storage.HeldError) error {
+func anotherDaemon(stateDir string, held *store.HeldError) error {
 	return fmt.Errorf("another daemon runs on %s: process %d, since %s", stateDir, held.Holder.PID, held.Holder.Since.Format(time.RFC3339))
 }

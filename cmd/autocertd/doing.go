@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"autocertd/internal/lifecycle"
-	"autocertd/internal/storage"
+	"autocertd/internal/store"
 	"autocertd/issuer"
 )
 
@@ -60,7 +60,7 @@ func (d *doings) end(name string) {
 }
 
 // save writes what changed since the last time.
-func (d *doings) save(ctx context.Context, store storage.Store) error {
+func (d *doings) save(ctx context.Context, store store.Store) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	data, err := json.Marshal(d.now)
@@ -75,7 +75,7 @@ func (d *doings) save(ctx context.Context, store storage.Store) error {
 }
 
 // loadDoings returns what the running daemon is doing; nothing when that isn't known.
-func loadDoings(ctx context.Context, store storage.Store) map[string]doing {
+func loadDoings(ctx context.Context, store store.Store) map[string]doing {
 	var now map[string]doing
 	data, err := store.Load(ctx, doingObject)
 	if err != nil || json.Unmarshal(data, &now) != nil {

@@ -14,7 +14,8 @@ import (
 
 	"autocertd/internal/config"
 	"autocertd/internal/lifecycle"
-	"autocertd/internal/storage"
+	"autocertd/internal/store"
+	"autocertd/internal/store/files"
 )
 
 func forgetCommand(opts *options) *cobra.Command {
@@ -53,7 +54,7 @@ func forget(ctx context.Context, path string, names []string, how forgetMode) er
 	if err != nil {
 		return err
 	}
-	store, err := storage.OpenFiles(s.StateDir, "autocertd forget")
+	store, err := files.Open(s.StateDir, "autocertd forget")
 	if err != nil {
 		return stateDirHint(s.StateDir, err)
 	}
@@ -86,7 +87,7 @@ func forget(ctx context.Context, path string, names []string, how forgetMode) er
 }
 
 // forgettable finds what is kept of the names. It refuses those that somebody works for.
-func forgettable(ctx context.Context, s *settings, store *storage.Files, names []string) (list []lifecycle.Kept, err error) {
+func forgettable(ctx context.Context, s *settings, store *files.Store, names []string) (list []lifecycle.Kept, err error) {
 	all, err := unconfigured(ctx, store, s.StateDir, s.Config)
 	if err != nil {
 		return nil, stateDirHint(s.StateDir, err)
@@ -119,7 +120,7 @@ func forgettable(ctx context.Context, s *settings, store *storage.Files, names [
 }
 
 // unconfigured returns what the state directory holds for certificates that the configuration doesn't have any more.
-func unconfigured(ctx context.Context, store storage.Store, stateDir string, cfg *config.Config) ([]lifecycle.Kept, error) {
+func unconfigured(ctx context.Context, store store.Store, stateDir string, cfg *config.Config) ([]lifecycle.Kept, error) {
 	configured := map[string]bool{}
 	for _, c := range cfg.Certificates {
 		configured[c.Name] = true
@@ -151,7 +152,7 @@ func completeUnconfigured(ctx context.Context, path string) (names []string) {
 	if err != nil {
 		return nil
 	}
-	list, _ := unconfigured(ctx, storage.ViewFiles(cfg.StateDir), cfg.StateDir, cfg) // a shell can't be told why not
+	list, _ := unconfigured(ctx, files.View(cfg.StateDir), cfg.StateDir, cfg) // a shell can't be told why not
 	for _, k := range list {
 		names = append(names, k.Name)
 	}

@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"time"
 
-	"autocertd/internal/storage"
+	"autocertd/internal/store"
 )
 
 // handworkObject says when a command last worked on certificates.
@@ -13,7 +13,7 @@ const handworkObject = "handwork.json"
 
 // noteHandwork makes the daemon soon read from the states again when each certificate is due, and how it is: it knows only
 // what it did itself. Where there is no room for the note, it comes to that at the next look.
-func noteHandwork(ctx context.Context, store storage.Store) error {
+func noteHandwork(ctx context.Context, store store.Store) error {
 	data, err := json.Marshal(struct {
 		At time.Time `json:"at"`
 	}{time.Now().UTC()})

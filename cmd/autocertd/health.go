@@ -11,7 +11,8 @@ import (
 	"time"
 
 	"autocertd/internal/printable"
-	"autocertd/internal/storage"
+	"autocertd/internal/store"
+	"autocertd/internal/store/files"
 )
 
 const healthObject = "daemon.json"
@@ -71,7 +72,7 @@ func (d *daemonProcess) report(ctx context.Context) {
 // saveHealth replaces what status reads, and writes over it where there is no room for another.
 func (d *daemonProcess) saveHealth(ctx context.Context, data []byte) error {
 	err := d.store.SaveLazily(ctx, healthObject, data)
-	if err == nil || !storage.Unwritable(err) {
+	if err == nil || !store.Unwritable(err) {
 		return err
 	}
 	if d.manager.NoteDisk(err); d.health.StateError == "" { // found out just now
@@ -105,10 +106,10 @@ func (h *health) untold(err error) bool {
 
 // daemonHealth returns what the running daemon says of itself, nil when none runs. Its lock is looked at only when a
 // process of its number lives, since looking means to hold it for a moment.
-func daemonHealth(ctx context.Context, store *storage.Files) *health {
+func daemonHealth(ctx context.Context, state *files.Store) *health {
 	h := new(health)
 	for try := 0; ; try++ {
-		data, err := store.Load(ctx, healthObject)
+		data, err := state.Load(ctx, healthObject)
 		if err != nil {
 			return nil
 		}
@@ -123,10 +124,10 @@ func daemonHealth(ctx context.Context, store *storage.Files) *health {
 	if errors.Is(syscall.Kill(h.PID, 0), syscall.ESRCH) {
 		return nil
 	}
-	if _, err := store.LockFile(daemonLock); errors.Is(err, storage.ErrNotExist) {
+	if _, err := state.LockFile(daemonLock); errors.Is(err, store.ErrNotExist) {
 		return h // somebody removed it, and the daemon takes it again at its next tick
 	}
-	if release, err := store.TryLock(ctx, daemonLock); err == nil {
+	if release, err := state.TryLock(ctx, daemonLock); err == nil {
 		release()
 		return nil
 	}

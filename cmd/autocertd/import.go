@@ -15,7 +15,7 @@ import (
 	"autocertd/internal/config"
 	"autocertd/internal/lifecycle"
 	"autocertd/internal/migrate"
-	"autocertd/internal/storage"
+	"autocertd/internal/store/files"
 )
 
 // importOptions are the flags of import.
@@ -111,9 +111,9 @@ func importTree(ctx context.Context, path, client, dir string, o importOptions) 
 // importStore is where the accounts and certificates go.
 func importStore(dir string, dryRun bool) (lifecycle.Storage, error) {
 	if dryRun {
-		return migrate.DryRun{Files: storage.ViewFiles(dir)}, nil
+		return migrate.DryRun{Store: files.View(dir)}, nil
 	}
-	return storage.OpenFiles(dir, "autocertd import")
+	return files.Open(dir, "autocertd import")
 }
 
 // known is what need not be written into the configuration.

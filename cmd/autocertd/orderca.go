@@ -13,7 +13,7 @@ import (
 
 	"autocertd/internal/durable"
 	"autocertd/internal/lifecycle"
-	"autocertd/internal/storage"
+	"autocertd/internal/store"
 	"autocertd/issuer"
 )
 
@@ -84,7 +84,7 @@ func (s *orderStep) mayRegister(ctx context.Context) error {
 		return nil
 	}
 	_, err := s.store.Load(ctx, issuer.AccountKey(s.ca.Name, s.ca.Directory)+"/account.json")
-	if !errors.Is(err, storage.ErrNotExist) {
+	if !errors.Is(err, store.ErrNotExist) {
 		return err
 	}
 	probe, err := s.issuer.Probe(ctx)

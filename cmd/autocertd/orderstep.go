@@ -15,7 +15,8 @@ import (
 	"autocertd/internal/config"
 	"autocertd/internal/dns01"
 	"autocertd/internal/lifecycle"
-	"autocertd/internal/storage"
+	"autocertd/internal/store"
+	"autocertd/internal/store/files"
 	"autocertd/issuer"
 )
 
@@ -25,7 +26,7 @@ type orderStep struct {
 	settings *settings // nil without a configuration
 	cert     config.Certificate
 	ca       config.CA
-	store    *storage.Files
+	store    *files.Store
 	issuer   *issuer.Issuer
 	hand     *lifecycle.Hand
 	open     *issuer.OpenOrder // nil when there is none
@@ -43,7 +44,7 @@ func (f *orderFlags) begin(ctx context.Context, step, name string) (*orderStep, 
 	if s.regain, err = actAsOwner(f.config, stateDir); err != nil {
 		return nil, err
 	}
-	if s.store, err = storage.OpenFiles(stateDir, "autocertd order "+step); err != nil {
+	if s.store, err = files.Open(stateDir, "autocertd order "+step); err != nil {
 		return nil, stateDirHint(stateDir, err)
 	}
 	if s.settings == nil { // what a daemon has here is used, under its name
@@ -141,7 +142,7 @@ func (s *orderStep) take(ctx context.Context) (err error) {
 	soon, cancel := context.WithTimeout(ctx, takeSoon)
 	defer cancel()
 	s.hand, err = lifecycle.TakeInHand(soon, hand, s.cert)
-	if held, ok := errors.AsType[*storage.HeldError](err); ok && ctx.Err() == nil {
+	if held, ok := errors.AsType[*store.HeldError](err); ok && ctx.Err() == nil {
 		fmt.Fprintf(os.Stderr, "waiting: %v\n", held)
 		s.hand, err = lifecycle.TakeInHand(ctx, hand, s.cert)
 	}

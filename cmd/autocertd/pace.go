@@ -7,7 +7,7 @@ import (
 	"autocertd/internal/budget"
 	"autocertd/internal/config"
 	"autocertd/internal/lifecycle"
-	"autocertd/internal/storage"
+	"autocertd/internal/store/files"
 	"autocertd/scheduler"
 )
 
@@ -34,5 +34,5 @@ func (s *settings) ticks() scheduler.Schedule {
 
 // lifetimeOf returns the lifetime of the certificate in a state directory, 0 when there is none or it can't be seen.
 func lifetimeOf(stateDir, name string) time.Duration {
-	return lifecycle.Lifetime(context.Background(), storage.ViewFiles(stateDir), name)
+	return lifecycle.Lifetime(context.Background(), files.View(stateDir), name)
 }

@@ -12,7 +12,7 @@ import (
 
 	"autocertd/internal/config"
 	"autocertd/internal/lifecycle"
-	"autocertd/internal/storage"
+	"autocertd/internal/store/files"
 	"autocertd/issuer"
 )
 
@@ -54,7 +54,7 @@ func plan(ctx context.Context, path string, scenario *lifecycle.Scenario, asJSON
 	if err != nil {
 		return err
 	}
-	store := storage.ViewFiles(s.StateDir)
+	store := files.View(s.StateDir)
 	issuers := map[string]*issuer.Issuer{}
 	for _, ca := range s.CAs {
 		if issuers[ca.Name], err = issuer.New(issuerConfig(ca)); err != nil {

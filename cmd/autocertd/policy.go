@@ -10,7 +10,7 @@ import (
 	"strings"
 
 	"autocertd/internal/dns01"
-	"autocertd/internal/storage"
+	"autocertd/internal/store/files"
 	"autocertd/providers"
 )
 
@@ -47,7 +47,7 @@ func findPlaces(ctx context.Context, path string, names []string) (*dns01.Solver
 	if err != nil {
 		return nil, nil, err
 	}
-	solver, err := onlySolver(s, storage.ViewFiles(s.StateDir))
+	solver, err := onlySolver(s, files.View(s.StateDir))
 	if err != nil {
 		return nil, nil, err
 	}

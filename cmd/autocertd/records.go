@@ -15,7 +15,8 @@ import (
 
 	"autocertd/internal/config"
 	"autocertd/internal/dns01"
-	"autocertd/internal/storage"
+	"autocertd/internal/store"
+	"autocertd/internal/store/files"
 )
 
 func recordsCommand(opts *options) *cobra.Command {
@@ -52,14 +53,14 @@ const (
 
 // listedRecord is one TXT record as records list shows it.
 type listedRecord struct {
-	Name     string          `json:"name"`
-	Zone     string          `json:"zone"`
-	Provider string          `json:"provider"`
-	Value    string          `json:"value"`
-	Owner    owner           `json:"owner"`
-	Process  *storage.Holder `json:"process,omitempty"` // of ownerLiving
-	InZone   *bool           `json:"in_zone"`           // null when that isn't known
-	Error    string          `json:"error,omitempty"`   // why it isn't
+	Name     string        `json:"name"`
+	Zone     string        `json:"zone"`
+	Provider string        `json:"provider"`
+	Value    string        `json:"value"`
+	Owner    owner         `json:"owner"`
+	Process  *store.Holder `json:"process,omitempty"` // of ownerLiving
+	InZone   *bool         `json:"in_zone"`           // null when that isn't known
+	Error    string        `json:"error,omitempty"`   // why it isn't
 }
 
 // recordsReport is what records list --json prints.
@@ -73,7 +74,7 @@ func recordsList(ctx context.Context, path string, asJSON bool) error {
 	if err != nil {
 		return err
 	}
-	store := storage.ViewFiles(s.StateDir)
+	store := files.View(s.StateDir)
 	journal, err := dns01.ListRecords(ctx, store)
 	if err != nil {
 		return stateDirHint(s.StateDir, err)

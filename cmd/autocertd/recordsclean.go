@@ -10,7 +10,7 @@ import (
 
 	"autocertd/internal/config"
 	"autocertd/internal/dns01"
-	"autocertd/internal/storage"
+	"autocertd/internal/store/files"
 )
 
 // recordsClean removes what dead processes left. It says what became of each record.
@@ -19,7 +19,7 @@ func recordsClean(ctx context.Context, path string, dryRun bool) error {
 	if err != nil {
 		return err
 	}
-	journal, err := dns01.ListRecords(ctx, storage.ViewFiles(s.StateDir))
+	journal, err := dns01.ListRecords(ctx, files.View(s.StateDir))
 	if err != nil {
 		return stateDirHint(s.StateDir, err)
 	}
@@ -62,7 +62,7 @@ type cleaning struct {
 
 // remove takes over the records of dead processes and removes them, through the same code as the daemon.
 func (c *cleaning) remove(ctx context.Context, s *settings, dead []dns01.JournalRecord) error {
-	store, err := storage.OpenFiles(s.StateDir, "autocertd records clean")
+	store, err := files.Open(s.StateDir, "autocertd records clean")
 	if err != nil {
 		return stateDirHint(s.StateDir, err)
 	}

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"os"
 
-	"autocertd/internal/storage"
+	"autocertd/internal/store"
 )
 
 // Widths of columns.
@@ -87,7 +87,7 @@ func (r listedRecord) whose() cell {
 	return cell{"not ours", dim}
 }
 
-func processText(h *storage.Holder) string {
+func processText(h *store.Holder) string {
 	if h.PID == 0 {
 		return "another process"
 	}

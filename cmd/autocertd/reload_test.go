@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"autocertd/internal/storage"
+	"autocertd/internal/store/files"
 )
 
 // TestReload changes the files of a running daemon in all the ways that people and programs do.
@@ -155,7 +155,7 @@ func TestHangupDuringTheStart(t *testing.T) {
 	text := fmt.Sprintf("state_dir = %q\nschedule = \"@every 1h\"\nhostnames = []\n[ca.test]\ndirectory = \"https://127.0.0.1:1/dir\"\naccept_terms = true\n"+
 		"[provider.people]\ntype = \"manual\"\n", s.path("state"))
 	s.writeFile(t, "config.toml", text)
-	store, err := storage.OpenFiles(s.path("state"), "test")
+	store, err := files.Open(s.path("state"), "test")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,7 +17,7 @@ import (
 
 	"autocertd/internal/config"
 	"autocertd/internal/lifecycle"
-	"autocertd/internal/storage"
+	"autocertd/internal/store"
 	"autocertd/issuer"
 )
 
@@ -94,7 +94,7 @@ func renew(ctx context.Context, path string, names []string, how renewalMode) er
 		}
 		failed, err = a.pass(ctx, certs, work, show)
 		if len(certs) > 0 {
-			if noted := noteHandwork(ctx, a.store); !storage.Unwritable(noted) { // that was told of what it stopped
+			if noted := noteHandwork(ctx, a.store); !store.Unwritable(noted) { // that was told of what it stopped
 				err = errors.Join(err, noted)
 			}
 		}

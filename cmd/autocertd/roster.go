@@ -6,7 +6,7 @@ import (
 	"fmt"
 
 	"autocertd/internal/config"
-	"autocertd/internal/storage"
+	"autocertd/internal/store"
 )
 
 // rosterObject lists the certificates that the daemon works for, so that status can show them while the files on disk
@@ -18,7 +18,7 @@ type rosterEntry struct {
 	Hostnames []string `json:"hostnames"`
 }
 
-func saveRoster(ctx context.Context, store storage.Store, certs []config.Certificate) error {
+func saveRoster(ctx context.Context, store store.Store, certs []config.Certificate) error {
 	list := make([]rosterEntry, len(certs))
 	for i, c := range certs {
 		list[i] = rosterEntry{c.Name, c.Hostnames}
@@ -31,7 +31,7 @@ func saveRoster(ctx context.Context, store storage.Store, certs []config.Certifi
 }
 
 // loadRoster returns the certificates of the last configuration that a daemon took over.
-func loadRoster(ctx context.Context, store storage.Store) ([]config.Certificate, error) {
+func loadRoster(ctx context.Context, store store.Store) ([]config.Certificate, error) {
 	data, err := store.Load(ctx, rosterObject)
 	if err != nil {
 		return nil, err

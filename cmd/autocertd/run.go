@@ -16,7 +16,8 @@ import (
 
 	"autocertd/internal/config"
 	"autocertd/internal/lifecycle"
-	"autocertd/internal/storage"
+	"autocertd/internal/store"
+	"autocertd/internal/store/files"
 	"autocertd/issuer"
 	"autocertd/scheduler"
 )
@@ -78,7 +79,7 @@ func runDaemon(ctx context.Context, path string) (err error) {
 	locking, cancel := context.WithTimeout(ctx, daemonLockWait)
 	release, err := d.store.Lock(locking, daemonLock)
 	cancel()
-	var held *storage.HeldError
+	var held *store.HeldError
 	if errors.As(err, &held) {
 		return anotherDaemon(s.StateDir, held)
 	}
@@ -176,7 +177,7 @@ func (d *daemonProcess) tidy(ctx context.Context) error {
 	if err := lifecycle.DropServed(ctx, d.store); err != nil && ctx.Err() == nil {
 		d.logger.Warn("orders that are over can't be dropped", "err", err)
 	}
-	for wait := storage.StaleAge + time.Minute; ; wait = 24 * time.Hour {
+	for wait := files.StaleAge + time.Minute; ; wait = 24 * time.Hour {
 		select {
 		case <-ctx.Done():
 			return nil

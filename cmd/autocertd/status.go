@@ -17,7 +17,7 @@ import (
 	"autocertd/internal/config"
 	"autocertd/internal/deploy"
 	"autocertd/internal/lifecycle"
-	"autocertd/internal/storage"
+	"autocertd/internal/store/files"
 	"autocertd/scheduler"
 )
 
@@ -164,7 +164,7 @@ func findStatus(ctx context.Context, path string, names []string, now time.Time)
 	default:
 		return nil, badConfig
 	}
-	store := storage.ViewFiles(report.stateDir)
+	store := files.View(report.stateDir)
 	if badConfig != nil {
 		roster, err := loadRoster(ctx, store)
 		if err != nil {
@@ -183,7 +183,7 @@ func findStatus(ctx context.Context, path string, names []string, now time.Time)
 }
 
 // find finds out how certificates are.
-func (r *statusReport) find(ctx context.Context, store *storage.Files, certs []config.Certificate, configured bool, cfg *config.Config, now time.Time) error {
+func (r *statusReport) find(ctx context.Context, store *files.Store, certs []config.Certificate, configured bool, cfg *config.Config, now time.Time) error {
 	list, err := lifecycle.Statuses(ctx, store, certs, now)
 	if err != nil {
 		return stateDirHint(r.stateDir, err)

@@ -10,7 +10,7 @@ import (
 
 	"autocertd/internal/config"
 	"autocertd/internal/lifecycle"
-	"autocertd/internal/storage"
+	"autocertd/internal/store/files"
 	"autocertd/issuer"
 )
 
@@ -308,7 +308,7 @@ func TestServedBy(t *testing.T) {
 
 // TestDoings shows what the daemon says of a certificate in work, and since when.
 func TestDoings(t *testing.T) {
-	store := storage.ViewFiles(t.TempDir())
+	store := files.View(t.TempDir())
 	told := 0
 	d := newDoings(func() { told++ })
 	for _, step := range []issuer.Step{{Name: lifecycle.Ordering}, {Name: issuer.Ordered}, {Name: issuer.Published}} {

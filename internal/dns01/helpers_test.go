@@ -13,7 +13,7 @@ import (
 	"github.com/BurntSushi/toml"
 	"github.com/libdns/libdns"
 
-	"autocertd/internal/storage"
+	"autocertd/internal/store/files"
 	"autocertd/internal/testbed"
 	"autocertd/providers"
 )
@@ -178,9 +178,9 @@ func (l *logged) Count(s string) int {
 
 func (l *logged) Logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
-func openFiles(t *testing.T, dir string) *storage.Files {
+func openFiles(t *testing.T, dir string) *files.Store {
 	t.Helper()
-	files, err := storage.OpenFiles(dir, "test")
+	files, err := files.Open(dir, "test")
 	if err != nil {
 		t.Fatal(err)
 	}

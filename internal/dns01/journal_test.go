@@ -13,13 +13,13 @@ import (
 	"testing/synctest"
 	"time"
 
-	"autocertd/internal/storage"
+	"autocertd/internal/store/files"
 )
 
 // process is what one process sees of storage and of the zone. Each operation that changes something is a step; at the
 // step FailAt the process dies, or one call fails, with the step done or not.
 type process struct {
-	*storage.Files
+	*files.Store
 	*fakeClient
 	FailAt int   // 0: never
 	Effect bool  // the failing step takes effect all the same
@@ -69,12 +69,12 @@ func (p *process) die() {
 func (p *process) Save(ctx context.Context, key string, data []byte) error {
 	return p.step(func() error {
 		p.saves++
-		return p.Files.Save(ctx, key, data)
+		return p.Store.Save(ctx, key, data)
 	})
 }
 
 func (p *process) Delete(ctx context.Context, key string) error {
-	return p.step(func() error { return p.Files.Delete(ctx, key) })
+	return p.step(func() error { return p.Store.Delete(ctx, key) })
 }
 
 func (p *process) TryLock(ctx context.Context, name string) (func(), error) {
@@ -83,7 +83,7 @@ func (p *process) TryLock(ctx context.Context, name string) (func(), error) {
 	if p.dead {
 		return nil, errDead
 	}
-	unlock, err := p.Files.TryLock(ctx, name)
+	unlock, err := p.Store.TryLock(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +103,7 @@ func (p *process) before(call) (effect bool, err error) {
 
 // start makes the process's solver, with the zone as it is.
 func (p *process) start(t *testing.T, dir string, zone *fakeZone) *Solver {
-	p.Files = openFiles(t, dir)
+	p.Store = openFiles(t, dir)
 	p.fakeClient = &fakeClient{Zone: zone, Before: p.before}
 	return newSolver(p, fake(p.fakeClient))
 }
@@ -149,7 +149,7 @@ func TestJournalSurvivesEveryFault(t *testing.T) {
 		if zone.Len() != 0 {
 			t.Errorf("left in the zone: %v", slices.Collect(maps.Keys(zone.records)))
 		}
-		if left := journalObjects(t, p.Files); len(left) != 0 {
+		if left := journalObjects(t, p.Store); len(left) != 0 {
 			t.Errorf("left in the journal: %q", left)
 		}
 	}
@@ -197,7 +197,7 @@ func TestOneJournalWritePerGroup(t *testing.T) {
 
 // spoilt is a storage in which some objects can be neither read nor written, and some folders can't be listed.
 type spoilt struct {
-	*storage.Files
+	*files.Store
 	objects string // the beginning of their names
 	folder  string
 }
@@ -213,21 +213,21 @@ func (f spoilt) Load(ctx context.Context, key string) ([]byte, error) {
 	if err := f.forbids(key); err != nil {
 		return nil, err
 	}
-	return f.Files.Load(ctx, key)
+	return f.Store.Load(ctx, key)
 }
 
 func (f spoilt) Save(ctx context.Context, key string, data []byte) error {
 	if err := f.forbids(key); err != nil {
 		return err
 	}
-	return f.Files.Save(ctx, key, data)
+	return f.Store.Save(ctx, key, data)
 }
 
 func (f spoilt) List(ctx context.Context, prefix string) ([]string, error) {
 	if f.folder != "" && (prefix == f.folder || strings.HasPrefix(f.folder, prefix+"/")) {
 		return nil, &fs.PathError{Op: "open", Path: f.folder, Err: fs.ErrPermission}
 	}
-	return f.Files.List(ctx, prefix)
+	return f.Store.List(ctx, prefix)
 }
 
 // A part of the journal that can't be read or written is its own problem: it stays aside and is told once.
@@ -254,7 +254,7 @@ func TestSpoiltJournal(t *testing.T) {
 			log := &logged{}
 			synctest.Test(t, func(t *testing.T) {
 				client := &fakeClient{}
-				s := New(Config{Storage: spoilt{Files: files, objects: tt.objects, folder: tt.folder}, Logger: log.Logger()})
+				s := New(Config{Storage: spoilt{Store: files, objects: tt.objects, folder: tt.folder}, Logger: log.Logger()})
 				s.Configure([]Provider{fake(client)})
 				for _, value := range []string{"x", "y"} {
 					mustSweep(t, s)

@@ -8,15 +8,15 @@ import (
 	"io/fs"
 	"slices"
 
-	"autocertd/internal/storage"
+	"autocertd/internal/store"
 )
 
 // JournalRecord is a record that a process published, or was about to, and hasn't removed yet.
 type JournalRecord struct {
 	Provider, Zone, Name, Value string
-	Object                      string          // of the journal
-	Holder                      *storage.Holder // the living process that removes it; nil when its process died
-	Damaged                     error           // why Object can't be read; its records aren't known then
+	Object                      string        // of the journal
+	Holder                      *store.Holder // the living process that removes it; nil when its process died
+	Damaged                     error         // why Object can't be read; its records aren't known then
 }
 
 func (r JournalRecord) key() recordKey { return recordKey{r.Provider, r.Zone, r.Name, r.Value} }
@@ -24,18 +24,18 @@ func (r JournalRecord) key() recordKey { return recordKey{r.Provider, r.Zone, r.
 // ListRecords reads the journal: each record once, sorted by zone and name. Of several processes that have one, a living
 // one is named, since it removes the record. The lock of a slot is tried to see whether its process lives, and given
 // back at once; a sweep that finds it held in that moment comes again.
-func ListRecords(ctx context.Context, store Storage) ([]JournalRecord, error) {
+func ListRecords(ctx context.Context, storage Storage) ([]JournalRecord, error) {
 	var all []JournalRecord
 	bad := func(slot string, err error) {
 		all = append(all, JournalRecord{Object: journalFolder + "/" + slot, Damaged: err})
 	}
-	objects, err := listJournal(ctx, store, bad)
+	objects, err := listJournal(ctx, storage, bad)
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
-	holders, locks := map[string]*storage.Holder{}, map[string]error{}
+	holders, locks := map[string]*store.Holder{}, map[string]error{}
 	for slot := range slotsOf(objects) {
-		holders[slot], locks[slot] = holderOf(ctx, store, slot)
+		holders[slot], locks[slot] = holderOf(ctx, storage, slot)
 	}
 	var failure error
 	failed := 0
@@ -48,7 +48,7 @@ func ListRecords(ctx context.Context, store Storage) ([]JournalRecord, error) {
 			all = append(all, JournalRecord{Object: object, Damaged: err})
 			continue
 		}
-		list, err := readObject(ctx, store, object)
+		list, err := readObject(ctx, storage, object)
 		if err != nil && ctx.Err() != nil {
 			return nil, fmt.Errorf("journal: %w", err)
 		}
@@ -67,9 +67,9 @@ func ListRecords(ctx context.Context, store Storage) ([]JournalRecord, error) {
 }
 
 // holderOf returns the living process that has the slot, nil when there is none.
-func holderOf(ctx context.Context, store Storage, slot string) (*storage.Holder, error) {
-	unlock, err := store.TryLock(ctx, slotLock(slot))
-	var held *storage.HeldError
+func holderOf(ctx context.Context, storage Storage, slot string) (*store.Holder, error) {
+	unlock, err := storage.TryLock(ctx, slotLock(slot))
+	var held *store.HeldError
 	switch {
 	case err == nil:
 		unlock()
@@ -83,8 +83,8 @@ func holderOf(ctx context.Context, store Storage, slot string) (*storage.Holder,
 }
 
 // readObject returns the records of an object of the journal; none when its owner has just finished with it.
-func readObject(ctx context.Context, store Storage, object string) ([]JournalRecord, error) {
-	data, err := store.Load(ctx, object)
+func readObject(ctx context.Context, storage Storage, object string) ([]JournalRecord, error) {
+	data, err := storage.Load(ctx, object)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

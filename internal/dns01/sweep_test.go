@@ -21,7 +21,7 @@ func dying(t *testing.T, dir string, zone *fakeZone, records ...recordKey) {
 	p.die()
 	p.mu.Unlock()
 	_ = s.Close(t.Context())
-	if zone.Len() == 0 || len(journalObjects(t, p.Files)) == 0 {
+	if zone.Len() == 0 || len(journalObjects(t, p.Store)) == 0 {
 		t.Fatal("the dead process left nothing to sweep")
 	}
 }
@@ -48,7 +48,7 @@ func TestSweepLeavesTheLivingAlone(t *testing.T) {
 		sol.Remove()
 		closeSolver(t, s)
 		closeSolver(t, sweeper)
-		if objects := journalObjects(t, living.Files); zone.Len() != 0 || len(objects) != 0 {
+		if objects := journalObjects(t, living.Store); zone.Len() != 0 || len(objects) != 0 {
 			t.Errorf("in the end %v are left in the zone, %q in the journal", zone.records, objects)
 		}
 	})
@@ -104,7 +104,7 @@ func TestSweepSparesResumedOrders(t *testing.T) {
 				sol.Remove()
 				closeSolver(t, others)
 				closeSolver(t, ours)
-				if objects := journalObjects(t, p.Files); zone.Len() != 0 || len(objects) != 0 {
+				if objects := journalObjects(t, p.Store); zone.Len() != 0 || len(objects) != 0 {
 					t.Errorf("in the end %v are left in the zone, %q in the journal", zone.records, objects)
 				}
 			})
@@ -171,7 +171,7 @@ func TestSweepKeepsWhatOpenOrdersWant(t *testing.T) {
 				time.Sleep(keepTime)
 				look("in the end", tt.left[2])
 				closeSolver(t, s)
-				if objects := journalObjects(t, p.Files); len(objects) != 0 {
+				if objects := journalObjects(t, p.Store); len(objects) != 0 {
 					t.Errorf("left in the journal: %q", objects)
 				}
 			})
@@ -236,7 +236,7 @@ func TestRetrySparesResumedOrders(t *testing.T) {
 		sol.Remove()
 		closeSolver(t, others)
 		closeSolver(t, ours)
-		if objects := journalObjects(t, p.Files); zone.Len() != 0 || len(objects) != 0 {
+		if objects := journalObjects(t, p.Store); zone.Len() != 0 || len(objects) != 0 {
 			t.Errorf("in the end %v are left in the zone, %q in the journal", zone.records, objects)
 		}
 	})
@@ -256,12 +256,12 @@ func TestProviderGoneAndBack(t *testing.T) {
 				mustSweep(t, s)
 			}
 			const told = "their provider isn't in the configuration any more"
-			if n := log.Count(told); n != 1 || zone.Len() != 2 || len(journalObjects(t, p.Files)) != 1 {
-				t.Errorf("told %d times, %d records left, %q in the journal; want 1, 2 and one entry", n, zone.Len(), journalObjects(t, p.Files))
+			if n := log.Count(told); n != 1 || zone.Len() != 2 || len(journalObjects(t, p.Store)) != 1 {
+				t.Errorf("told %d times, %d records left, %q in the journal; want 1, 2 and one entry", n, zone.Len(), journalObjects(t, p.Store))
 			}
 			s.Configure([]Provider{fake(p.fakeClient)})
 			mustSweep(t, s)
-			if objects := journalObjects(t, p.Files); zone.Len() != 0 || len(objects) != 0 {
+			if objects := journalObjects(t, p.Store); zone.Len() != 0 || len(objects) != 0 {
 				t.Errorf("when it is back, %v are left in the zone, %q in the journal", zone.records, objects)
 			}
 			closeSolver(t, s)
@@ -288,7 +288,7 @@ func TestDamagedEntryStaysAlone(t *testing.T) {
 		p := &process{}
 		p.start(t, dir, zone)
 		const damaged = "journal/0/0damaged"
-		if err := p.Files.Save(context.Background(), damaged, []byte(`{"provider":`)); err != nil {
+		if err := p.Store.Save(context.Background(), damaged, []byte(`{"provider":`)); err != nil {
 			t.Fatal(err)
 		}
 		s := New(Config{Storage: p, Logger: log.Logger()})
@@ -296,7 +296,7 @@ func TestDamagedEntryStaysAlone(t *testing.T) {
 		mustSweep(t, s)
 		mustSweep(t, s)
 		closeSolver(t, s)
-		if objects := journalObjects(t, p.Files); zone.Len() != 0 || len(objects) != 1 || objects[0] != damaged {
+		if objects := journalObjects(t, p.Store); zone.Len() != 0 || len(objects) != 1 || objects[0] != damaged {
 			t.Errorf("left in the zone %v, in the journal %q", zone.records, objects)
 		}
 		if n := log.Count(damaged); n != 1 {
@@ -319,7 +319,7 @@ func TestSweepAgainAfterStorageFailed(t *testing.T) {
 		}
 		mustSweep(t, s)
 		closeSolver(t, s)
-		if objects := journalObjects(t, p.Files); zone.Len() != 0 || len(objects) != 0 {
+		if objects := journalObjects(t, p.Store); zone.Len() != 0 || len(objects) != 0 {
 			t.Errorf("left in the zone %v, in the journal %q", zone.records, objects)
 		}
 	})
@@ -378,7 +378,7 @@ func TestServerGoesDownWithTheRecord(t *testing.T) {
 			heir := (&process{}).start(t, dir, zone)
 			mustSweep(t, heir)
 			closeSolver(t, heir)
-			if objects := journalObjects(t, p.Files); zone.Len() != 0 || len(objects) != 0 {
+			if objects := journalObjects(t, p.Store); zone.Len() != 0 || len(objects) != 0 {
 				t.Errorf("after %q: left in the zone %v, in the journal %q", report, zone.records, objects)
 			}
 		})

@@ -15,7 +15,7 @@ import (
 
 	"autocertd/internal/budget"
 	"autocertd/internal/config"
-	"autocertd/internal/storage"
+	"autocertd/internal/store"
 )
 
 // budgets keeps the ledgers of the CAs, one object each, which all processes share.
@@ -89,7 +89,7 @@ func (b *budgets) alive(run budget.Running) bool {
 }
 
 // loadLedger returns the ledger of a CA as it was saved. When none is found it makes one of what was issued.
-func loadLedger(ctx context.Context, store storage.Store, ca config.CA) (ledger *budget.Ledger, found bool, err error) {
+func loadLedger(ctx context.Context, store store.Store, ca config.CA) (ledger *budget.Ledger, found bool, err error) {
 	data, err := store.Load(ctx, budgetObject(ca))
 	if ctx.Err() != nil {
 		return nil, false, ctx.Err()
@@ -105,7 +105,7 @@ func loadLedger(ctx context.Context, store storage.Store, ca config.CA) (ledger 
 
 // recount makes a ledger of the certificates that there are, as if none had been exempt. One that can't be read isn't
 // counted, rather than to hold up all others of the CA.
-func recount(ctx context.Context, store storage.Store, ca config.CA) (*budget.Ledger, error) {
+func recount(ctx context.Context, store store.Store, ca config.CA) (*budget.Ledger, error) {
 	objects, err := store.List(ctx, "bundles")
 	if err != nil {
 		return nil, err

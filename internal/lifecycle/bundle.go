@@ -17,7 +17,7 @@ import (
 
 	"autocertd/internal/config"
 	"autocertd/internal/printable"
-	"autocertd/internal/storage"
+	"autocertd/internal/store"
 )
 
 // Bundle is what was issued for a certificate, in one object, so that a key and a chain that don't belong together can't
@@ -69,7 +69,7 @@ func Damaged(err error) bool {
 // use is a *damagedError.
 func (m *Manager) loadBundle(ctx context.Context, name string) (*Bundle, *x509.Certificate, error) {
 	data, err := m.cfg.Storage.Load(ctx, bundleObject(name))
-	if errors.Is(err, storage.ErrNotExist) {
+	if errors.Is(err, store.ErrNotExist) {
 		return nil, nil, nil
 	}
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"autocertd/internal/storage"
+	"autocertd/internal/store"
 )
 
 // diskRetry is when a certificate is tried again that a disk without room has stopped. A daemon is quicker, see TryDisk.
@@ -23,7 +23,7 @@ type disk struct {
 
 // diskFailed reports whether an error is that of the whole state directory, and notes whom it has stopped; "" is nobody.
 func (m *Manager) diskFailed(name string, err error) bool {
-	if !storage.Unwritable(err) {
+	if !store.Unwritable(err) {
 		return false
 	}
 	d := &m.disk

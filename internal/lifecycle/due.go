@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"autocertd/internal/printable"
-	"autocertd/internal/storage"
+	"autocertd/internal/store"
 	"autocertd/issuer"
 	"autocertd/scheduler"
 )
@@ -125,7 +125,7 @@ func (j *job) issueIfDue(ctx context.Context) error {
 	if ctx.Err() != nil && err != nil {
 		return err // the wish isn't acted on yet
 	}
-	if why != byForce && storage.Unwritable(err) { // told for all of them together, and tried as soon as there is room
+	if why != byForce && store.Unwritable(err) { // told for all of them together, and tried as soon as there is room
 		now := time.Now().UTC()
 		j.state.Issue = Trouble{Failures: max(j.state.Issue.Failures, 1), Error: printable.Lines(err.Error()), At: now, RetryAt: now}
 		return err

@@ -15,7 +15,8 @@ import (
 
 	"github.com/miekg/dns"
 
-	"autocertd/internal/storage"
+	"autocertd/internal/store"
+	"autocertd/internal/store/files"
 	"autocertd/internal/testbed"
 )
 
@@ -396,7 +397,7 @@ func TestCancelled(t *testing.T) {
 func TestLockedByAnother(t *testing.T) {
 	w := newWorld(t)
 	p := w.start()
-	other, err := storage.OpenFiles(w.path("state"), "another")
+	other, err := files.Open(w.path("state"), "another")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -427,7 +428,7 @@ func TestLockedByAnother(t *testing.T) {
 		if !released.Load() {
 			t.Errorf("%s was loaded before the other released the lock", key)
 		}
-		var held *storage.HeldError
+		var held *store.HeldError
 		if unlock, err := other.TryLock(t.Context(), lockName(name)); err == nil {
 			unlock()
 			t.Errorf("%s was loaded without the lock", key)

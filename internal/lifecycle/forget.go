@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"autocertd/internal/storage"
+	"autocertd/internal/store"
 )
 
 // Kept is what the storage holds for a name.
@@ -23,7 +23,7 @@ type Kept struct {
 }
 
 // Unconfigured returns what is kept for names that aren't configured any more, in the order of the names.
-func Unconfigured(ctx context.Context, store storage.Store, configured func(name string) bool) ([]Kept, error) {
+func Unconfigured(ctx context.Context, store store.Store, configured func(name string) bool) ([]Kept, error) {
 	objects, err := objectsByName(ctx, store)
 	if err != nil {
 		return nil, err
@@ -38,7 +38,7 @@ func Unconfigured(ctx context.Context, store storage.Store, configured func(name
 }
 
 // objectsByName returns the keys of all objects that are about one certificate.
-func objectsByName(ctx context.Context, store storage.Store) (map[string][]string, error) {
+func objectsByName(ctx context.Context, store store.Store) (map[string][]string, error) {
 	byName := map[string][]string{}
 	for _, folder := range []string{"orders", "states", "bundles"} { // the bundle last, since it is what names are found by
 		keys, err := store.List(ctx, folder)
@@ -55,7 +55,7 @@ func objectsByName(ctx context.Context, store storage.Store) (map[string][]strin
 }
 
 // kept reads what can be read about a name; the rest is left out, since it is about to be forgotten.
-func kept(ctx context.Context, store storage.Store, name string, objects []string) Kept {
+func kept(ctx context.Context, store store.Store, name string, objects []string) Kept {
 	k := Kept{Name: name, objects: objects}
 	if state, err := loadState(ctx, store, name); err == nil {
 		k.NotAfter = state.Leaf.NotAfter

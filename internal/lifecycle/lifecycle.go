@@ -15,15 +15,15 @@ import (
 
 	"autocertd/internal/config"
 	"autocertd/internal/deploy"
-	"autocertd/internal/storage"
+	"autocertd/internal/store"
 	"autocertd/issuer"
 	"autocertd/scheduler"
 )
 
 // Storage is where bundles, open orders and states are kept, and where the lock of each certificate is.
 type Storage interface {
-	storage.Store
-	storage.Locker
+	store.Store
+	store.Locker
 }
 
 // Snapshot is what one configuration means to the certificates. It is never changed; a reload makes another.

@@ -9,7 +9,7 @@ import (
 	"path"
 	"strings"
 
-	"autocertd/internal/storage"
+	"autocertd/internal/store"
 	"autocertd/issuer"
 )
 
@@ -17,7 +17,7 @@ func orderObject(ca, name string) string { return "orders/" + ca + "/" + name + 
 
 // keeper remembers the open order of one certificate at one CA.
 type keeper struct {
-	store  storage.Store
+	store  store.Store
 	object string
 }
 
@@ -36,7 +36,7 @@ func (k keeper) Drop(ctx context.Context) error { return k.store.Delete(ctx, k.o
 // load returns the open order, nil when there is none or none that makes sense.
 func (k keeper) load(ctx context.Context) (*issuer.OpenOrder, error) {
 	data, err := k.store.Load(ctx, k.object)
-	if errors.Is(err, storage.ErrNotExist) {
+	if errors.Is(err, store.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {

@@ -6,13 +6,14 @@ import (
 	"log/slog"
 	"testing"
 
-	"autocertd/internal/storage"
+	"autocertd/internal/store"
+	"autocertd/internal/store/files"
 	"autocertd/issuer"
 )
 
 // TestDropServed drops an order whose certificate is saved, with the key that it holds, and no other.
 func TestDropServed(t *testing.T) {
-	store, err := storage.OpenFiles(t.TempDir(), "autocertd test")
+	dir, err := files.Open(t.TempDir(), "autocertd test")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,35 +29,35 @@ func TestDropServed(t *testing.T) {
 		{"unreadable-bundle", `{"URL":"https://ca/1"}`, `{`, false, false},
 	}
 	for _, tt := range tests {
-		err = errors.Join(err, store.Save(t.Context(), orderObject("ca", tt.name), []byte(tt.order)))
+		err = errors.Join(err, dir.Save(t.Context(), orderObject("ca", tt.name), []byte(tt.order)))
 		if tt.bundle != "" {
-			err = errors.Join(err, store.Save(t.Context(), bundleObject(tt.name), []byte(tt.bundle)))
+			err = errors.Join(err, dir.Save(t.Context(), bundleObject(tt.name), []byte(tt.bundle)))
 		}
 		if tt.held {
-			unlock, lerr := store.Lock(t.Context(), lockName(tt.name))
+			unlock, lerr := dir.Lock(t.Context(), lockName(tt.name))
 			if lerr != nil {
 				t.Fatal(lerr)
 			}
 			defer unlock()
 		}
 	}
-	if err := errors.Join(err, DropServed(t.Context(), store)); err != nil {
+	if err := errors.Join(err, DropServed(t.Context(), dir)); err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range tests {
-		_, err := store.Load(t.Context(), orderObject("ca", tt.name))
-		if dropped := errors.Is(err, storage.ErrNotExist); dropped != tt.dropped {
+		_, err := dir.Load(t.Context(), orderObject("ca", tt.name))
+		if dropped := errors.Is(err, store.ErrNotExist); dropped != tt.dropped {
 			t.Errorf("%s: dropped is %t (%v), want %t", tt.name, dropped, err, tt.dropped)
 		}
 	}
-	if hostnames, err := OpenHostnames(t.Context(), store); err != nil || fmt.Sprint(hostnames) != "[]" {
+	if hostnames, err := OpenHostnames(t.Context(), dir); err != nil || fmt.Sprint(hostnames) != "[]" {
 		t.Errorf("%q, %v", hostnames, err)
 	}
 }
 
 // TestForcedOrder: who insists isn't kept waiting by an order that came to nothing before, and goes on with any other.
 func TestForcedOrder(t *testing.T) {
-	store, err := storage.OpenFiles(t.TempDir(), "test")
+	store, err := files.Open(t.TempDir(), "test")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,7 @@ import (
 	"autocertd/internal/budget"
 	"autocertd/internal/config"
 	"autocertd/internal/printable"
-	"autocertd/internal/storage"
+	"autocertd/internal/store"
 	"autocertd/scheduler"
 )
 
@@ -34,7 +34,7 @@ type Planned struct {
 func (p Planned) Late() bool { return !p.NotAfter.IsZero() && p.NotAfter.Before(p.At) }
 
 // Lifetime returns how long the certificate of a name lives that there is, 0 when none is known.
-func Lifetime(ctx context.Context, store storage.Store, name string) time.Duration {
+func Lifetime(ctx context.Context, store store.Store, name string) time.Duration {
 	state, err := loadState(ctx, store, name)
 	if err != nil || state.Leaf.NotAfter.IsZero() {
 		return 0

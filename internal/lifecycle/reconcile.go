@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"autocertd/internal/config"
-	"autocertd/internal/storage"
+	"autocertd/internal/store"
 )
 
 const (
@@ -74,7 +74,7 @@ func (m *Manager) reconcile(ctx context.Context, name string, insist insistence,
 		return time.Now().Add(removedRetry), nil
 	}
 	unlock, err := m.lock(ctx, name)
-	var held *storage.HeldError
+	var held *store.HeldError
 	switch {
 	case errors.As(err, &held) && ctx.Err() == nil:
 		m.cfg.Logger.Debug("another process works on the certificate", "certificate", name, "err", err)

@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"autocertd/internal/storage"
+	"autocertd/internal/store"
 )
 
 // compromisedWhy is why a certificate is replaced whose key was marked.
@@ -30,7 +30,7 @@ type compromisedKey struct {
 const blockedWhy = "blocked by the CA"
 
 // markKey saves the note of a key, for its SubjectPublicKeyInfo.
-func markKey(ctx context.Context, store storage.Store, spki []byte, note compromisedKey) error {
+func markKey(ctx context.Context, store store.Store, spki []byte, note compromisedKey) error {
 	note.Noted = time.Now().UTC().Truncate(time.Second)
 	data, err := json.Marshal(note)
 	if err != nil {
@@ -168,7 +168,7 @@ func LoadBundle(ctx context.Context, store Storage, name string) (*Bundle, *x509
 // isCompromised reports whether a public key was marked. A note that can't be read is one: it was made for a reason.
 func (j *job) isCompromised(ctx context.Context, spki []byte) bool {
 	_, err := j.cfg.Storage.Load(ctx, compromisedObject(spki))
-	if err != nil && !errors.Is(err, storage.ErrNotExist) && ctx.Err() == nil {
+	if err != nil && !errors.Is(err, store.ErrNotExist) && ctx.Err() == nil {
 		j.cfg.Logger.Warn("whether the key is compromised can't be found out", "certificate", j.cert.Name, "err", err)
 	}
 	return err == nil

@@ -12,7 +12,7 @@ import (
 	"autocertd/internal/config"
 	"autocertd/internal/deploy"
 	"autocertd/internal/printable"
-	"autocertd/internal/storage"
+	"autocertd/internal/store"
 	"autocertd/issuer"
 )
 
@@ -103,11 +103,11 @@ func lockName(name string) string    { return "certificate-" + name }
 
 // loadState returns the state of a certificate, an empty one when there is none. One that can't be read was torn by a
 // power loss; it is found out again.
-func loadState(ctx context.Context, store storage.Store, name string) (*State, error) {
+func loadState(ctx context.Context, storage store.Store, name string) (*State, error) {
 	state := &State{Name: name}
-	data, err := store.Load(ctx, stateObject(name))
+	data, err := storage.Load(ctx, stateObject(name))
 	switch {
-	case errors.Is(err, storage.ErrNotExist):
+	case errors.Is(err, store.ErrNotExist):
 		return state, nil
 	case err != nil:
 		return nil, err

@@ -10,7 +10,7 @@ import (
 
 	"autocertd/internal/config"
 	"autocertd/internal/printable"
-	"autocertd/internal/storage"
+	"autocertd/internal/store"
 )
 
 // Condition is how a certificate is, in one word or two.
@@ -73,7 +73,7 @@ func (s Status) revocation() string {
 }
 
 // Statuses returns the status of each certificate, the most urgent first. One whose state can't be read hides no other.
-func Statuses(ctx context.Context, store storage.Store, certs []config.Certificate, now time.Time) ([]Status, error) {
+func Statuses(ctx context.Context, store store.Store, certs []config.Certificate, now time.Time) ([]Status, error) {
 	list := make([]Status, 0, len(certs))
 	for _, c := range certs {
 		state, err := loadState(ctx, store, c.Name)

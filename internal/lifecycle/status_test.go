@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"autocertd/internal/config"
-	"autocertd/internal/storage"
+	"autocertd/internal/store/files"
 )
 
 func TestStatuses(t *testing.T) {
@@ -33,7 +33,7 @@ func TestStatuses(t *testing.T) {
 		{State{Name: "valid", Leaf: leaf(60 * day), RenewAt: now.Add(30 * day)}, Valid},
 		{State{Name: "valid-longer", Leaf: leaf(80 * day), RenewAt: now.Add(50 * day)}, Valid},
 	}
-	store, err := storage.OpenFiles(t.TempDir(), "test")
+	store, err := files.Open(t.TempDir(), "test")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,7 @@ import (
 	"autocertd/internal/config"
 	"autocertd/internal/deploy"
 	"autocertd/internal/dns01"
-	"autocertd/internal/storage"
+	"autocertd/internal/store/files"
 	"autocertd/internal/testbed"
 	"autocertd/issuer"
 	"autocertd/providers"
@@ -121,7 +121,7 @@ func (w *world) start() *process { return w.startWith(Config{}, &losing{}) }
 func (w *world) startWith(cfg Config, lost *losing) *process {
 	w.Helper()
 	ctx, cancel := context.WithCancel(w.Context())
-	files, err := storage.OpenFiles(w.path("state"), "test")
+	files, err := files.Open(w.path("state"), "test")
 	if err != nil {
 		w.Fatal(err)
 	}

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"autocertd/internal/lifecycle"
-	"autocertd/internal/storage"
+	"autocertd/internal/store/files"
 	"autocertd/issuer"
 )
 
@@ -88,13 +88,13 @@ func encode(chain []*x509.Certificate) string {
 }
 
 // DryRun is a state directory that is only looked at: what is saved is lost, and every lock is free.
-type DryRun struct{ *storage.Files }
+type DryRun struct{ *files.Store }
 
-// Save implements storage.Store.
+// Save implements store.Store.
 func (DryRun) Save(context.Context, string, []byte) error { return nil }
 
-// Lock implements storage.Locker.
+// Lock implements store.Locker.
 func (DryRun) Lock(context.Context, string) (func(), error) { return func() {}, nil }
 
-// TryLock implements storage.Locker.
+// TryLock implements store.Locker.
 func (DryRun) TryLock(context.Context, string) (func(), error) { return func() {}, nil }

@@ -10,13 +10,14 @@ import (
 	"strings"
 	"testing"
 
-	"autocertd/internal/storage"
+	"autocertd/internal/store"
+	"autocertd/internal/store/files"
 )
 
 // TestWrite saves a real tree, again, and a different one over it.
 func TestWrite(t *testing.T) {
 	dir := t.TempDir()
-	store, err := storage.OpenFiles(dir, "test")
+	store, err := files.Open(dir, "test")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +49,7 @@ func TestWrite(t *testing.T) {
 	for _, step := range steps {
 		var results []Result
 		if step.dry {
-			results = step.tree.Write(t.Context(), DryRun{storage.ViewFiles(dir)}, step.force)
+			results = step.tree.Write(t.Context(), DryRun{files.View(dir)}, step.force)
 		} else {
 			results = step.tree.Write(t.Context(), store, step.force)
 		}
@@ -85,17 +86,17 @@ func legoTree(t *testing.T, spoil func(dir string)) *Tree {
 
 // TestWriteLocked leaves a certificate alone that another process works on.
 func TestWriteLocked(t *testing.T) {
-	store, err := storage.OpenFiles(t.TempDir(), "test")
+	dir, err := files.Open(t.TempDir(), "test")
 	if err != nil {
 		t.Fatal(err)
 	}
-	unlock, err := store.TryLock(t.Context(), "certificate-lego.example.test")
+	unlock, err := dir.TryLock(t.Context(), "certificate-lego.example.test")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer unlock()
-	for _, r := range legoTree(t, nil).Write(t.Context(), store, true) {
-		var held *storage.HeldError
+	for _, r := range legoTree(t, nil).Write(t.Context(), dir, true) {
+		var held *store.HeldError
 		if locked := strings.Contains(r.What, "certificate lego.example.test"); errors.As(r.Err, &held) != locked {
 			t.Errorf("%s: %v", r.What, r.Err)
 		}
@@ -104,7 +105,7 @@ func TestWriteLocked(t *testing.T) {
 
 // crashing is a storage that dies at a save.
 type crashing struct {
-	*storage.Files
+	*files.Store
 	left int // saves before that
 }
 
@@ -112,7 +113,7 @@ func (c *crashing) Save(ctx context.Context, key string, data []byte) error {
 	if c.left--; c.left < 0 {
 		return errors.New("the process died")
 	}
-	return c.Files.Save(ctx, key, data)
+	return c.Store.Save(ctx, key, data)
 }
 
 // TestWriteCrash dies at each save of an import over another account. What is left must never be a key beside the
@@ -126,7 +127,7 @@ func TestWriteCrash(t *testing.T) {
 	})
 	for saves := range 3 {
 		dir := t.TempDir()
-		store, err := storage.OpenFiles(dir, "test")
+		store, err := files.Open(dir, "test")
 		if err != nil {
 			t.Fatal(err)
 		}

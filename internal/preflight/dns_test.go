@@ -18,7 +18,7 @@ import (
 
 	"autocertd/internal/dns01"
 	"autocertd/internal/secret"
-	"autocertd/internal/storage"
+	"autocertd/internal/store/files"
 	"autocertd/internal/testbed"
 	"autocertd/providers"
 )
@@ -38,7 +38,7 @@ func onBIND(t *testing.T, addr string, k testbed.TSIGKey, zones ...string) dns01
 // lookingFor is a check of the hostnames, each in a certificate of its own.
 func lookingFor(t *testing.T, resolvers, hostnames []string, list ...dns01.Provider) Config {
 	t.Helper()
-	files, err := storage.OpenFiles(t.TempDir(), "test")
+	files, err := files.Open(t.TempDir(), "test")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,6 @@
-// Package storagetest holds the promises that every storage makes, as one suite that each implementation runs. What
+// Package storetest holds the promises that every storage makes, as one suite that each implementation runs. What
 // only one of them promises is tested beside it.
-package storagetest
+package storetest
 
 import (
 	"context"
@@ -12,13 +12,13 @@ import (
 	"testing"
 	"time"
 
-	"autocertd/internal/storage"
+	"autocertd/internal/store"
 )
 
 // Both is what a storage offers.
 type Both interface {
-	storage.Store
-	storage.Locker
+	store.Store
+	store.Locker
 }
 
 // Run holds a storage to its promises. open gives one more handle, as another process would have it, on the same
@@ -45,7 +45,7 @@ func Run(t *testing.T, open func(t *testing.T) func() Both) {
 
 func absent(t *testing.T, a, _ Both) {
 	ctx := t.Context()
-	if _, err := a.Load(ctx, "states/none"); !errors.Is(err, storage.ErrNotExist) {
+	if _, err := a.Load(ctx, "states/none"); !errors.Is(err, store.ErrNotExist) {
 		t.Errorf("Load: %v, want ErrNotExist", err)
 	}
 	if err := a.Delete(ctx, "states/none"); err != nil {
@@ -70,7 +70,7 @@ func lastSaved(t *testing.T, a, b Both) {
 	if err := a.Delete(ctx, "bundles/www.example.test"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.Load(ctx, "bundles/www.example.test"); !errors.Is(err, storage.ErrNotExist) {
+	if _, err := b.Load(ctx, "bundles/www.example.test"); !errors.Is(err, store.ErrNotExist) {
 		t.Errorf("Load after Delete: %v, want ErrNotExist", err)
 	}
 }
@@ -125,7 +125,7 @@ func oneHolder(t *testing.T, a, b Both) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var held *storage.HeldError
+	var held *store.HeldError
 	if _, err := b.TryLock(ctx, "certificate-x"); !errors.As(err, &held) || held.Holder.PID == 0 {
 		t.Errorf("TryLock of a held lock: %v, want a HeldError that says who", err)
 	}

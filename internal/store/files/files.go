@@ -1,4 +1,6 @@
-package storage
+// Package files keeps objects and locks in a local directory: an object is a file, a lock an flock(2). What objects mean,
+// and who may work on them at a time, is its callers' business.
+package files
 
 import (
 	"bytes"
@@ -19,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"autocertd/internal/durable"
+	"autocertd/internal/store"
 )
 
 const (
@@ -32,35 +35,35 @@ const (
 // StaleAge is the age from which on a temporary file is of a write that died: no write takes that long.
 const StaleAge = 10 * time.Minute
 
-// Files is a Store and a Locker on a local file system: an object is a file (0600) below the root, a lock an flock(2).
-type Files struct {
+// Store is a directory: an object is a file (0600) below the root, a lock an flock(2).
+type Store struct {
 	root    string
 	command string // how this process names itself to those who find its locks
 	views   bool   // makes nothing
 	syncer  durable.Syncer
 }
 
-// OpenFiles opens the state directory, which is made when it is missing. command is what others are told of a lock's
+// Open opens the state directory, which is made when it is missing. command is what others are told of a lock's
 // holder.
-func OpenFiles(root, command string) (*Files, error) {
+func Open(root, command string) (*Store, error) {
 	if err := os.MkdirAll(root, 0o755); err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
 	if err := os.MkdirAll(filepath.Join(root, lockFolder), 0o700); err != nil {
-		f := &Files{root: root}
+		f := &Store{root: root}
 		return nil, fmt.Errorf("state directory: %w", f.refused(filepath.Join(root, lockFolder), err))
 	}
-	return &Files{root: root, command: command}, nil
+	return &Store{root: root, command: command}, nil
 }
 
-// ViewFiles is OpenFiles for those who only look: nothing is made, and what isn't there is absent.
-func ViewFiles(root string) *Files { return &Files{root: root, views: true} }
+// View is Open for those who only look: nothing is made, and what isn't there is absent.
+func View(root string) *Store { return &Store{root: root, views: true} }
 
 // RemoveStale removes the temporaries of writes that died long ago.
-func (f *Files) RemoveStale() error { return durable.RemoveStale(f.root, StaleAge) }
+func (f *Store) RemoveStale() error { return durable.RemoveStale(f.root, StaleAge) }
 
-// Load implements Store.
-func (f *Files) Load(_ context.Context, key string) ([]byte, error) {
+// Load implements store.Store.
+func (f *Store) Load(_ context.Context, key string) ([]byte, error) {
 	path, err := f.path(key)
 	if err != nil {
 		return nil, err
@@ -72,17 +75,17 @@ func (f *Files) Load(_ context.Context, key string) ([]byte, error) {
 	return data, nil
 }
 
-// Save implements Store.
-func (f *Files) Save(_ context.Context, key string, data []byte) error {
+// Save implements store.Store.
+func (f *Store) Save(_ context.Context, key string, data []byte) error {
 	return f.write(key, data, durable.File{Sync: &f.syncer})
 }
 
-// SaveLazily implements Store.
-func (f *Files) SaveLazily(_ context.Context, key string, data []byte) error {
+// SaveLazily implements store.Store.
+func (f *Store) SaveLazily(_ context.Context, key string, data []byte) error {
 	return f.write(key, data, durable.File{Lazy: true})
 }
 
-func (f *Files) write(key string, data []byte, how durable.File) error {
+func (f *Store) write(key string, data []byte, how durable.File) error {
 	path, err := f.path(key)
 	if err != nil {
 		return err
@@ -101,7 +104,7 @@ func (f *Files) write(key string, data []byte, how durable.File) error {
 
 // Overwrite writes an object over the one that is there, for a disk that has no room for another: what it takes is there
 // already. It isn't atomic: a reader may see part of each. An object that isn't there isn't made.
-func (f *Files) Overwrite(key string, data []byte) error {
+func (f *Store) Overwrite(key string, data []byte) error {
 	path, err := f.path(key)
 	if err != nil {
 		return err
@@ -124,7 +127,7 @@ func (f *Files) Overwrite(key string, data []byte) error {
 }
 
 // makeFolder makes a folder durably: an object's fsync says nothing of the folders above its own.
-func (f *Files) makeFolder(dir string) error {
+func (f *Store) makeFolder(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
@@ -137,8 +140,8 @@ func (f *Files) makeFolder(dir string) error {
 	return nil
 }
 
-// Delete implements Store.
-func (f *Files) Delete(_ context.Context, key string) error {
+// Delete implements store.Store.
+func (f *Store) Delete(_ context.Context, key string) error {
 	path, err := f.path(key)
 	if err != nil {
 		return err
@@ -149,8 +152,8 @@ func (f *Files) Delete(_ context.Context, key string) error {
 	return nil
 }
 
-// List implements Store.
-func (f *Files) List(ctx context.Context, prefix string) ([]string, error) {
+// List implements store.Store.
+func (f *Store) List(ctx context.Context, prefix string) ([]string, error) {
 	folder, err := f.path(prefix)
 	if err != nil {
 		return nil, err
@@ -174,8 +177,8 @@ func (f *Files) List(ctx context.Context, prefix string) ([]string, error) {
 	return keys, nil
 }
 
-// Lock implements Locker.
-func (f *Files) Lock(ctx context.Context, name string) (func(), error) {
+// Lock implements store.Locker.
+func (f *Store) Lock(ctx context.Context, name string) (func(), error) {
 	lock, err := f.lock(name)
 	if err != nil {
 		return nil, err
@@ -186,15 +189,15 @@ func (f *Files) Lock(ctx context.Context, name string) (func(), error) {
 	}
 	if err != nil || !ok {
 		if ctx.Err() != nil { // waiting was given up: say for whom it waited
-			return nil, errors.Join(&HeldError{Lock: name, Holder: readHolder(lock.Path())}, ctx.Err())
+			return nil, errors.Join(&store.HeldError{Lock: name, Holder: readHolder(lock.Path())}, ctx.Err())
 		}
 		return nil, fmt.Errorf("locking %s: %w", name, f.refused(lock.Path(), err))
 	}
 	return f.held(lock), nil
 }
 
-// TryLock implements Locker.
-func (f *Files) TryLock(_ context.Context, name string) (func(), error) {
+// TryLock implements store.Locker.
+func (f *Store) TryLock(_ context.Context, name string) (func(), error) {
 	lock, err := f.lock(name)
 	if err != nil {
 		return nil, err
@@ -207,13 +210,13 @@ func (f *Files) TryLock(_ context.Context, name string) (func(), error) {
 	case err != nil:
 		return nil, fmt.Errorf("locking %s: %w", name, f.refused(lock.Path(), err))
 	case !ok:
-		return nil, &HeldError{Lock: name, Holder: readHolder(lock.Path())}
+		return nil, &store.HeldError{Lock: name, Holder: readHolder(lock.Path())}
 	}
 	return f.held(lock), nil
 }
 
 // makeLocks makes the folder of the locks again, which somebody has removed.
-func (f *Files) makeLocks() error {
+func (f *Store) makeLocks() error {
 	if f.views {
 		return fs.ErrNotExist
 	}
@@ -222,13 +225,13 @@ func (f *Files) makeLocks() error {
 
 // IsLockFile reports whether the lock of that name would be taken by way of the same file now as when it was seen; see
 // LockFile. A process that holds a lock whose file was removed or replaced keeps nobody out any more.
-func (f *Files) IsLockFile(name string, seen fs.FileInfo) bool {
+func (f *Store) IsLockFile(name string, seen fs.FileInfo) bool {
 	now, err := f.LockFile(name)
 	return err == nil && os.SameFile(seen, now)
 }
 
 // LockFile returns the file of a lock, or an error that wraps ErrNotExist.
-func (f *Files) LockFile(name string) (fs.FileInfo, error) {
+func (f *Store) LockFile(name string) (fs.FileInfo, error) {
 	path, err := f.path(lockFolder + "/" + name + lockSuffix)
 	if err != nil {
 		return nil, err
@@ -236,7 +239,7 @@ func (f *Files) LockFile(name string) (fs.FileInfo, error) {
 	return os.Lstat(path)
 }
 
-func (f *Files) lock(name string) (*flock.Flock, error) {
+func (f *Store) lock(name string) (*flock.Flock, error) {
 	path, err := f.path(lockFolder + "/" + name)
 	if err != nil {
 		return nil, err
@@ -248,8 +251,8 @@ func (f *Files) lock(name string) (*flock.Flock, error) {
 // held notes the holder in the lock's file and returns what releases it. The file stays: removing it would let two
 // processes hold locks on two files of one name. The note stays too, since it is read only while the lock is held. It is a
 // help for people, so its failures don't matter.
-func (f *Files) held(lock *flock.Flock) func() {
-	note, _ := json.Marshal(Holder{PID: os.Getpid(), Command: f.command, Since: time.Now().UTC().Truncate(time.Second)})
+func (f *Store) held(lock *flock.Flock) func() {
+	note, _ := json.Marshal(store.Holder{PID: os.Getpid(), Command: f.command, Since: time.Now().UTC().Truncate(time.Second)})
 	// Written over the note before, whose end may be left: cutting it off costs more than all the rest.
 	if w, err := durable.Open(lock.Path(), os.O_WRONLY|unix.O_NONBLOCK, 0); err == nil {
 		_, _ = w.Write(note)
@@ -258,7 +261,7 @@ func (f *Files) held(lock *flock.Flock) func() {
 	return func() { _ = lock.Unlock() }
 }
 
-func readHolder(path string) (h Holder) {
+func readHolder(path string) (h store.Holder) {
 	if note, err := durable.Read(path, maxNote); err == nil {
 		_ = json.NewDecoder(bytes.NewReader(note)).Decode(&h) // the first value only
 	}
@@ -267,7 +270,7 @@ func readHolder(path string) (h Holder) {
 
 // refused adds the cure to a permission that the owner of the root lacks: something below it is another user's, since
 // somebody ran a command or restored a copy as another user.
-func (f *Files) refused(path string, err error) error {
+func (f *Store) refused(path string, err error) error {
 	if !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
@@ -292,8 +295,8 @@ func userName(uid uint32) string {
 	return id
 }
 
-func (f *Files) path(key string) (string, error) {
-	if err := CheckKey(key); err != nil {
+func (f *Store) path(key string) (string, error) {
+	if err := store.CheckKey(key); err != nil {
 		return "", err
 	}
 	return filepath.Join(f.root, filepath.FromSlash(key)), nil

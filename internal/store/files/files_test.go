@@ -1,4 +1,4 @@
-package storage_test
+package files_test
 
 import (
 	"context"
@@ -12,30 +12,31 @@ import (
 	"golang.org/x/sys/unix"
 
 	"autocertd/internal/durable"
-	"autocertd/internal/storage"
-	"autocertd/internal/storage/storagetest"
+	"autocertd/internal/store"
+	"autocertd/internal/store/files"
+	"autocertd/internal/store/storetest"
 )
 
 func TestFiles(t *testing.T) {
-	storagetest.Run(t, func(t *testing.T) func() storagetest.Both {
+	storetest.Run(t, func(t *testing.T) func() storetest.Both {
 		dir := t.TempDir()
-		return func() storagetest.Both {
-			files, err := storage.OpenFiles(dir, "autocertd test")
+		return func() storetest.Both {
+			s, err := files.Open(dir, "autocertd test")
 			if err != nil {
 				t.Fatal(err)
 			}
-			return files
+			return s
 		}
 	})
 }
 
 func TestFilesArePrivate(t *testing.T) {
 	dir := t.TempDir()
-	files, err := storage.OpenFiles(dir, "autocertd test")
+	s, err := files.Open(dir, "autocertd test")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := files.Save(t.Context(), "accounts/ca", []byte("key")); err != nil {
+	if err := s.Save(t.Context(), "accounts/ca", []byte("key")); err != nil {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]os.FileMode{"accounts": 0o700 | os.ModeDir, "accounts/ca": 0o600, "locks": 0o700 | os.ModeDir} {
@@ -58,11 +59,11 @@ func TestFilesPlanted(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			files, err := storage.OpenFiles(dir, "autocertd test")
+			s, err := files.Open(dir, "autocertd test")
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := files.Save(t.Context(), "bundles/well", []byte("{}")); err != nil {
+			if err := s.Save(t.Context(), "bundles/well", []byte("{}")); err != nil {
 				t.Fatal(err)
 			}
 			for _, path := range []string{"bundles/bad", "bundles/.tmp-bad", "locks/bad.lock"} {
@@ -70,24 +71,24 @@ func TestFilesPlanted(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if data, err := files.Load(t.Context(), "bundles/bad"); !errors.Is(err, durable.ErrIrregular) {
+			if data, err := s.Load(t.Context(), "bundles/bad"); !errors.Is(err, durable.ErrIrregular) {
 				t.Errorf("loaded %d bytes, %v", len(data), err)
 			}
-			if keys, err := files.List(t.Context(), "bundles"); err != nil || !slices.Contains(keys, "bundles/well") {
+			if keys, err := s.List(t.Context(), "bundles"); err != nil || !slices.Contains(keys, "bundles/well") {
 				t.Errorf("listed %q, %v", keys, err)
 			}
 			for range 2 { // whether it can be locked is all one
-				if release, err := files.TryLock(t.Context(), "bad"); err == nil {
+				if release, err := s.TryLock(t.Context(), "bad"); err == nil {
 					release()
 				}
 			}
-			if err := files.RemoveStale(); err != nil {
+			if err := s.RemoveStale(); err != nil {
 				t.Error(err)
 			}
-			if err := files.Save(t.Context(), "bundles/bad", []byte("{}")); err != nil {
+			if err := s.Save(t.Context(), "bundles/bad", []byte("{}")); err != nil {
 				t.Error(err)
 			}
-			if data, err := files.Load(t.Context(), "bundles/bad"); err != nil || string(data) != "{}" {
+			if data, err := s.Load(t.Context(), "bundles/bad"); err != nil || string(data) != "{}" {
 				t.Errorf("loaded %q, %v", data, err)
 			}
 		})
@@ -97,36 +98,36 @@ func TestFilesPlanted(t *testing.T) {
 // TestLocksHeal removes the folder of the locks, and the file of one that is held.
 func TestLocksHeal(t *testing.T) {
 	dir := t.TempDir()
-	files, err := storage.OpenFiles(dir, "autocertd test")
+	s, err := files.Open(dir, "autocertd test")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = files.TryLock(t.Context(), "daemon")
+	_, err = s.TryLock(t.Context(), "daemon")
 	if err != nil {
 		t.Fatal(err)
 	}
-	mine, err := files.LockFile("daemon")
-	if err != nil || !files.IsLockFile("daemon", mine) {
+	mine, err := s.LockFile("daemon")
+	if err != nil || !s.IsLockFile("daemon", mine) {
 		t.Fatalf("the lock isn't that of its file: %v", err)
 	}
-	for _, take := range []func(context.Context, string) (func(), error){files.TryLock, files.Lock} {
+	for _, take := range []func(context.Context, string) (func(), error){s.TryLock, s.Lock} {
 		if err := os.RemoveAll(filepath.Join(dir, "locks")); err != nil {
 			t.Fatal(err)
 		}
-		if files.IsLockFile("daemon", mine) {
+		if s.IsLockFile("daemon", mine) {
 			t.Error("the file is gone, and the lock is still that of it")
 		}
-		if _, err := storage.ViewFiles(dir).TryLock(t.Context(), "daemon"); err == nil {
+		if _, err := files.View(dir).TryLock(t.Context(), "daemon"); err == nil {
 			t.Error("one who only looks made the folder")
 		}
 		release, err := take(t.Context(), "daemon")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := files.TryLock(t.Context(), "daemon"); err == nil {
+		if _, err := s.TryLock(t.Context(), "daemon"); err == nil {
 			t.Error("the lock keeps nobody out")
 		}
-		if files.IsLockFile("daemon", mine) {
+		if s.IsLockFile("daemon", mine) {
 			t.Error("another file passes for the one that was locked")
 		}
 		release()
@@ -135,20 +136,20 @@ func TestLocksHeal(t *testing.T) {
 
 // TestOverwrite writes over objects of several lengths.
 func TestOverwrite(t *testing.T) {
-	files, err := storage.OpenFiles(t.TempDir(), "autocertd test")
+	s, err := files.Open(t.TempDir(), "autocertd test")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := files.Overwrite("a", []byte("{}")); !errors.Is(err, storage.ErrNotExist) {
+	if err := s.Overwrite("a", []byte("{}")); !errors.Is(err, store.ErrNotExist) {
 		t.Errorf("an object that isn't there: %v", err)
 	}
 	for _, old := range []string{"", "{}", `{"a": 1, "b": 2}`, "longer than all of that {}"} {
-		if err := files.Save(t.Context(), "a", []byte(old)); err != nil {
+		if err := s.Save(t.Context(), "a", []byte(old)); err != nil {
 			t.Fatal(err)
 		}
 		const text = `{"a": 1}`
-		err := files.Overwrite("a", []byte(text))
-		if data, _ := files.Load(t.Context(), "a"); err != nil || strings.TrimRight(string(data), " ") != text {
+		err := s.Overwrite("a", []byte(text))
+		if data, _ := s.Load(t.Context(), "a"); err != nil || strings.TrimRight(string(data), " ") != text {
 			t.Errorf("over %q: %q, %v", old, data, err)
 		}
 	}

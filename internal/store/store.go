@@ -1,6 +1,6 @@
-// Package storage keeps named objects and named locks: accounts, bundles, orders, states, the journal of TXT records.
+// Package store keeps named objects and named locks: accounts, bundles, orders, states, the journal of TXT records.
 // It knows no object's meaning; what must be durable, and what may be lost with the power, is the caller's choice.
-package storage
+package store
 
 import (
 	"context"
