@@ -26,8 +26,9 @@ var limits = []limit{
 	{pkg: "internal/secret", only: []string{"internal/printable", "internal/durable", "internal/cure"}},
 	{pkg: "internal/printable", only: []string{}},
 	{pkg: "internal/durable", only: []string{}},
+	{pkg: "internal/dnschallenge", only: []string{}},
 	{pkg: "internal/proc", only: []string{"internal/printable", "internal/cure"}},
-	{pkg: "internal/config", only: []string{"internal/secret", "internal/printable", "internal/durable", "internal/cure"}},
+	{pkg: "internal/config", only: []string{"internal/secret", "internal/printable", "internal/durable", "internal/cure", "internal/dnschallenge"}},
 	{pkg: "providers", only: []string{"internal/secret", "internal/printable", "internal/durable", "internal/proc", "internal/cure"}},
 	// No DNS, disk or providers.
 	{pkg: "issuer", never: []string{"internal/dns01", "internal/store", "internal/durable", "providers"}},

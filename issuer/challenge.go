@@ -3,8 +3,6 @@ package issuer
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -15,6 +13,7 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 	"golang.org/x/sync/errgroup"
 
+	"autocertd/internal/dnschallenge"
 	"autocertd/internal/printable"
 )
 
@@ -167,8 +166,8 @@ func (o *order) record(a acme.Authorization, c acme.Challenge) (Record, error) {
 	if err != nil {
 		return Record{}, err
 	}
-	sum := sha256.Sum256([]byte(c.Token + "." + thumbprint))
-	return Record{Name: "_acme-challenge." + a.Identifier.Value, Value: base64.RawURLEncoding.EncodeToString(sum[:])}, nil
+	proof := dnschallenge.Challenge{Hostname: a.Identifier.Value, KeyAuthorization: c.Token + "." + thumbprint}
+	return Record{Name: proof.Name(), Value: proof.Value()}, nil
 }
 
 func offered(a acme.Authorization) string {

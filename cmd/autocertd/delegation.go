@@ -12,6 +12,7 @@ import (
 
 	"autocertd/internal/config"
 	"autocertd/internal/dns01"
+	"autocertd/internal/dnschallenge"
 	"autocertd/providers"
 )
 
@@ -104,7 +105,7 @@ func aliasFor(place dns01.Place, zone string) alias {
 	case len(place.Chain) > 1:
 		a.Note = "is an alias of " + place.Chain[1] + " now; its CNAME must go"
 	}
-	a.Target = target(strings.TrimPrefix(name, challengeName("")), zone)
+	a.Target = target(dnschallenge.Hostname(name), zone)
 	a.Line = fmt.Sprintf("%s. %d IN CNAME %s.", name, aliasTTL, a.Target)
 	return a
 }

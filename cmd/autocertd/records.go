@@ -15,6 +15,7 @@ import (
 
 	"autocertd/internal/config"
 	"autocertd/internal/dns01"
+	"autocertd/internal/dnschallenge"
 	"autocertd/internal/store"
 	"autocertd/internal/store/files"
 )
@@ -101,17 +102,11 @@ func onlySolver(s *settings, store dns01.Storage) (*dns01.Solver, error) {
 	return solver, nil
 }
 
-// challengeName is where the CA looks for the TXT record of a hostname; a wildcard shares its parent's (RFC 8555, section
-// 8.4).
-func challengeName(hostname string) string {
-	return "_acme-challenge." + strings.TrimPrefix(hostname, "*.")
-}
-
 // challengeNames are those of all hostnames, each once, sorted.
 func challengeNames(certs []config.Certificate) (names []string) {
 	for _, c := range certs {
 		for _, hostname := range c.Hostnames {
-			names = append(names, challengeName(hostname))
+			names = append(names, dnschallenge.Challenge{Hostname: hostname}.Name())
 		}
 	}
 	slices.Sort(names)

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/txtar"
+
+	"autocertd/internal/dnschallenge"
 )
 
 const full = `
@@ -340,7 +342,7 @@ func TestLimitOfHostnames(t *testing.T) {
 
 func TestLongestHostname(t *testing.T) {
 	label := strings.Repeat("a", 63)
-	longest := strings.Join([]string{label, label, label, strings.Repeat("a", maxHostname-3*64)}, ".")
+	longest := strings.Join([]string{label, label, label, strings.Repeat("a", dnschallenge.MaxHostname-3*64)}, ".")
 	if got, err := normalHostname("*." + longest + "."); err != nil || got != "*."+longest {
 		t.Errorf("got %q, %v", got, err)
 	}

@@ -12,10 +12,9 @@ import (
 	"strings"
 
 	"golang.org/x/net/idna"
-)
 
-// maxHostname leaves room for the label of the challenge's record, "_acme-challenge.", in a DNS name of 253 characters.
-const maxHostname = 253 - len("_acme-challenge.")
+	"autocertd/internal/dnschallenge"
+)
 
 // inOrder returns the names of tables in the order of files and lines.
 func inOrder[T any](tables map[string]field[T], files []string) []string {
@@ -46,7 +45,7 @@ func normalHostname(text string) (string, error) {
 	if err != nil {
 		return "", errors.New("isn't a valid hostname")
 	}
-	if err := checkLabels(ascii, maxHostname); err != nil {
+	if err := checkLabels(ascii, dnschallenge.MaxHostname); err != nil {
 		return "", err
 	}
 	if wildcard {

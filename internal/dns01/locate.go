@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"autocertd/internal/dnschallenge"
 )
 
 // maxAliases bounds a chain of CNAMEs. Resolvers give up at about the same length.
@@ -125,13 +127,13 @@ func (s *Solver) hinted(ctx context.Context, p Provider, t Trace, err error, cur
 
 // locateOthers finds the zones of a few other hostnames that the same provider serves: where all have their certificates, no
 // zone is known yet since the start.
-func (s *Solver) locateOthers(ctx context.Context, p Provider, challenge string) {
+func (s *Solver) locateOthers(ctx context.Context, p Provider, name string) {
 	const most = 3
 	domain := func(host string) string {
 		_, domain, _ := strings.Cut(host, ".")
 		return domain
 	}
-	asked := append(s.KnownZones(), domain(strings.TrimPrefix(challenge, "_acme-challenge.")))
+	asked := append(s.KnownZones(), domain(dnschallenge.Hostname(name)))
 	tries := 0
 	for _, host := range s.table().hostnames {
 		if tries == most || ctx.Err() != nil {
@@ -217,9 +219,8 @@ func few(names []string) string {
 
 // Meant returns the hostname that was probably meant by the name of a challenge that no zone holds, and its zone: one that
 // differs from the end of the name by a slip or two. It returns nothing when none does.
-func Meant(challenge string, zones []string) (host, zone string) {
-	host = strings.TrimPrefix(hostOf(challenge), "_acme-challenge.")
-	labels := strings.Split(host, ".")
+func Meant(name string, zones []string) (host, zone string) {
+	labels := strings.Split(dnschallenge.Hostname(hostOf(name)), ".")
 	best := slips + 1
 	for _, z := range zones {
 		n := strings.Count(z, ".") + 1
@@ -229,18 +230,13 @@ func Meant(challenge string, zones []string) (host, zone string) {
 			if d == 0 || d >= best || 4*d > len(z) {
 				continue
 			}
-			best, zone = d, z
-			meant := z
+			best, host, zone = d, z, z
 			if begin := labels[:len(labels)-have]; len(begin) > 0 {
-				meant = strings.Join(begin, ".") + "." + z
+				host = strings.Join(begin, ".") + "." + z
 			}
-			challenge = meant
 		}
 	}
-	if zone == "" {
-		return "", ""
-	}
-	return challenge, zone
+	return host, zone
 }
 
 // slips is how many characters may be wrong, missing, too many, or changed with their neighbour.

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"autocertd/internal/dnschallenge"
 )
 
 // Sweep takes over what dead processes left in the journal and tries again what couldn't be removed. It is called at
@@ -205,8 +207,9 @@ func (s *Solver) elsewhere(ctx context.Context, objects []string) map[recordKey]
 // what they were told to look for.
 const keepTime = 10 * time.Minute
 
-// wanted are the challenge names of open orders; all, when these can't be read. The journal is locked.
-func (s *Solver) wanted(ctx context.Context) func(challenge string) bool {
+// wanted returns whether the name of a challenge is for a hostname of an open order; all are, when these can't be read. The
+// journal is locked.
+func (s *Solver) wanted(ctx context.Context) func(name string) bool {
 	if s.cfg.Wanted == nil {
 		return func(string) bool { return false }
 	}
@@ -215,11 +218,11 @@ func (s *Solver) wanted(ctx context.Context) func(challenge string) bool {
 		s.cfg.Logger.Warn("it isn't known which orders are open, so records of earlier processes stay for some minutes", "err", err)
 		return func(string) bool { return true }
 	}
-	names := map[string]bool{}
+	open := map[string]bool{}
 	for _, h := range hostnames {
-		names["_acme-challenge."+strings.TrimPrefix(hostOf(h), "*.")] = true
+		open[strings.TrimPrefix(hostOf(h), "*.")] = true
 	}
-	return func(challenge string) bool { return names[challenge] }
+	return func(name string) bool { return open[dnschallenge.Hostname(name)] }
 }
 
 // reconsider removes the kept records whose orders have ended, or had their time. The journal is locked.

@@ -3,6 +3,8 @@ package preflight
 import (
 	"slices"
 	"strings"
+
+	"autocertd/internal/dnschallenge"
 )
 
 // Affected returns the names of the certificates that the failures among the findings would keep from their services.
@@ -29,7 +31,7 @@ var zoneChecks = []string{"DNSSEC", "servers", "views"}
 // dependents returns the certificates that need what a finding is about: those that name its subject, and where that is a
 // zone those with a hostname in it; all, where nobody does.
 func dependents(certs []Certificate, f Finding) []string {
-	subject := strings.TrimPrefix(f.Subject, "_acme-challenge.")
+	subject := dnschallenge.Hostname(f.Subject)
 	zone := slices.Contains(zoneChecks, f.Check)
 	for _, within := range []bool{zone, true} {
 		var list []string

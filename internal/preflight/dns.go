@@ -9,27 +9,28 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"autocertd/internal/dns01"
+	"autocertd/internal/dnschallenge"
 )
 
 // rehearsals is how many records are rehearsed at a time. Together they leave as one update of their zone.
 const rehearsals = 100
 
-// challenge is one name that CAs look at. An apex and its wildcard share it.
-type challenge struct {
+// proof is a challenge that CAs must find met. An apex and its wildcard share one.
+type proof struct {
 	subject string // the first hostname that needs it, as the configuration has it
 	base    string // the hostname without a star
 }
 
-func (c challenge) name() string { return "_acme-challenge." + c.base }
+func (p proof) name() string { return dnschallenge.Challenge{Hostname: p.base}.Name() }
 
-// challenges are the names of all certificates, each once.
-func (cfg Config) challenges() (list []challenge) {
+// proofs returns those of all certificates, each once.
+func (cfg Config) proofs() (list []proof) {
 	known := map[string]bool{}
 	for _, c := range cfg.Certificates {
 		for _, hostname := range c.Hostnames {
 			if b := base(hostname); !known[b] {
 				known[b] = true
-				list = append(list, challenge{hostname, b})
+				list = append(list, proof{hostname, b})
 			}
 		}
 	}
@@ -40,7 +41,7 @@ func (cfg Config) challenges() (list []challenge) {
 const theZones = "zones"
 
 // dnsTasks is how often checkDNS tells the end of something.
-func (cfg Config) dnsTasks() int { return len(cfg.challenges()) + 1 }
+func (cfg Config) dnsTasks() int { return len(cfg.proofs()) + 1 }
 
 // place is a zone as a provider writes to it.
 type place struct{ provider, zone string }
@@ -105,7 +106,7 @@ func glances(names []rehearsal) []dns01.Glance {
 // rehearse rehearses all challenges. Once servers of a zone are late, records that haven't been published yet would only wait
 // for the same servers as long again.
 func (cfg Config) rehearse(ctx context.Context) []rehearsal {
-	names := cfg.challenges()
+	names := cfg.proofs()
 	all := make([]rehearsal, len(names))
 	var late sync.Map    // places
 	var glanced sync.Map // places whose record others were asked for
@@ -115,7 +116,7 @@ func (cfg Config) rehearse(ctx context.Context) []rehearsal {
 	for i, c := range names {
 		running.Go(func() error {
 			defer cfg.Progress(c.subject, "")
-			r := rehearsal{challenge: c}
+			r := rehearsal{proof: c}
 			if anyLate.Load() {
 				var err error
 				r.Trace, err = cfg.Solver.Locate(ctx, c.name())

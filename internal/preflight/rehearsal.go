@@ -19,7 +19,7 @@ const aliasesShown = 20
 
 // rehearsal is what became of one challenge.
 type rehearsal struct {
-	challenge
+	proof
 	dns01.Rehearsal
 	skipped bool           // servers of its zone are late already: it wasn't published
 	glances []dns01.Glance // whether others see the record, for one name of each zone
