@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"autocertd/internal/cure"
 	"autocertd/internal/printable"
 	"autocertd/internal/store"
 	"autocertd/internal/store/files"
@@ -23,21 +24,23 @@ type health struct {
 	PID           int       `json:"pid"`
 	Started       time.Time `json:"started"`
 	ConfigError   string    `json:"config_error,omitempty"` // why the files on disk aren't what runs
+	ConfigCure    string    `json:"config_cure,omitempty"`
 	ConfigErrorAt time.Time `json:"config_error_at,omitzero"`
 	StateError    string    `json:"state_error,omitempty"` // why the state directory can't be written
+	StateCure     string    `json:"state_cure,omitempty"`
 	StateErrorAt  time.Time `json:"state_error_at,omitzero"`
 
 	saved []byte // as it is in the storage
-	told  string // the last error of saving it
+	told  error  // the last of saving it
 }
 
 // configured notes whether the last reading of the configuration went well.
 func (h *health) configured(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.ConfigError, h.ConfigErrorAt = "", time.Time{}
+	h.ConfigError, h.ConfigCure, h.ConfigErrorAt = "", "", time.Time{}
 	if err != nil {
-		h.ConfigError, h.ConfigErrorAt = err.Error(), time.Now().UTC()
+		h.ConfigError, h.ConfigCure, h.ConfigErrorAt = err.Error(), cure.Of(err), time.Now().UTC()
 	}
 }
 
@@ -89,18 +92,18 @@ func (d *daemonProcess) saveHealth(ctx context.Context, data []byte) error {
 
 // stateDir takes over what the disk of the state directory is in for.
 func (h *health) stateDir(since time.Time, err error) {
-	h.StateError, h.StateErrorAt = "", time.Time{}
+	h.StateError, h.StateCure, h.StateErrorAt = "", "", time.Time{}
 	if err != nil {
-		h.StateError, h.StateErrorAt = err.Error(), since.UTC()
+		h.StateError, h.StateCure, h.StateErrorAt = err.Error(), cure.Of(err), since.UTC()
 	}
 }
 
 // untold reports whether an error is another than the last.
 func (h *health) untold(err error) bool {
-	if h.told == err.Error() {
+	if cure.Same(h.told, err) {
 		return false
 	}
-	h.told = err.Error()
+	h.told = err
 	return true
 }
 

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"autocertd/internal/config"
+	"autocertd/internal/cure"
 	"autocertd/internal/printable"
 )
 
@@ -29,11 +30,40 @@ func handlerFor(c config.Log) slog.Handler {
 	options := &slog.HandlerOptions{Level: c.Level}
 	switch {
 	case c.Format == "json":
-		return slog.NewJSONHandler(os.Stderr, options)
+		return cureHandler{slog.NewJSONHandler(os.Stderr, options)}
 	case c.Format == "auto" && toJournal():
-		return newJournalHandler(os.Stderr, options)
+		return cureHandler{newJournalHandler(os.Stderr, options)}
 	}
-	return slog.NewTextHandler(os.Stderr, options)
+	return cureHandler{slog.NewTextHandler(os.Stderr, options)}
+}
+
+// cureHandler adds to each record with an error what a person can do about it: err is the problem alone.
+type cureHandler struct{ slog.Handler }
+
+// Handle implements slog.Handler.
+func (h cureHandler) Handle(ctx context.Context, r slog.Record) error {
+	var failures []error
+	r.Attrs(func(attr slog.Attr) bool {
+		if err, ok := attr.Value.Any().(error); ok {
+			failures = append(failures, err)
+		}
+		return true
+	})
+	if text := cure.Of(cure.Join(failures...)); text != "" {
+		r = r.Clone()
+		r.AddAttrs(slog.String("cure", text))
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+// WithAttrs implements slog.Handler.
+func (h cureHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return cureHandler{h.Handler.WithAttrs(attrs)}
+}
+
+// WithGroup implements slog.Handler.
+func (h cureHandler) WithGroup(name string) slog.Handler {
+	return cureHandler{h.Handler.WithGroup(name)}
 }
 
 // liveHandler hands records on to a handler that can be replaced, by all loggers that were derived from one.
@@ -97,7 +127,7 @@ func commandLogger(c config.Log, command string, quiet bool) *slog.Logger {
 	if !toJournal() && journal.Enabled() {
 		h := newSendingHandler(journal.Send, &slog.HandlerOptions{Level: c.Level})
 		by := cmp.Or(os.Getenv("SUDO_USER"), os.Getenv("LOGNAME"), os.Getenv("USER"), "uid "+strconv.Itoa(os.Getuid()))
-		handlers = append(handlers, h.WithAttrs([]slog.Attr{slog.String("command", command), slog.String("by", printable.Short(by, 64))}))
+		handlers = append(handlers, cureHandler{h}.WithAttrs([]slog.Attr{slog.String("command", command), slog.String("by", printable.Short(by, 64))}))
 	}
 	return slog.New(slog.NewMultiHandler(handlers...))
 }

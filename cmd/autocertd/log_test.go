@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"github.com/coreos/go-systemd/v22/journal"
+
+	"autocertd/internal/cure"
 )
 
 func TestJournalHandler(t *testing.T) {
@@ -87,5 +89,18 @@ func TestMessagesAreDocumented(t *testing.T) {
 	}
 	if count < 40 {
 		t.Errorf("only %d messages were found", count)
+	}
+}
+
+// TestCureHandler shows that a record with an error has problem and cure apart.
+func TestCureHandler(t *testing.T) {
+	var out bytes.Buffer
+	logger := slog.New(cureHandler{newJournalHandler(&out, &slog.HandlerOptions{Level: slog.LevelInfo})})
+	logger.With("ca", "x").Warn("certificate not issued", "err", fmt.Errorf("zone a: %w", cure.New("refused", "rndc thaw")))
+	logger.Warn("certificate not issued", "err", fs.ErrNotExist, "zone", "a")
+	want := "<4>msg=\"certificate not issued\" ca=x err=\"zone a: refused\" cure=\"rndc thaw\"\n" +
+		"<4>msg=\"certificate not issued\" err=\"file does not exist\" zone=a\n"
+	if out.String() != want {
+		t.Errorf("got\n%swant\n%s", out.String(), want)
 	}
 }

@@ -54,10 +54,10 @@ func run(args []string) int {
 	case errors.As(err, &silent): // everything was said
 		return silent.status
 	case errors.As(err, &usage):
-		fmt.Fprintf(os.Stderr, "autocertd: %v\n", err)
+		fmt.Fprintf(os.Stderr, "autocertd: %s\n", errorText(err))
 		return exitUsage
 	}
-	fmt.Fprintf(os.Stderr, "autocertd: %v\n", err)
+	fmt.Fprintf(os.Stderr, "autocertd: %s\n", errorText(err))
 	return exitFailed
 }
 

@@ -143,7 +143,7 @@ func (s *orderStep) take(ctx context.Context) (err error) {
 	defer cancel()
 	s.hand, err = lifecycle.TakeInHand(soon, hand, s.cert)
 	if held, ok := errors.AsType[*store.HeldError](err); ok && ctx.Err() == nil {
-		fmt.Fprintf(os.Stderr, "waiting: %v\n", held)
+		fmt.Fprintf(os.Stderr, "waiting: %s\n", errorText(held))
 		s.hand, err = lifecycle.TakeInHand(ctx, hand, s.cert)
 	}
 	return err

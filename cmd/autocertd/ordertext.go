@@ -48,7 +48,7 @@ func showSights(out *os.File, sights []dns01.Sight) error {
 	var rows [][]cell
 	for _, sight := range sights {
 		if sight.Err != nil {
-			rows = append(rows, []cell{{sight.Record.Name, plain}, {"not found", red}, {sight.Err.Error(), plain}})
+			rows = append(rows, []cell{{sight.Record.Name, plain}, {"not found", red}, {errorText(sight.Err), plain}})
 		}
 		for _, at := range sight.Servers {
 			found, answer := cell{"found", green}, ""
@@ -66,7 +66,7 @@ func tallySights(sights []dns01.Sight) string {
 	have, servers, unknown := 0, 0, ""
 	for _, sight := range sights {
 		if sight.Err != nil {
-			unknown = "; " + sight.Err.Error()
+			unknown = "; " + errorText(sight.Err)
 		}
 		servers += len(sight.Servers)
 		for _, at := range sight.Servers {

@@ -103,7 +103,7 @@ func (p *progress) finish(name string, err error) {
 // beneath is an error in lines below the certificate's, broken between words.
 func (p *progress) beneath(err error) string {
 	const margin = "\n    "
-	return margin + strings.Join(wrap(err.Error(), p.screen.width()-len(margin)), margin)
+	return margin + strings.Join(wrap(errorText(err), p.screen.width()-len(margin)), margin)
 }
 
 func (p *progress) find(name string) int {

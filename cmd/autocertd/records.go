@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"autocertd/internal/config"
+	"autocertd/internal/cure"
 	"autocertd/internal/dns01"
 	"autocertd/internal/dnschallenge"
 	"autocertd/internal/store"
@@ -62,6 +63,7 @@ type listedRecord struct {
 	Process  *store.Holder `json:"process,omitempty"` // of ownerLiving
 	InZone   *bool         `json:"in_zone"`           // null when that isn't known
 	Error    string        `json:"error,omitempty"`   // why it isn't
+	Cure     string        `json:"cure,omitempty"`
 }
 
 // recordsReport is what records list --json prints.
@@ -165,7 +167,7 @@ func ourRecord(r dns01.JournalRecord, found dns01.Found) listedRecord {
 		listed.Owner = ownerLiving
 	}
 	if found.Err != nil {
-		listed.Error = found.Err.Error()
+		listed.Error, listed.Cure = found.Err.Error(), cure.Of(found.Err)
 		return listed
 	}
 	there := slices.Contains(found.Values, r.Value)
@@ -200,22 +202,16 @@ type unplaced struct {
 
 // unplacedTexts says once what several names have in common.
 func unplacedTexts(list []unplaced) (texts []string) {
-	count, first := map[string]int{}, map[string]string{}
-	var reasons []string
 	slices.SortFunc(list, func(a, b unplaced) int { return strings.Compare(a.name, b.name) })
-	for _, u := range list {
-		reason := u.err.Error()
-		if count[reason]++; count[reason] == 1 {
-			first[reason] = u.name
-			reasons = append(reasons, reason)
-		}
-	}
-	for _, reason := range reasons {
-		text := first[reason]
-		if more := count[reason] - 1; more > 0 {
+	for len(list) > 0 {
+		first := list[0]
+		rest := slices.DeleteFunc(slices.Clone(list), func(u unplaced) bool { return cure.Same(u.err, first.err) })
+		text := first.name
+		if more := len(list) - len(rest) - 1; more > 0 {
 			text += fmt.Sprintf(" and %d more %s", more, plural(more, "name"))
 		}
-		texts = append(texts, text+": "+reason)
+		texts = append(texts, text+": "+errorText(first.err))
+		list = rest
 	}
 	return texts
 }

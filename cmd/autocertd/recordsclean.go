@@ -108,7 +108,7 @@ func whyNot(s *settings, r dns01.JournalRecord, failure error) string {
 	case !slices.ContainsFunc(s.Providers, func(p *config.Provider) bool { return p.Name == r.Provider }):
 		return fmt.Sprintf("its provider isn't in the configuration any more; put [provider.%s] back until it is removed", r.Provider)
 	case failure != nil:
-		return failure.Error()
+		return errorText(failure)
 	}
 	return "another process looked at it in that moment; try once more"
 }

@@ -98,7 +98,7 @@ func processText(h *store.Holder) string {
 func (r listedRecord) state(room int) cell {
 	switch {
 	case r.InZone == nil:
-		return cell{short(r.Error, room), red}
+		return cell{short(withCure(r.Error, r.Cure), room), red}
 	case *r.InZone:
 		return cell{"in the zone", plain}
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"autocertd/internal/config"
+	"autocertd/internal/cure"
 	"autocertd/internal/deploy"
 	"autocertd/internal/lifecycle"
 	"autocertd/internal/store/files"
@@ -58,6 +59,7 @@ type statusReport struct {
 
 	// StateError is why the state directory can't be written, from the daemon, or as far as it can be seen from here.
 	StateError string `json:"state_error,omitempty"`
+	StateCure  string `json:"state_cure,omitempty"`
 
 	stateDir string
 }
@@ -101,7 +103,7 @@ func status(ctx context.Context, path string, names []string, how statusMode) er
 			printProblems(newScreen(os.Stderr), withHint(mistakes, path), nil)
 			return &silentError{exitPerson}
 		}
-		return errors.New(err.Error())
+		return cure.New(err.Error(), cure.Of(err))
 	case err != nil:
 		return err
 	case how.json:
@@ -190,13 +192,13 @@ func (r *statusReport) find(ctx context.Context, store *files.Store, certs []con
 	}
 	var doings map[string]doing
 	if r.Daemon = daemonHealth(ctx, store); r.Daemon != nil {
-		doings, r.StateError = loadDoings(ctx, store), r.Daemon.StateError
+		doings, r.StateError, r.StateCure = loadDoings(ctx, store), r.Daemon.StateError, r.Daemon.StateCure
 		if r.StateError == "" { // else the daemon couldn't note what it took over
 			r.NotTakenOver = notTakenOver(ctx, store)
 		}
 	}
 	if err := diskOf(r.stateDir); err != nil && r.StateError == "" {
-		r.StateError = err.Error()
+		r.StateError, r.StateCure = err.Error(), cure.Of(err)
 	}
 	r.Certificates = make([]certificateStatus, len(list))
 	for i, c := range list {

@@ -181,7 +181,7 @@ func (c certificateStatus) detail(now time.Time) string {
 	case len(c.Absent) > 0:
 		return c.absentText()
 	}
-	return c.LastError()
+	return withCure(c.LastError(), c.LastCure())
 }
 
 // text says a step and since when it is waited for what comes next.
@@ -319,6 +319,9 @@ func addTrouble(add func(key, text string), what string, t lifecycle.Trouble, no
 	add(what, fmt.Sprintf("tried %s, last %s", times(t.Failures), moment(t.At, now)))
 	add("next try", moment(t.RetryAt, now))
 	add("last error", t.Error)
+	if t.Cure != "" {
+		add("cure", t.Cure)
+	}
 }
 
 // printDaemon says whether anybody looks after all this, with which configuration, and what nobody looks after.
@@ -343,7 +346,7 @@ func printDaemon(out screen, r *statusReport, now time.Time) {
 	}
 	if r.StateError != "" {
 		say(red, "the state directory can't be written", ", so that nothing is issued: %s; to see why: df -h %s; df -i %s; findmnt -T %s; it is tried again every %s",
-			r.StateError, r.stateDir, r.stateDir, r.stateDir, diskLook)
+			withCure(r.StateError, r.StateCure), r.stateDir, r.stateDir, r.stateDir, diskLook)
 	}
 	switch {
 	case len(r.Mistakes) > 0:
@@ -351,7 +354,7 @@ func printDaemon(out screen, r *statusReport, now time.Time) {
 		say(plain, "", "the configuration has mistakes; the certificates are those that the daemon last took over")
 	case r.Daemon != nil && r.Daemon.ConfigError != "":
 		say(red, "the daemon runs with an earlier configuration", "; since %s it refuses the files:\n%s",
-			r.Daemon.ConfigErrorAt.Local().Format(time.DateTime), r.Daemon.ConfigError)
+			r.Daemon.ConfigErrorAt.Local().Format(time.DateTime), withCure(r.Daemon.ConfigError, r.Daemon.ConfigCure))
 	case len(r.Certificates) == 0:
 		say(plain, "", `no certificate is configured; to get one: hostnames = ["host.corp.example.com"]`)
 	}

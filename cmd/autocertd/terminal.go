@@ -9,6 +9,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/term"
+
+	"autocertd/internal/cure"
 )
 
 // The terminal's manners: colour and redrawing only on a terminal, NO_COLOR honoured, and one way of saying things.
@@ -88,6 +90,23 @@ func (s screen) table(w io.Writer, rows [][]cell) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// errorText returns what a person reads of an error: each of the problems that stand side by side on a line, with its cure.
+func errorText(err error) string {
+	var lines []string
+	for _, part := range cure.Parts(err) {
+		lines = append(lines, withCure(part.Error(), cure.Of(part)))
+	}
+	return strings.Join(lines, "\n")
+}
+
+// withCure puts a problem and its cure together, for a person to read.
+func withCure(problem, cure string) string {
+	if cure == "" {
+		return problem
+	}
+	return problem + "; " + cure
 }
 
 // columnGap is the space between two columns.

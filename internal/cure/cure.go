@@ -177,7 +177,8 @@ func Same(a, b error) bool {
 // of [errors.Join], else the error itself.
 func Parts(err error) []error {
 	list, ok := err.(interface{ Unwrap() []error })
-	if !ok {
+	_, ours := err.(Several)
+	if !ours && (!ok || reflect.TypeOf(err) != reflect.TypeOf(errors.Join(err))) { // others with several causes have a text of their own
 		return []error{err}
 	}
 	var parts []error

@@ -83,6 +83,9 @@ func TestJoin(t *testing.T) {
 	if cure.Join(nil, nil) != nil {
 		t.Error("nothing joined is an error")
 	}
+	if parts := cure.Parts(fmt.Errorf("%w, then %w", refused, late)); len(parts) != 1 {
+		t.Errorf("an error with a text of its own has the parts %v", parts)
+	}
 	if parts := cure.Parts(cure.Join(refused, errors.Join(late, fs.ErrExist))); len(parts) != 3 {
 		t.Errorf("parts: %v", parts)
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"autocertd/internal/cure"
 	"autocertd/internal/printable"
 	"autocertd/internal/store"
 	"autocertd/issuer"
@@ -127,7 +128,13 @@ func (j *job) issueIfDue(ctx context.Context) error {
 	}
 	if why != byForce && store.Unwritable(err) { // told for all of them together, and tried as soon as there is room
 		now := time.Now().UTC()
-		j.state.Issue = Trouble{Failures: max(j.state.Issue.Failures, 1), Error: printable.Lines(err.Error()), At: now, RetryAt: now}
+		j.state.Issue = Trouble{
+			Failures: max(j.state.Issue.Failures, 1),
+			Error:    printable.Lines(err.Error()),
+			Cure:     printable.Lines(cure.Of(err)),
+			At:       now,
+			RetryAt:  now,
+		}
 		return err
 	}
 	j.state.Wish = mark

@@ -205,3 +205,6 @@ func (e *WaitingError) Error() string {
 	}
 	return fmt.Sprintf("%s, next try at %s: %s", failed, e.Last.RetryAt.Format(time.RFC3339), e.Last.Error)
 }
+
+// Cure returns the cure of the last failure.
+func (e *WaitingError) Cure() string { return e.Last.Cure }

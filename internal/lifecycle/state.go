@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"autocertd/internal/config"
+	"autocertd/internal/cure"
 	"autocertd/internal/deploy"
 	"autocertd/internal/printable"
 	"autocertd/internal/store"
@@ -68,7 +69,8 @@ type Working struct {
 // Trouble is a row of failures that hasn't ended yet.
 type Trouble struct {
 	Failures int       `json:"failures,omitempty"`
-	Error    string    `json:"error,omitempty"` // of the last
+	Error    string    `json:"error,omitempty"` // the problem of the last
+	Cure     string    `json:"cure,omitempty"`  // what a person can do about it; states written before have it in Error
 	At       time.Time `json:"at,omitzero"`
 	RetryAt  time.Time `json:"retry_at,omitzero"`
 	// Silent are those that gave no answer at the last try, as in "CA one, DNS corp.example". The first certificate that is issued
@@ -82,7 +84,7 @@ type Trouble struct {
 // next is the trouble after one more failure.
 func (t Trouble) next(err error, now, retry time.Time) Trouble {
 	_, atCA := errors.AsType[*issuer.Error](err)
-	return Trouble{Failures: t.Failures + 1, Error: printable.Lines(err.Error()), At: now.UTC(), RetryAt: retry.UTC(), AtCA: atCA}
+	return Trouble{Failures: t.Failures + 1, Error: printable.Lines(err.Error()), Cure: printable.Lines(cure.Of(err)), At: now.UTC(), RetryAt: retry.UTC(), AtCA: atCA}
 }
 
 // Suggestion is the CA's renewal window (RFC 9773) and the moment that was chosen in it, which stays as long as the

@@ -60,6 +60,19 @@ func (s Status) LastError() string {
 	return cmp.Or(s.Unreadable, s.Held.Reason, s.Working.What, s.Issue.Error, s.Deploy.Error, strings.Join(s.ByHand, "; "), s.revocation())
 }
 
+// LastCure returns what a person can do about [Status.LastError], "" where nothing is known.
+func (s Status) LastCure() string {
+	switch s.LastError() {
+	case "":
+		return ""
+	case s.Issue.Error:
+		return s.Issue.Cure
+	case s.Deploy.Error:
+		return s.Deploy.Cure
+	}
+	return ""
+}
+
 // revocation says when and why a certificate was revoked, and what comes next; "" for one that wasn't.
 func (s Status) revocation() string {
 	r := s.Leaf.Revoked
