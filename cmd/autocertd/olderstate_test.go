@@ -37,9 +37,9 @@ type olderState struct {
 
 const olderDirectory = "https://127.0.0.1:14999/dir"
 
-func readOlderState(t *testing.T, s *site) *olderState {
+func readOlderState(t *testing.T, s *site, path string) *olderState {
 	t.Helper()
-	archive, err := txtar.ParseFile("testdata/state.txtar")
+	archive, err := txtar.ParseFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,6 +168,19 @@ func (o *olderState) publish(t *testing.T, s *site) (n int) {
 // leaves its certificates alone, and removes its records.
 func TestOlderState(t *testing.T) {
 	t.Parallel()
+	archives, err := filepath.Glob("testdata/state/*.txtar")
+	if err != nil || len(archives) < 2 {
+		t.Fatalf("archives %v, %v", archives, err)
+	}
+	for _, path := range archives {
+		t.Run(filepath.Base(path), func(t *testing.T) {
+			t.Parallel()
+			takeOver(t, path)
+		})
+	}
+}
+
+func takeOver(t *testing.T, path string) {
 	s := newSite(t, siteConfig{bind: testbed.BINDConfig{Zones: []testbed.BINDZone{{Name: zone}, {Name: "other.test"}}}})
 	s.hostnames = []string{"a.example.test", "b.example.test", "c.example.test", "d.example.test", "e.example.test",
 		"f.example.test", "g.example.test", "h.other.test"}
@@ -176,7 +189,7 @@ func TestOlderState(t *testing.T) {
 	if err := os.Mkdir(s.path("out"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	old := readOlderState(t, s)
+	old := readOlderState(t, s, path)
 	old.makeOrders(t, s)
 	made := s.ca.NewOrders()
 	if published := old.publish(t, s); made != 3 || published != 3 {
