@@ -23,7 +23,10 @@ type Facts struct {
 	// Window is the administrator's maintenance window.
 	Window Window
 
-	// Emergency is the lifetime left below which Window no longer holds; zero is a sixth of the lifetime.
+	// Schedule has the ticks that start renewals; nil starts one at any time. The opening of Window counts as a tick.
+	Schedule Schedule
+
+	// Emergency is the lifetime left below which Window and Schedule no longer hold; zero is a sixth of the lifetime.
 	Emergency time.Duration
 }
 
@@ -33,9 +36,10 @@ const shortLived = 10 * 24 * time.Hour
 
 // RenewAt returns when to renew a certificate, and why then, in a few words for a status page.
 //
-// The moment is the one that the CA suggests, else two thirds into the lifetime (half, below ten days). It
-// moves into the window, the next one that is open at f.Now or opens later, but not beyond the emergency moment. An Emergency that is longer than what is left at
-// the moment itself switches the window off and nothing else: it brings no renewal forward, since the CA
+// The moment is the one that the CA suggests, else two thirds into the lifetime (half, below ten days). It moves to the next
+// tick of the schedule, and into the window: the next one that is open at f.Now or opens later. It never moves beyond the
+// emergency moment, so that no schedule is too sparse and no window too rare. An Emergency that is longer than what is left at
+// the moment itself switches window and schedule off and nothing else: it brings no renewal forward, since the CA
 // exempts from its limits only what it suggested. With the default, and with any shorter Emergency, the moment
 // is never later than the emergency moment, whatever the CA suggests.
 func RenewAt(f Facts) (at time.Time, why string) {
@@ -65,18 +69,34 @@ func RenewAt(f Facts) (at time.Time, why string) {
 		return f.notBefore(latest, "the CA suggests a later moment, which leaves too little lifetime")
 	}
 	at, why = f.notBefore(at, why)
-	look := later(at, f.Now)
-	open := f.Window.Next(look)
-	if open.Equal(look) { // it's open, perhaps since before
-		open = f.Window.Next(at)
+	start := f.start(at)
+	if look := later(at, f.Now); !f.Window.Next(look).Equal(look) { // every window until then was missed
+		start = f.start(look)
 	}
-	if open.Equal(at) {
+	if start.Equal(at) {
 		return at, why
 	}
-	if latest := f.NotAfter.Add(-emergency); open.After(latest) {
-		return later(at, latest), "too little lifetime left to wait for the window"
+	awaited := "the window"
+	if f.Schedule != nil && (start.IsZero() || !f.Window.opens(start).Equal(start)) {
+		awaited = "the schedule"
 	}
-	return open, why + ", then the window"
+	if latest := f.NotAfter.Add(-emergency); start.After(latest) || start.IsZero() {
+		return later(at, latest), "too little lifetime left to wait for " + awaited
+	}
+	return start, why + ", then " + awaited
+}
+
+// start returns the first moment from t on that may start a renewal: a tick while the window is open, or its opening. The
+// zero time says that there is none.
+func (f Facts) start(t time.Time) time.Time {
+	if f.Schedule == nil {
+		return f.Window.Next(t)
+	}
+	tick, opening := f.Schedule.Next(t.Add(-1)), f.Window.opens(t)
+	if tick.Before(t) || !f.Window.Next(tick).Equal(tick) || !opening.IsZero() && opening.Before(tick) {
+		return opening
+	}
+	return tick
 }
 
 // notBefore keeps a moment from lying before Earliest, and says so while that is ahead.

@@ -16,6 +16,7 @@ func TestRenewAt(t *testing.T) {
 		suggested time.Duration // after issuance; zero is none
 		chosen    time.Duration // after issuance
 		window    string
+		schedule  string
 		emergency time.Duration
 		now       time.Duration // after issuance; zero asks for the plan
 		earliest  time.Duration // after issuance; zero is none
@@ -58,6 +59,24 @@ func TestRenewAt(t *testing.T) {
 		{name: "missed, and the next would be after the emergency", lifetime: 160 * time.Hour, window: "Tue 00:00-02:00", now: 110 * time.Hour, want: 160*time.Hour - 160*time.Hour/6, why: "too little lifetime"},
 		{name: "a mass revocation beats a window that was missed", lifetime: 90 * day, suggested: 10 * day, chosen: 11 * day, window: "22:00-04:00", now: 12 * day, want: 10 * day, why: "the CA asks for it now"},
 
+		{name: "a tick starts it", lifetime: 90 * day, schedule: "0 3 * * *", want: 60*day + 15*time.Hour, why: "two thirds of the lifetime, then the schedule"},
+		{name: "a tick at its very moment", lifetime: 90 * day, schedule: "0 12 * * *", want: 60 * day, why: "two thirds of the lifetime"},
+		{name: "a tick that was missed still holds", lifetime: 90 * day, schedule: "0 3 * * *", now: 63 * day, want: 60*day + 15*time.Hour, why: "then the schedule"},
+		{name: "a yearly tick comes too late", lifetime: 90 * day, schedule: "@yearly", want: 75 * day, why: "too little lifetime left to wait for the schedule"},
+		{name: "and far too late for minutes", lifetime: 10 * time.Minute, schedule: "@yearly", want: 10*time.Minute - 100*time.Second, why: "too little lifetime left to wait for the schedule"},
+		{name: "a schedule that has ended", lifetime: 90 * day, schedule: "over", want: 75 * day, why: "too little lifetime left to wait for the schedule"},
+		{name: "an early emergency switches the schedule off", lifetime: 90 * day, schedule: "@yearly", emergency: 40 * day, want: 60 * day, why: "too little lifetime"},
+		{name: "a mass revocation waits for no tick", lifetime: 90 * day, suggested: 10 * day, chosen: 11 * day, schedule: "@yearly", want: 10 * day, why: "the CA asks for it now"},
+		{name: "the window's opening is a tick", lifetime: 90 * day, window: "22:00-04:00", schedule: "@yearly", want: 60*day + 10*time.Hour, why: "then the window"},
+		{name: "its next opening, when it is open already", lifetime: 90 * day, window: "10:00-14:00", schedule: "@yearly", want: 60*day + 22*time.Hour, why: "then the window"},
+		{name: "a tick while it is open", lifetime: 90 * day, window: "10:00-14:00", schedule: "0 13 * * *", want: 60*day + time.Hour, why: "then the schedule"},
+		{name: "a tick while it is closed is none", lifetime: 90 * day, window: "10:00-14:00", schedule: "0 15 * * *", want: 60*day + 22*time.Hour, why: "then the window"},
+		{name: "a tick in tomorrow's window comes after its opening", lifetime: 90 * day, window: "10:00-12:30", schedule: "0 11 * * *", want: 60*day + 22*time.Hour, why: "then the window"},
+		{name: "at its very opening", lifetime: 90 * day, window: "12:00-14:00", schedule: "@yearly", want: 60 * day, why: "two thirds of the lifetime"},
+		{name: "a window and a tick that were missed", lifetime: 90 * day, window: "10:00-14:00", schedule: "0 13 * * *", now: 60*day + 3*time.Hour, want: 60*day + 22*time.Hour, why: "then the window"},
+		{name: "missed for a week, and open now: due since the first tick", lifetime: 90 * day, window: "10:00-14:00", schedule: "0 13 * * *", now: 67 * day, want: 60*day + time.Hour, why: "then the schedule"},
+		{name: "always open, and a tick", lifetime: 90 * day, window: "00:00-24:00", schedule: "0 13 * * *", want: 60*day + time.Hour, why: "then the schedule"},
+
 		{name: "not before the earliest", lifetime: 90 * day, suggested: time.Hour, chosen: time.Minute, now: 2 * time.Hour, earliest: 6 * time.Hour, want: 6 * time.Hour, why: "though not right after it was issued"},
 		{name: "the window moves the earliest too", lifetime: 90 * day, suggested: time.Hour, chosen: time.Minute, window: "22:00-04:00", now: 2 * time.Hour, earliest: 6 * time.Hour, want: 10 * time.Hour, why: "then the window"},
 		{name: "a mass revocation waits for the earliest", lifetime: 90 * day, suggested: -time.Hour, chosen: time.Hour, now: 2 * time.Hour, earliest: 6 * time.Hour, want: 6 * time.Hour, why: "the CA asks for it now"},
@@ -73,6 +92,13 @@ func TestRenewAt(t *testing.T) {
 				t.Fatal(err)
 			}
 			f := Facts{NotBefore: issued, NotAfter: issued.Add(tt.lifetime), Window: window, Emergency: tt.emergency}
+			if tt.schedule == "over" {
+				f.Schedule = scheduleFunc(func(time.Time) time.Time { return time.Time{} })
+			} else if tt.schedule != "" {
+				if f.Schedule, err = ParseSchedule(tt.schedule); err != nil {
+					t.Fatal(err)
+				}
+			}
 			if tt.suggested != 0 {
 				f.Suggested, f.Chosen = issued.Add(tt.suggested), issued.Add(tt.chosen)
 			}

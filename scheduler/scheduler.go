@@ -1,5 +1,5 @@
-// Package scheduler decides when: it owns the cron tick, the due times, the renewal rule, the back-off, the order
-// by urgency, and how many names are worked on at a time, so that what hangs holds up nobody else.
+// Package scheduler decides when: it owns the ticks, the due times, the renewal rule, the back-off, the order
+// by urgency, and how many names are worked on at a time, so that a name that hangs holds up no other.
 // What is done to a name, and what is known about its certificate, it leaves to the Reconciler.
 package scheduler
 
@@ -20,7 +20,8 @@ type Reconciler interface {
 	// retries nothing itself: after a failure, next is when the Scheduler shall try again (see RetryAt). It has
 	// logged its error before it returns it; the Scheduler doesn't.
 	//
-	// A next in the past is looked at at the next tick. A zero next, like a panic, is an oversight: the Scheduler
+	// A next in the past is due at the next tick, one less than ten minutes ahead to the second, any other at the
+	// first tick after it. A zero next, like a panic, is an oversight: the Scheduler
 	// waits as Backoff says for so many of them in a row. A name is never reconciled twice at a time. When ctx
 	// ends, Reconcile returns soon, and what it returns no longer matters.
 	Reconcile(ctx context.Context, name string) (next time.Time, err error)
@@ -30,7 +31,7 @@ type Reconciler interface {
 type Config struct {
 	Reconciler Reconciler
 
-	// Schedule is when to look for due names; nil is every minute.
+	// Schedule adds ticks to those of each minute, at which due names are looked for; nil adds none.
 	Schedule Schedule
 
 	// Workers is how many names are worked on at a time; zero is 16. What waits for somebody isn't counted: a name
@@ -116,14 +117,15 @@ func New(config Config) *Scheduler {
 func (s *Scheduler) Set(items []Item) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.queue.set(items, wallNow())
+	now := wallNow()
+	s.queue.set(items, now)
+	for _, item := range items {
+		s.wakeSoon(item.Due, now)
+	}
 }
 
-// SetSchedule replaces the schedule; nil is every minute.
+// SetSchedule replaces Config.Schedule.
 func (s *Scheduler) SetSchedule(schedule Schedule) {
-	if schedule == nil {
-		schedule = everyMinute{}
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.schedule, s.next = schedule, time.Time{}
@@ -215,7 +217,7 @@ func (s *Scheduler) startOnTick(ctx context.Context) {
 	})
 }
 
-// queueDue moves what is due to what is ready, and ranks all of that anew. Lane and Urgency are asked without the lock,
+// queueDue moves what is due to what is ready, and ranks all of that again. Lane and Urgency are asked without the lock,
 // for they may need locks of their own.
 func (s *Scheduler) queueDue(now time.Time) {
 	s.mu.Lock()
@@ -267,14 +269,27 @@ func (s *Scheduler) reconcile(ctx context.Context, name string) (next time.Time)
 func (s *Scheduler) finish(e *entry, next time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	now := wallNow()
 	if next.IsZero() {
 		e.lost++
-		next = wallNow().Add(Backoff(e.lost, rand.Float64()))
+		next = now.Add(Backoff(e.lost, rand.Float64()))
 	} else {
 		e.lost = 0
+		s.wakeSoon(next, now)
 	}
 	s.queue.finish(e, next)
 	s.startLocked()
+}
+
+// soon is how near a due time is that isn't left to the ticks. They may be a minute late, which is too late for a
+// certificate that lives for minutes.
+const soon = 10 * time.Minute
+
+// wakeSoon makes a tick at a due time that is near, in whole seconds so that names that are due together go together.
+func (s *Scheduler) wakeSoon(due, now time.Time) {
+	if wait := due.Sub(now); wait > 0 && wait < soon {
+		time.AfterFunc(due.Add(time.Second-1).Truncate(time.Second).Sub(now), s.Wake)
+	}
 }
 
 // recoverPanic is deferred around foreign code, so that one name's panic is its own problem.
@@ -315,23 +330,20 @@ func (s *Scheduler) plan(planned, now time.Time) time.Time {
 	return s.next
 }
 
-// nextTick returns the planned tick, unless the schedule has an earlier one: that's so when nothing is planned
-// yet, and when the wall clock went back. A schedule that has come to its end ticks every hour.
+// nextTick returns the planned tick, unless there is an earlier one: that's so when nothing is planned yet, and when the
+// wall clock went back.
 func nextTick(schedule Schedule, planned, now time.Time) time.Time {
-	next := schedule.Next(now)
-	if !next.After(now) {
-		next = now.Add(time.Hour)
+	next := now.Truncate(time.Minute).Add(time.Minute)
+	if schedule != nil {
+		if t := schedule.Next(now); t.After(now) && t.Before(next) {
+			next = t
+		}
 	}
 	if planned.IsZero() || next.Before(planned) {
 		return next
 	}
 	return planned
 }
-
-// everyMinute is the default schedule.
-type everyMinute struct{}
-
-func (everyMinute) Next(t time.Time) time.Time { return t.Truncate(time.Minute).Add(time.Minute) }
 
 // wallNow is the wall clock, without the monotonic reading that would make comparisons blind to its jumps.
 func wallNow() time.Time { return time.Now().Round(0) }

@@ -92,11 +92,13 @@ func TestRunLooksAtOnceAndAtEveryTick(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := newJournal()
 		s := New(Config{Reconciler: j})
-		s.Set([]Item{{"now", time.Time{}}, {"soon", j.began.Add(90 * time.Second)}, {"later", j.began.Add(day)}})
+		s.Set([]Item{{"now", time.Time{}}, {"soon", j.began.Add(90*time.Second + 1)}, {"as soon", j.began.Add(91 * time.Second)},
+			{"in a while", j.began.Add(10*time.Minute + time.Second)}, {"later", j.began.Add(day)}})
 		stop := run(t, s)
 		time.Sleep(61 * time.Minute)
 		stop()
-		j.check(t, "now at 0", "soon at 120", "now at 3600")
+		slices.Sort(j.started[1:3]) // which are looked at together
+		j.check(t, "now at 0", "as soon at 91", "soon at 91", "in a while at 660", "now at 3600")
 	})
 }
 
@@ -356,16 +358,33 @@ func TestWakeAndSetSchedule(t *testing.T) {
 		synctest.Wait()
 		j.check(t, "woken at 20")
 
-		s.Set(names("ticked"))
-		s.SetSchedule(nil)
+		s.Set(names("minutely"))
 		time.Sleep(50 * time.Second)
-		j.check(t, "woken at 20", "ticked at 60")
+		j.check(t, "woken at 20", "minutely at 60")
 
-		s.Set(names("later"))
-		s.SetSchedule(hourly) // instead of the tick at 120
-		time.Sleep(time.Hour)
+		often, err := ParseSchedule("@every 10s")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Set(names("often"))
+		s.SetSchedule(often) // which has a tick before the one at 120
+		time.Sleep(20 * time.Second)
 		stop()
-		j.check(t, "woken at 20", "ticked at 60", "later at 3600")
+		j.check(t, "woken at 20", "minutely at 60", "often at 80")
+	})
+}
+
+// TestADueTimeThatIsNearIsKept has a name that asks for the next look itself, for a certificate that lives for minutes.
+func TestADueTimeThatIsNearIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newJournal()
+		j.next = func(string) time.Time { return time.Now().Add(75 * time.Second) }
+		s := New(Config{Reconciler: j})
+		s.Set(names("a"))
+		stop := run(t, s)
+		time.Sleep(4 * time.Minute)
+		stop()
+		j.check(t, "a at 0", "a at 75", "a at 150", "a at 225")
 	})
 }
 
@@ -502,18 +521,27 @@ func TestSleepLooksAtTheClockNowAndThen(t *testing.T) {
 			if now.Sub(j.began) < 10*time.Second {
 				return now.Add(day)
 			}
-			return now.Add(time.Minute)
+			return now.Add(5 * time.Second)
 		})})
-		s.Set([]Item{{"a", j.began.Add(time.Second)}})
 		stop := run(t, s)
-		time.Sleep(slice + time.Minute + time.Second)
+		synctest.Wait()
+		s.Set(names("a"))
+		time.Sleep(slice + 10*time.Second)
 		stop()
-		j.check(t, "a at 75")
+		j.check(t, "a at 20")
 	})
 }
 
 func TestNextTick(t *testing.T) {
 	hourly, err := ParseSchedule("@hourly")
+	if err != nil {
+		t.Fatal(err)
+	}
+	often, err := ParseSchedule("*/2 * * * *")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seconds, err := ParseSchedule("@every 10s")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -524,13 +552,17 @@ func TestNextTick(t *testing.T) {
 		schedule           Schedule
 		planned, now, want string
 	}{
-		{"nothing planned", hourly, "", "2026-05-01T12:10:00Z", "2026-05-01T13:00:00Z"},
-		{"on the way", hourly, "2026-05-01T13:00:00Z", "2026-05-01T12:59:59Z", "2026-05-01T13:00:00Z"},
+		{"nothing planned", nil, "", "2026-05-01T12:10:10Z", "2026-05-01T12:11:00Z"},
+		{"at a minute, the next one", nil, "", "2026-05-01T12:10:00Z", "2026-05-01T12:11:00Z"},
+		{"a schedule that is sparse takes no tick away", hourly, "", "2026-05-01T12:10:10Z", "2026-05-01T12:11:00Z"},
+		{"nor does one that is less so", often, "", "2026-05-01T12:10:10Z", "2026-05-01T12:11:00Z"},
+		{"one with more ticks adds them", seconds, "", "2026-05-01T12:10:10Z", "2026-05-01T12:10:20Z"},
+		{"on the way", hourly, "2026-05-01T12:11:00Z", "2026-05-01T12:10:59Z", "2026-05-01T12:11:00Z"},
 		{"arrived: the planned tick holds", hourly, "2026-05-01T13:00:00Z", "2026-05-01T13:00:00Z", "2026-05-01T13:00:00Z"},
 		{"the clock went forward past it: it holds, and is due", hourly, "2026-05-01T13:00:00Z", "2026-05-08T09:30:00Z", "2026-05-01T13:00:00Z"},
-		{"the clock went back: an earlier tick", hourly, "2026-05-01T13:00:00Z", "2026-04-01T09:30:00Z", "2026-04-01T10:00:00Z"},
-		{"a schedule at its end ticks every hour", over, "", "2026-05-01T12:10:00Z", "2026-05-01T13:10:00Z"},
-		{"a schedule that stands still too", stuck, "", "2026-05-01T12:10:00Z", "2026-05-01T13:10:00Z"},
+		{"the clock went back: an earlier tick", hourly, "2026-05-01T13:00:00Z", "2026-04-01T09:30:10Z", "2026-04-01T09:31:00Z"},
+		{"a schedule at its end", over, "", "2026-05-01T12:10:10Z", "2026-05-01T12:11:00Z"},
+		{"a schedule that stands still", stuck, "", "2026-05-01T12:10:10Z", "2026-05-01T12:11:00Z"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

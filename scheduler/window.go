@@ -60,17 +60,32 @@ func (w Window) Next(t time.Time) time.Time {
 	return next.In(t.Location())
 }
 
+// opens returns the first moment from t on at which one of the spans begins; the zero time for the zero Window.
+func (w Window) opens(t time.Time) (first time.Time) {
+	for _, s := range w.spans {
+		if n := s.opens(t); first.IsZero() || n.Before(first) {
+			first = n
+		}
+	}
+	return first
+}
+
 // next does what Window.Next does.
 func (s span) next(t time.Time) time.Time {
 	if s.contains(t) {
 		return t
 	}
+	return s.opens(t)
+}
+
+// opens does what Window.opens does.
+func (s span) opens(t time.Time) time.Time {
 	year, month, today := t.In(s.zone).Date()
 	// The day of a weekly window may be the one on which spring leaves its hours out: then it's the week after.
 	for day := today - 1; day <= today+15; day++ {
 		var first time.Time
 		for _, opening := range s.openings(time.Date(year, month, day, 0, s.from, 0, 0, time.UTC)) {
-			if t.Before(opening) && s.contains(opening) && (first.IsZero() || opening.Before(first)) {
+			if !opening.Before(t) && s.contains(opening) && (first.IsZero() || opening.Before(first)) {
 				first = opening
 			}
 		}

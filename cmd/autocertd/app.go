@@ -54,10 +54,7 @@ func read(path string) (*settings, error) {
 			s.providers = append(s.providers, built)
 			return err
 		},
-		Pace:     s.pace,
-		Meet:     s.meet,
-		Lifetime: lifetimeOf,
-		Sources:  s.sources,
+		Sources: s.sources,
 	})
 	if err != nil {
 		return s, &usageError{err}
@@ -167,6 +164,7 @@ func (a *app) prepare(s *settings) (*build, error) {
 	}
 	b.orders = a.solver.With(newProviders(s, a.logger), s.Resolvers, hostnames...)
 	b.snapshot = lifecycle.NewSnapshot(s.Config, b.issuers, s.window)
+	b.snapshot.Schedule = s.schedule
 	b.snapshot.Solver = b.orders
 	b.snapshot.Reloaded = time.Now()
 	return b, nil

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/x509"
 	"os"
 	"testing"
@@ -23,9 +24,11 @@ func TestShortLived(t *testing.T) {
 		lifetime time.Duration
 		renewals int           // of each certificate, at least
 		watch    time.Duration // at least
+		schedule string        // "" is every second
 		long     bool
 	}{
 		{name: "12 seconds, renewed three times", lifetime: 12 * time.Second, renewals: 3},
+		{name: "36 seconds, which can't wait for the first of January", lifetime: 36 * time.Second, renewals: 1, schedule: "@yearly"},
 		{name: "90 seconds, for ten minutes", lifetime: 90 * time.Second, renewals: 10, watch: 10 * time.Minute, long: true},
 	}
 	for _, tt := range tests {
@@ -36,6 +39,7 @@ func TestShortLived(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, siteConfig{ca: testbed.CAConfig{Lifetime: tt.lifetime}})
 			s.hostnames = hosts(3)
+			s.schedule = cmp.Or(tt.schedule, s.schedule)
 			d := s.start(t)
 			s.deployed(t, s.hostnames...)
 			seen := s.watch(t, tt.watch, tt.renewals)

@@ -93,7 +93,6 @@ func (l *loader) build(raw *rawConfig) {
 	l.buildProviders(raw.Providers)
 	l.buildCertificates(raw)
 	l.buildOutputs(raw.Outputs)
-	l.checkPace(raw)
 }
 
 // absolute returns a path in its shortest spelling.

@@ -30,7 +30,7 @@ type Config struct {
 	Path         string   // the main file, as given to Load
 	Files        []string // every file that was read, in order
 	StateDir     string
-	Schedule     string // a cron expression: when to look for due work
+	Schedule     string // a cron expression: the ticks that start ordinary renewals
 	Concurrency  int    // orders at a time per CA
 	Renewal      Renewal
 	Resolvers    []string // recursive resolvers as host:port; empty means the system's
@@ -155,12 +155,6 @@ type Checks struct {
 	Schedule func(text string) error
 	Window   func(text string) error
 	Provider func(p *Provider) error // Problems are reported as they are, other errors at the provider's table
-	// Pace judges schedule and window, which were judged by themselves before, for certificates of a lifetime.
-	Pace func(lifetime, emergency time.Duration) (schedule, window error)
-	// Meet judges whether the schedule looks while the window is open, both judged by themselves before.
-	Meet func() error
-	// Lifetime returns that of the certificate that there is, 0 when there is none.
-	Lifetime func(stateDir, name string) time.Duration
 	// Sources gets to know all files that are looked for, whatever is wrong with them; nil wants to know none.
 	Sources *Sources
 }

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -151,14 +150,6 @@ func first[T any](given *T, otherwise T) T {
 	return otherwise
 }
 
-// Lifetime returns how long certificates of a profile live that a CA issues at a moment, 0 when it isn't known.
-func (ca CA) Lifetime(profile string, at time.Time) time.Duration {
-	if ca.Directory != letsencrypt && ca.Directory != letsencryptStaging {
-		return 0
-	}
-	return ProfileLifetime(profile, at)
-}
-
 // ProfileLifetime returns how long certificates of Let's Encrypt's profiles live, 0 for a profile that isn't known.
 func ProfileLifetime(profile string, at time.Time) time.Duration {
 	const day = 24 * time.Hour
@@ -191,71 +182,4 @@ func (ca CA) MostNames(profile string) int {
 		return 100
 	}
 	return 0
-}
-
-// checkPace refuses a schedule and a window that are too sparse for the shortest lifetime that a profile implies, and warns
-// when they are for a certificate that was issued: a CA may shorten lifetimes at any time, and that must not keep the
-// daemon from starting.
-func (l *loader) checkPace(raw *rawConfig) {
-	window := raw.Renewal.Value.Window
-	if !raw.Schedule.ok && !window.ok || l.checks.Pace == nil || len(l.problems) > 0 {
-		return
-	}
-	if window.ok && l.checks.Meet != nil {
-		if err := l.checks.Meet(); err != nil {
-			l.fail(window.at, fmt.Sprintf("%q: %s", shorten(window.Value), err), `look more often: schedule = "* * * * *"`)
-			return
-		}
-	}
-	implied, issued := l.shortestLives(time.Now())
-	for _, shortest := range []life{implied, issued} {
-		if shortest.long == 0 {
-			continue
-		}
-		tell := l.warn
-		if shortest == implied {
-			tell = l.fail
-		}
-		schedule, opening := l.checks.Pace(shortest.long, l.config.Renewal.Emergency)
-		if schedule != nil && raw.Schedule.ok {
-			tell(raw.Schedule.at, fmt.Sprintf("%q: %s", shorten(raw.Schedule.Value), schedule), "the certificate is "+shortest.of)
-		}
-		if opening != nil && window.ok {
-			tell(window.at, fmt.Sprintf("%q: %s", shorten(window.Value), opening), "the certificate is "+shortest.of)
-		}
-	}
-}
-
-// life is how long a certificate lives, and which it is; zero when none is known.
-type life struct {
-	long time.Duration
-	of   string
-}
-
-// shorter takes the other life when it is the shorter one.
-func (l *life) shorter(o life) {
-	if o.long > 0 && (l.long == 0 || o.long < l.long) {
-		*l = o
-	}
-}
-
-// shortestLives returns the shortest life that a profile implies, and the shortest of those certificates whose profiles
-// imply none.
-func (l *loader) shortestLives(now time.Time) (implied, issued life) {
-	cas := make(map[string]CA, len(l.config.CAs))
-	for _, ca := range l.config.CAs {
-		cas[ca.Name] = ca
-	}
-	for _, c := range l.config.Certificates {
-		var own life
-		for _, name := range c.CAs {
-			ca := cas[name]
-			own.shorter(life{ca.Lifetime(cmp.Or(c.Profile, ca.Profile), now), c.Name})
-		}
-		implied.shorter(own)
-		if own.long == 0 && l.checks.Lifetime != nil {
-			issued.shorter(life{l.checks.Lifetime(l.config.StateDir, c.Name), c.Name})
-		}
-	}
-	return implied, issued
 }

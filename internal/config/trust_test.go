@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/rogpeppe/go-internal/txtar"
 )
@@ -193,22 +192,4 @@ func asNobody(t *testing.T) {
 		}
 	})
 	t.Setenv("TMPDIR", "/tmp")
-}
-
-// TestPaceOfWhatIsWritten: a mistake is told at a key that stands in a file, and never at one that doesn't.
-func TestPaceOfWhatIsWritten(t *testing.T) {
-	both := Checks{Pace: func(_, _ time.Duration) (schedule, window error) {
-		return errors.New("too seldom"), errors.New("too rarely open")
-	}}
-	for text, want := range map[string]string{
-		"schedule = \"@monthly\"\n":          "config.toml:2: schedule: \"@monthly\": too seldom (the certificate is www.corp.example.com)",
-		"renewal.window = \"02:00-03:00\"\n": "config.toml:2: renewal.window: \"02:00-03:00\": too rarely open (the certificate is www.corp.example.com)",
-		"":                                   "<nil>",
-	} {
-		text = "hostnames = [\"www.corp.example.com\"]\n" + text + minimal
-		unpack(t, &txtar.Archive{Files: []txtar.File{{Name: "config.toml", Data: []byte(text)}}})
-		if _, err := Load("config.toml", both); fmt.Sprint(err) != want {
-			t.Errorf("got %v, want %s", err, want)
-		}
-	}
 }

@@ -31,11 +31,15 @@ func (j *job) due(now time.Time) (why string) {
 	if differs := j.bundle.fits(j.cert, j.snapshot); differs != "" {
 		return differs
 	}
-	if at, why := j.renewal(now); !now.Before(at) {
+	at, why := j.renewal(now)
+	if j.insist == byHand { // a person's question is a tick
+		at, why = j.renewalIn(j.snapshot.Window, nil, now)
+	}
+	if !now.Before(at) {
 		return why
 	}
 	if j.insist == byHand && j.state.Issue.Failures > 0 { // a person who has mended something waits for no window
-		if at, why := j.renewalIn(scheduler.Window{}, now); !now.Before(at) {
+		if at, why := j.renewalIn(scheduler.Window{}, nil, now); !now.Before(at) {
 			return why
 		}
 	}
@@ -49,11 +53,11 @@ func (j *job) due(now time.Time) (why string) {
 // then isn't used. A certificate can be due from its first moment on, when its CA dates it back, asks for its renewal, or
 // this machine's clock is ahead: it is kept for a while, so that orders don't follow one another in a loop.
 func (j *job) renewal(now time.Time) (at time.Time, why string) {
-	return j.renewalIn(j.snapshot.Window, now)
+	return j.renewalIn(j.snapshot.Window, j.snapshot.Schedule, now)
 }
 
-// renewalIn is renewal with another window.
-func (j *job) renewalIn(window scheduler.Window, now time.Time) (at time.Time, why string) {
+// renewalIn is renewal with another window and schedule.
+func (j *job) renewalIn(window scheduler.Window, schedule scheduler.Schedule, now time.Time) (at time.Time, why string) {
 	if j.state.compromised() {
 		return now, compromisedWhy
 	}
@@ -62,7 +66,7 @@ func (j *job) renewalIn(window scheduler.Window, now time.Time) (at time.Time, w
 	}
 	f := scheduler.Facts{NotBefore: j.leaf.NotBefore, NotAfter: j.leaf.NotAfter,
 		Suggested: j.state.ARI.Moment, Chosen: j.state.ARI.ChosenAt, Now: now,
-		Window: window, Emergency: j.snapshot.Emergency}
+		Window: window, Schedule: schedule, Emergency: j.snapshot.Emergency}
 	if issued := j.bundle.Issued; !issued.After(now) { // issued by a clock that was ahead, it would never be due
 		f.Earliest = issued.Add(min(j.state.ARI.settling(), j.leaf.NotAfter.Sub(issued)/3))
 	}
@@ -87,7 +91,7 @@ func (j *job) missed(now time.Time) bool {
 	if j.state.Issue.Failures == 0 || j.bundle == nil {
 		return false
 	}
-	at, _ := j.renewalIn(scheduler.Window{}, now)
+	at, _ := j.renewalIn(scheduler.Window{}, nil, now)
 	return !now.Before(at)
 }
 

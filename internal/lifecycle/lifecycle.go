@@ -34,6 +34,7 @@ type Snapshot struct {
 	CAs          map[string]config.CA
 	Issuers      map[string]*issuer.Issuer // of those
 	Window       scheduler.Window
+	Schedule     scheduler.Schedule // whose ticks start ordinary renewals; nil starts them at any time
 	Emergency    time.Duration
 	Solver       issuer.Solver // with the providers of the same configuration; nil is that of the issuers
 	Reloaded     time.Time     // when the configuration was read, at a start too; zero when no person had a hand in it

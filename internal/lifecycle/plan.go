@@ -10,7 +10,6 @@ import (
 	"autocertd/internal/budget"
 	"autocertd/internal/config"
 	"autocertd/internal/printable"
-	"autocertd/internal/store"
 	"autocertd/scheduler"
 )
 
@@ -32,15 +31,6 @@ type Planned struct {
 
 // Late reports whether the certificate expires before its turn comes.
 func (p Planned) Late() bool { return !p.NotAfter.IsZero() && p.NotAfter.Before(p.At) }
-
-// Lifetime returns how long the certificate of a name lives that there is, 0 when none is known.
-func Lifetime(ctx context.Context, store store.Store, name string) time.Duration {
-	state, err := loadState(ctx, store, name)
-	if err != nil || state.Leaf.NotAfter.IsZero() {
-		return 0
-	}
-	return state.Leaf.NotAfter.Sub(state.Leaf.NotBefore) + time.Second // the last second counts: RFC 5280 section 4.1.2.5
-}
 
 // facts are what a plan is made of, for one certificate.
 type facts struct {

@@ -89,7 +89,7 @@ func (sc Scenario) lives(all []facts, planned []Planned) (lives []life) {
 			notBefore, notAfter = f.leaf.NotBefore, f.leaf.NotAfter
 		}
 		due, _ := scheduler.RenewAt(scheduler.Facts{NotBefore: notBefore, NotAfter: notAfter,
-			Window: f.snapshot.Window, Emergency: f.snapshot.Emergency})
+			Window: f.snapshot.Window, Schedule: f.snapshot.Schedule, Emergency: f.snapshot.Emergency})
 		lives = append(lives, life{f, notAfter, due})
 	}
 	return lives

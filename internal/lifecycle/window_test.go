@@ -97,3 +97,33 @@ func (p *process) makeDue(failures int) {
 		p.Fatal(err)
 	}
 }
+
+// TestTickIsFarAway looks at a certificate whose renewal is due since an hour ago, while the schedule's next tick is far away.
+func TestTickIsFarAway(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.start()
+	snapshot := *p.snapshot.Load()
+	var err error
+	if snapshot.Schedule, err = scheduler.ParseSchedule("@every 8760h"); err != nil {
+		t.Fatal(err)
+	}
+	p.Use(&snapshot)
+	p.look() // the first certificate waits for no tick
+	first := p.status().Leaf
+	p.makeDue(0)
+	p.look()
+	if s := p.status(); s.Leaf.Serial != first.Serial || s.RenewWhy != "too little lifetime left to wait for the schedule" {
+		t.Errorf("renewed before the tick, or planned for another reason than the emergency: %+v", s)
+	}
+	p.edit(func(s *State) { s.ARI.ChosenAt = time.Now() }) // the CA wants it renewed at once
+	p.look()
+	second := p.status().Leaf
+	if second.Serial == first.Serial {
+		t.Error("not renewed at once, as the CA wishes")
+	}
+	p.makeDue(0)
+	if err := p.Retry(p.ctx, name); err != nil || p.status().Leaf.Serial == second.Serial {
+		t.Errorf("not renewed when a person asks: %v", err)
+	}
+}
