@@ -3,7 +3,6 @@
 package bench_test
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -13,7 +12,6 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
-	"io/fs"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -23,7 +21,7 @@ import (
 	"autocertd/internal/config"
 	"autocertd/internal/deploy"
 	"autocertd/internal/lifecycle"
-	"autocertd/internal/store"
+	"autocertd/internal/store/storetest"
 	"autocertd/scheduler"
 )
 
@@ -82,36 +80,19 @@ func writeJSON(b *testing.B, path string, object any) {
 // since no CA is there.
 func actedOn(b *testing.B, cfg *config.Config) map[string]string {
 	b.Helper()
-	store := lastSaved{data: new([]byte)}
-	manager := lifecycle.New(lifecycle.Config{Storage: store, Deployer: deploy.New(deploy.Config{})})
+	memory := &storetest.Memory{}
+	manager := lifecycle.New(lifecycle.Config{Storage: memory, Deployer: deploy.New(deploy.Config{})})
 	manager.Use(lifecycle.NewSnapshot(cfg, nil, scheduler.Window{}))
 	acted := make(map[string]string, len(cfg.Certificates))
 	for _, c := range cfg.Certificates {
 		if _, err := manager.Reconcile(b.Context(), c.Name); err == nil {
 			b.Fatalf("%s was issued by nobody", c.Name)
 		}
+		data, err := memory.Load(b.Context(), "states/"+c.Name+".json")
+		check(b, err)
 		var state lifecycle.State
-		check(b, json.Unmarshal(*store.data, &state))
+		check(b, json.Unmarshal(data, &state))
 		acted[c.Name] = state.Wish
 	}
 	return acted
 }
-
-// lastSaved is a lifecycle.Storage that is empty to those who read, and keeps the last object that was written.
-type lastSaved struct{ data *[]byte }
-
-func (s lastSaved) Load(context.Context, string) ([]byte, error) { return nil, store.ErrNotExist }
-
-func (s lastSaved) Save(_ context.Context, _ string, data []byte) error {
-	*s.data = data
-	return nil
-}
-
-func (s lastSaved) SaveLazily(ctx context.Context, key string, data []byte) error {
-	return s.Save(ctx, key, data)
-}
-
-func (s lastSaved) Delete(context.Context, string) error                  { return fs.ErrPermission }
-func (s lastSaved) List(context.Context, string) ([]string, error)        { return nil, nil }
-func (s lastSaved) Lock(context.Context, string) (func(), error)          { return func() {}, nil }
-func (s lastSaved) TryLock(ctx context.Context, n string) (func(), error) { return s.Lock(ctx, n) }

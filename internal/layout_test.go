@@ -57,7 +57,7 @@ var homes = []home{
 	{pkg: "go.etcd.io/etcd", in: []string{"internal/store/etcd"}},
 	{pkg: "github.com/letsencrypt/pebble", in: []string{"internal/testbed"}},
 	{pkg: "github.com/spf13/cobra", in: []string{"cmd/autocertd"}},
-	{pkg: "github.com/fsnotify/fsnotify", in: []string{"cmd/autocertd"}},
+	{pkg: "github.com/fsnotify/fsnotify", in: []string{"cmd/autocertd", "internal/store/files"}},
 	{pkg: "github.com/coreos/go-systemd", in: []string{"cmd/autocertd"}},
 }
 

@@ -24,6 +24,7 @@ import (
 type Storage interface {
 	store.Store
 	store.Locker
+	store.Leaser
 }
 
 // Snapshot is what one configuration means to the certificates. It is never changed; a reload makes another.

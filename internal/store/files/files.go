@@ -5,10 +5,10 @@ package files
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -17,52 +17,48 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gofrs/flock"
 	"golang.org/x/sys/unix"
 
 	"autocertd/internal/durable"
 	"autocertd/internal/store"
 )
 
-const (
-	lockFolder = "locks"
-	lockSuffix = ".lock"
-	lockRetry  = 20 * time.Millisecond // how often a waiting Lock looks again
-	maxObject  = 16 << 20              // bytes; ours are a few KiB
-	maxNote    = 4 << 10               // bytes of what a lock's file says of its holder
-)
+// maxObject bounds an object, in bytes; ours are a few KiB.
+const maxObject = 16 << 20
 
 // StaleAge is the age from which on a temporary file is of a write that died: no write takes that long.
 const StaleAge = 10 * time.Minute
 
-// Store is a directory: an object is a file (0600) below the root, a lock an flock(2).
+// Store is a directory: an object is a file (0600) below the root, a lease an flock(2).
 type Store struct {
-	root    string
-	command string // how this process names itself to those who find its locks
-	views   bool   // makes nothing
-	syncer  durable.Syncer
+	root      string
+	command   string // names this process to those who find its leases
+	views     bool   // makes nothing
+	syncer    durable.Syncer
+	polls     bool // watches without inotify
+	lookAgain time.Duration
 }
 
-// Open opens the state directory, which is made when it is missing. command is what others are told of a lock's
-// holder.
+// Open opens the state directory, which is made when it is missing. The command is what others see of the holder of a
+// lease.
 func Open(root, command string) (*Store, error) {
+	f := &Store{root: root, command: command, lookAgain: lookAgain}
 	if err := os.MkdirAll(root, 0o755); err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
 	if err := os.MkdirAll(filepath.Join(root, lockFolder), 0o700); err != nil {
-		f := &Store{root: root}
 		return nil, fmt.Errorf("state directory: %w", f.refused(filepath.Join(root, lockFolder), err))
 	}
-	return &Store{root: root, command: command}, nil
+	return f, nil
 }
 
 // View is Open for those who only look: nothing is made, and what isn't there is absent.
-func View(root string) *Store { return &Store{root: root, views: true} }
+func View(root string) *Store { return &Store{root: root, views: true, lookAgain: lookAgain} }
 
 // RemoveStale removes the temporaries of writes that died long ago.
 func (f *Store) RemoveStale() error { return durable.RemoveStale(f.root, StaleAge) }
 
-// Load implements store.Store.
+// Load implements store.Reader.
 func (f *Store) Load(_ context.Context, key string) ([]byte, error) {
 	path, err := f.path(key)
 	if err != nil {
@@ -75,12 +71,12 @@ func (f *Store) Load(_ context.Context, key string) ([]byte, error) {
 	return data, nil
 }
 
-// Save implements store.Store.
+// Save implements store.Writer.
 func (f *Store) Save(_ context.Context, key string, data []byte) error {
 	return f.write(key, data, durable.File{Sync: &f.syncer})
 }
 
-// SaveLazily implements store.Store.
+// SaveLazily implements store.Writer.
 func (f *Store) SaveLazily(_ context.Context, key string, data []byte) error {
 	return f.write(key, data, durable.File{Lazy: true})
 }
@@ -140,7 +136,7 @@ func (f *Store) makeFolder(dir string) error {
 	return nil
 }
 
-// Delete implements store.Store.
+// Delete implements store.Writer.
 func (f *Store) Delete(_ context.Context, key string) error {
 	path, err := f.path(key)
 	if err != nil {
@@ -152,7 +148,7 @@ func (f *Store) Delete(_ context.Context, key string) error {
 	return nil
 }
 
-// List implements store.Store.
+// List implements store.Reader.
 func (f *Store) List(ctx context.Context, prefix string) ([]string, error) {
 	folder, err := f.path(prefix)
 	if err != nil {
@@ -165,7 +161,7 @@ func (f *Store) List(ctx context.Context, prefix string) ([]string, error) {
 			return nil
 		case err != nil:
 			return err
-		case entry.Type().IsRegular() && !strings.HasPrefix(entry.Name(), "."):
+		case path == folder && !entry.IsDir(), entry.Type().IsRegular() && !strings.HasPrefix(entry.Name(), "."):
 			keys = append(keys, filepath.ToSlash(strings.TrimPrefix(path, f.root+string(filepath.Separator))))
 		}
 		return ctx.Err()
@@ -177,50 +173,50 @@ func (f *Store) List(ctx context.Context, prefix string) ([]string, error) {
 	return keys, nil
 }
 
+// Scan implements store.Reader.
+func (f *Store) Scan(ctx context.Context, prefixes ...string) iter.Seq2[store.Object, error] {
+	return func(yield func(store.Object, error) bool) {
+		var keys []string
+		for _, prefix := range prefixes {
+			list, err := f.List(ctx, prefix)
+			if err != nil {
+				yield(store.Object{}, err)
+				return
+			}
+			keys = append(keys, list...)
+		}
+		slices.Sort(keys)
+		for _, key := range slices.Compact(keys) {
+			data, err := f.Load(ctx, key)
+			if errors.Is(err, store.ErrNotExist) {
+				continue // deleted meanwhile
+			}
+			if ctx.Err() != nil {
+				yield(store.Object{}, ctx.Err())
+				return
+			}
+			if !yield(store.Object{Key: key, Data: data, Err: err}, nil) {
+				return
+			}
+		}
+	}
+}
+
 // Lock implements store.Locker.
 func (f *Store) Lock(ctx context.Context, name string) (func(), error) {
-	lock, err := f.lock(name)
-	if err != nil {
-		return nil, err
-	}
-	ok, err := lock.TryLockContext(ctx, lockRetry)
-	if errors.Is(err, fs.ErrNotExist) && f.makeLocks() == nil {
-		ok, err = lock.TryLockContext(ctx, lockRetry)
-	}
-	if err != nil || !ok {
-		if ctx.Err() != nil { // waiting was given up: say for whom it waited
-			return nil, errors.Join(&store.HeldError{Lock: name, Holder: readHolder(lock.Path())}, ctx.Err())
-		}
-		return nil, fmt.Errorf("locking %s: %w", name, f.refused(lock.Path(), err))
-	}
-	return f.held(lock), nil
+	return unlocker(f.Acquire(ctx, name))
 }
 
 // TryLock implements store.Locker.
-func (f *Store) TryLock(_ context.Context, name string) (func(), error) {
-	lock, err := f.lock(name)
+func (f *Store) TryLock(ctx context.Context, name string) (func(), error) {
+	return unlocker(f.Try(ctx, name))
+}
+
+func unlocker(l store.Lease, err error) (func(), error) {
 	if err != nil {
 		return nil, err
 	}
-	ok, err := lock.TryLock()
-	if errors.Is(err, fs.ErrNotExist) && f.makeLocks() == nil {
-		ok, err = lock.TryLock()
-	}
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("locking %s: %w", name, f.refused(lock.Path(), err))
-	case !ok:
-		return nil, &store.HeldError{Lock: name, Holder: readHolder(lock.Path())}
-	}
-	return f.held(lock), nil
-}
-
-// makeLocks makes the folder of the locks again, which somebody has removed.
-func (f *Store) makeLocks() error {
-	if f.views {
-		return fs.ErrNotExist
-	}
-	return os.MkdirAll(filepath.Join(f.root, lockFolder), 0o700)
+	return l.Release, nil
 }
 
 // IsLockFile reports whether the lock of that name would be taken by way of the same file now as when it was seen; see
@@ -237,35 +233,6 @@ func (f *Store) LockFile(name string) (fs.FileInfo, error) {
 		return nil, err
 	}
 	return os.Lstat(path)
-}
-
-func (f *Store) lock(name string) (*flock.Flock, error) {
-	path, err := f.path(lockFolder + "/" + name)
-	if err != nil {
-		return nil, err
-	}
-	// Not blocking: opening a pipe that stands there would wait for ever.
-	return flock.New(path+lockSuffix, flock.SetPermissions(0o600), flock.SetFlag(os.O_CREATE|os.O_RDONLY|unix.O_NONBLOCK)), nil
-}
-
-// held notes the holder in the lock's file and returns what releases it. The file stays: removing it would let two
-// processes hold locks on two files of one name. The note stays too, since it is read only while the lock is held. It is a
-// help for people, so its failures don't matter.
-func (f *Store) held(lock *flock.Flock) func() {
-	note, _ := json.Marshal(store.Holder{PID: os.Getpid(), Command: f.command, Since: time.Now().UTC().Truncate(time.Second)})
-	// Written over the note before, whose end may be left: cutting it off costs more than all the rest.
-	if w, err := durable.Open(lock.Path(), os.O_WRONLY|unix.O_NONBLOCK, 0); err == nil {
-		_, _ = w.Write(note)
-		_ = w.Close()
-	}
-	return func() { _ = lock.Unlock() }
-}
-
-func readHolder(path string) (h store.Holder) {
-	if note, err := durable.Read(path, maxNote); err == nil {
-		_ = json.NewDecoder(bytes.NewReader(note)).Decode(&h) // the first value only
-	}
-	return h
 }
 
 // refused adds the cure to a permission that the owner of the root lacks: something below it is another user's, since

@@ -17,17 +17,20 @@ import (
 	"autocertd/internal/store/storetest"
 )
 
-func TestFiles(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) func() storetest.Both {
-		dir := t.TempDir()
-		return func() storetest.Both {
-			s, err := files.Open(dir, "autocertd test")
-			if err != nil {
-				t.Fatal(err)
-			}
-			return s
-		}
-	})
+func TestMain(m *testing.M) { storetest.Main(m, backend(files.Open)) }
+
+func TestFiles(t *testing.T) { storetest.Run(t, backend(files.Open)) }
+
+// TestPolls watches where there is no inotify.
+func TestPolls(t *testing.T) { storetest.Run(t, backend(files.OpenPolling)) }
+
+// backend is a directory. A lease is lost there when its file is removed.
+func backend(open func(root, command string) (*files.Store, error)) storetest.Backend {
+	return storetest.Backend{
+		New:  func(t *testing.T) string { return t.TempDir() },
+		Open: func(where string) (storetest.Storage, error) { return open(where, "autocertd test") },
+		Lose: func(where, name string) error { return os.Remove(filepath.Join(where, "locks", name+".lock")) },
+	}
 }
 
 func TestFilesArePrivate(t *testing.T) {
