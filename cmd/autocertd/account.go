@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"autocertd/internal/term"
 	"autocertd/issuer"
 )
 
@@ -122,21 +123,21 @@ func (f *accountFlags) print(ctx context.Context, iss *issuer.Issuer, get func(c
 		return err
 	}
 	if f.asJSON {
-		return printJSON(accountReport{iss.Name(), iss.DirectoryURL(), account})
+		return term.JSON(os.Stdout, accountReport{iss.Name(), iss.DirectoryURL(), account})
 	}
-	colour := green
+	colour := term.Green
 	if account.Status != "valid" {
-		colour = red
+		colour = term.Red
 	}
-	rows := [][]cell{
-		{{text: "CA"}, {text: fmt.Sprintf("%s (%s)", iss.Name(), iss.DirectoryURL())}},
-		{{text: "account"}, {text: account.URL}},
-		{{text: "status"}, {account.Status, colour}},
+	rows := [][2]term.Cell{
+		{{Text: "CA"}, {Text: fmt.Sprintf("%s (%s)", iss.Name(), iss.DirectoryURL())}},
+		{{Text: "account"}, {Text: account.URL}},
+		{{Text: "status"}, {Text: account.Status, Colour: colour}},
 	}
 	add := func(label string, values ...string) {
 		for _, value := range values {
 			if value != "" {
-				rows = append(rows, []cell{{text: label}, {text: value}})
+				rows = append(rows, [2]term.Cell{{Text: label}, {Text: value}})
 			}
 		}
 	}
@@ -144,6 +145,6 @@ func (f *accountFlags) print(ctx context.Context, iss *issuer.Issuer, get func(c
 	add("orders", account.Orders)
 	add("thumbprint", account.Thumbprint)
 	add("CAA", account.CAA...)
-	s := newScreen(os.Stdout)
-	return s.table(s.out, rows)
+	_, err = term.Pairs(rows).Print(term.On(os.Stdout))
+	return err
 }

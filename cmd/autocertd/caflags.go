@@ -11,10 +11,10 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"autocertd/internal/config"
 	"autocertd/internal/store/files"
+	"autocertd/internal/term"
 	"autocertd/issuer"
 )
 
@@ -146,7 +146,7 @@ func confirm(question string, yes bool) error {
 	if yes {
 		return nil
 	}
-	if !term.IsTerminal(int(os.Stdin.Fd())) {
+	if !term.CanAsk() {
 		return &usageError{fmt.Errorf("%s Nobody can be asked here; to go on, add --yes", question)}
 	}
 	fmt.Fprintf(os.Stderr, "%s Type yes to go on: ", question)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"autocertd/internal/config"
+	"autocertd/internal/term"
 )
 
 func checkCommand(opts *options) *cobra.Command {
@@ -79,9 +79,7 @@ func check(path string, asJSON bool) error {
 		return err
 	}
 	if asJSON {
-		enc := json.NewEncoder(os.Stdout)
-		enc.SetIndent("", "  ")
-		if err := enc.Encode(report); err != nil {
+		if err := term.JSON(os.Stdout, report); err != nil {
 			return err
 		}
 	} else {
@@ -94,19 +92,19 @@ func check(path string, asJSON bool) error {
 }
 
 func printCheck(path string, report checkReport, s *settings, byRoot bool) {
-	printProblems(newScreen(os.Stderr), report.Mistakes, report.Warnings)
+	printProblems(term.On(os.Stderr), report.Mistakes, report.Warnings)
 	if !report.OK {
 		n := report.Mistakes.Count()
 		if report.Mistakes.Unreadable() && !byRoot && ordinary(path) {
 			printUnreadable()
 			return
 		}
-		fmt.Fprintf(os.Stderr, "%d %s; the daemon wouldn't take this configuration over\n", n, plural(n, "mistake"))
+		fmt.Fprintf(os.Stderr, "%d %s; the daemon wouldn't take this configuration over\n", n, term.Plural(n, "mistake"))
 		return
 	}
 	fmt.Printf("ok: %d %s, %d %s, %d %s, %d %s\n",
-		len(s.Certificates), plural(len(s.Certificates), "certificate"), len(s.CAs), plural(len(s.CAs), "CA"),
-		len(s.Providers), plural(len(s.Providers), "provider"), len(s.Outputs), plural(len(s.Outputs), "output"))
+		len(s.Certificates), term.Plural(len(s.Certificates), "certificate"), len(s.CAs), term.Plural(len(s.CAs), "CA"),
+		len(s.Providers), term.Plural(len(s.Providers), "provider"), len(s.Outputs), term.Plural(len(s.Outputs), "output"))
 }
 
 // printUnreadable says to a user who may not read all files that this is no mistake of the configuration.
@@ -115,18 +113,18 @@ func printUnreadable() {
 }
 
 // printProblems writes a line for each mistake and warning, as every command does that meets them.
-func printProblems(out screen, mistakes, warnings config.Problems) {
-	write := func(list config.Problems, word string, c colour) {
+func printProblems(out term.Screen, mistakes, warnings config.Problems) {
+	write := func(list config.Problems, word string, c term.Colour) {
 		for _, p := range list {
 			lines := p.Lines()
-			fmt.Fprintf(out.out, "%s %s\n", out.paint(c, word), lines[0])
+			fmt.Fprintf(out.Out, "%s %s\n", out.Paint(c, word), lines[0])
 			for _, line := range lines[1:] {
-				fmt.Fprintf(out.out, "    %s\n", line)
+				fmt.Fprintf(out.Out, "    %s\n", line)
 			}
 		}
 	}
-	write(mistakes, "mistake:", red)
-	write(warnings, "warning:", yellow)
+	write(mistakes, "mistake:", term.Red)
+	write(warnings, "warning:", term.Yellow)
 }
 
 // withHint adds what to do when the configuration file isn't there at all: it may be elsewhere.

@@ -8,11 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"autocertd/internal/config"
 	"autocertd/internal/deploy"
 	"autocertd/internal/lifecycle"
 	"autocertd/internal/preflight"
+	"autocertd/internal/term"
 )
 
 // liveReport is what check --live --json prints. OK is false when something would fail.
@@ -40,12 +42,19 @@ func checkLive(ctx context.Context, path string, names []string, asJSON bool) er
 		return err
 	}
 	cfg := a.rehearsal(certs)
-	show := newLiveProgress(newScreen(os.Stderr), cfg.Tasks())
-	cfg.Progress = show.say
+	show := term.NewProgress(term.On(os.Stderr), cfg.Tasks())
+	show.Fold = mostTried
+	cfg.Progress = func(subject, step string) {
+		if step == "" {
+			show.Done(subject, "")
+		} else {
+			show.Step(subject, step)
+		}
+	}
 	findings := preflight.Run(ctx, cfg)
-	show.say("records", "removing what was published")
+	show.Step("records", "removing what was published")
 	err = a.close()
-	show.clear()
+	show.End("")
 	switch {
 	case ctx.Err() != nil && err != nil:
 		return fmt.Errorf("interrupted; nothing was ordered, but: %w", err)
@@ -59,7 +68,7 @@ func checkLive(ctx context.Context, path string, names []string, asJSON bool) er
 	report.Warnings = append(report.Warnings, s.Warnings...)
 	report.OK = !slices.ContainsFunc(findings, func(f preflight.Finding) bool { return f.Status == preflight.Failure })
 	if asJSON {
-		err = printJSON(report)
+		err = term.JSON(os.Stdout, report)
 	} else {
 		err = printLive(report, len(certs))
 	}
@@ -93,68 +102,144 @@ func (a *app) rehearsal(certs []config.Certificate) preflight.Config {
 	return cfg
 }
 
-// mostTried is how many things that are being tried have a line each. Of more, each step has one.
-const mostTried = 10
+// Numbers of what is shown.
+const (
+	mostTried = 10 // things that are being tried with a line each; of more, each step has one
+	mostAlike = 20 // findings of one kind that stand alone, and subjects of one that are named
+	mostNamed = 3  // certificates in the last line
+)
 
-// liveProgress shows on a terminal what is being tried.
-type liveProgress struct {
-	*progress
-	tried []*work // oldest first; guarded by mu
-}
-
-func newLiveProgress(s screen, total int) *liveProgress {
-	return &liveProgress{progress: newProgress(s, total)}
-}
-
-// say is told of a step, and of the end by an empty one. Several things may be tried for one subject at once; the last to
-// speak is shown.
-func (p *liveProgress) say(subject, step string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	i := slices.IndexFunc(p.tried, func(w *work) bool { return w.name == subject })
-	switch {
-	case step == "":
-		p.done++
-		if i >= 0 {
-			p.tried = slices.Delete(p.tried, i, i+1)
-		}
-	case i < 0:
-		p.tried = append(p.tried, &work{name: subject, step: step})
-	default:
-		p.tried[i].step = step
+// printLive writes what was found, what needs a person last, beside the line that sums it up.
+func printLive(report liveReport, certs int) error {
+	printProblems(term.On(os.Stderr), nil, report.Warnings)
+	out := term.On(os.Stdout)
+	if _, err := liveTable(report.Findings).Print(out); err != nil {
+		return err
 	}
-	p.fold()
-	p.draw("")
+	text, c := summary(report, certs)
+	_, err := fmt.Println(out.Paint(c, text))
+	return err
 }
 
-// fold sets what is drawn. mu is held.
-func (p *liveProgress) fold() {
-	p.work = p.tried
-	if len(p.tried) > mostTried {
-		p.work = nil
-		count := map[string]int{}
-		for _, w := range p.tried {
-			if count[w.step]++; count[w.step] == 1 {
-				p.work = append(p.work, &work{step: w.step})
+// liveTable lays findings out: what was found in a column of its own, or below where that column would be narrow.
+func liveTable(findings []preflight.Finding) term.Table {
+	t := term.Table{Indent: 4, Text: term.TextColumn{Head: "FOUND", Least: leastText},
+		Columns: []term.Column{{Head: "STATUS"}, {Head: "SUBJECT", Lone: true}, {Head: "CHECK"}}}
+	for _, e := range fold(findings) {
+		t.Rows = append(t.Rows, term.Row{
+			Cells: []term.Cell{{Text: string(e.Status), Colour: statusColour(e.Status)}, {Text: e.subject()}, {Text: e.Check}},
+			Text:  term.Cell{Text: e.Text},
+			Below: e.details(),
+		})
+	}
+	return t
+}
+
+// An entry is a finding as it is shown, for one subject or for several.
+type entry struct {
+	preflight.Finding
+	subjects []string
+	more     int // that are alike and not shown
+}
+
+// fold puts what is in order first and what fails last, and makes one entry of findings that differ in their subject alone.
+// Of others of one kind that aren't in order, mostAlike are shown.
+func fold(findings []preflight.Finding) (entries []entry) {
+	known := map[preflight.Finding]int{}                    // where entries are, by what they have in common
+	shown, last := map[[2]string]int{}, map[[2]string]int{} // of each status and check: how many, and where the last is
+	for _, status := range []preflight.Status{preflight.OK, preflight.Warning, preflight.Failure} {
+		for _, f := range findings {
+			if f.Status != status {
+				continue
+			}
+			same := f
+			same.Subject = kindOf(f)
+			if i, ok := known[same]; ok {
+				entries[i].subjects = append(entries[i].subjects, f.Subject)
+				continue
+			}
+			kind := [2]string{string(f.Status), f.Check}
+			if shown[kind]++; status != preflight.OK && shown[kind] > mostAlike {
+				entries[last[kind]].more++
+				continue
+			}
+			known[same], last[kind] = len(entries), len(entries)
+			entries = append(entries, entry{Finding: f, subjects: []string{f.Subject}})
+		}
+	}
+	return entries
+}
+
+// kindOf says in one word what the subject of a finding is.
+func kindOf(f preflight.Finding) string {
+	kinds := map[string]string{"directory": "CA", "terms": "CA", "clock": "CA", "account": "CA", "profile": "certificate",
+		"servers": "zone", "views": "zone", "DNSSEC": "zone", "CAA": "name", "files": "output", "run": "program", "reload": "unit"}
+	if kind := kinds[f.Check]; kind != "" {
+		return kind
+	}
+	return "hostname"
+}
+
+func (e entry) subject() string {
+	if n := len(e.subjects); n > 1 {
+		return term.Count(n, kindOf(e.Finding))
+	}
+	return e.Subject
+}
+
+func statusColour(s preflight.Status) term.Colour {
+	return map[preflight.Status]term.Colour{preflight.OK: term.Green, preflight.Warning: term.Yellow, preflight.Failure: term.Red}[s]
+}
+
+// details are the lines below: whom it is about, why it matters, and the cure, which is there to be pasted.
+func (e entry) details() (notes []term.Note) {
+	if len(e.subjects) > 1 && e.Status != preflight.OK {
+		notes = append(notes, term.Note{Label: "for   ", Text: term.Listed(e.subjects, mostAlike, "")})
+	}
+	if e.Why != "" {
+		notes = append(notes, term.Note{Label: "why   ", Text: e.Why})
+	}
+	if e.Cure != "" {
+		notes = append(notes, term.Note{Label: "cure  ", Text: e.Cure, Paste: true})
+	}
+	if e.more > 0 {
+		notes = append(notes, term.Note{Text: fmt.Sprintf("and %d more like this; --json shows all", e.more)})
+	}
+	return notes
+}
+
+// summary is the last line.
+func summary(report liveReport, certs int) (string, term.Colour) {
+	count := func(s preflight.Status) (n int) {
+		for _, f := range report.Findings {
+			if f.Status == s {
+				n++
 			}
 		}
-		for _, w := range p.work {
-			w.name = fmt.Sprintf("%d %s", count[w.step], plural(count[w.step], "name"))
+		return n
+	}
+	failures, warnings := count(preflight.Failure), count(preflight.Warning)
+	var parts []string
+	if failures > 0 {
+		parts = append(parts, term.Count(failures, "failure"))
+	}
+	if warnings > 0 {
+		parts = append(parts, term.Count(warnings, "warning"))
+	}
+	if failures == 0 {
+		text := "ready: issuing would work for " + term.Count(certs, "certificate")
+		if warnings > 0 {
+			return strings.Join(append([]string{text}, parts...), ", with "), term.Yellow
 		}
+		return text, term.Green
 	}
-	p.width = 0
-	for _, w := range p.work {
-		p.width = max(p.width, min(len(w.name), widestName))
+	what := "deploying"
+	if slices.ContainsFunc(report.Findings, func(f preflight.Finding) bool { return f.Status == preflight.Failure && !f.Deploys() }) {
+		what = "issuing"
 	}
-}
-
-// clear takes it from the screen.
-func (p *liveProgress) clear() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.ended = true
-	if p.timer != nil {
-		p.timer.Stop()
-		p.replace("", nil)
+	whom := term.Listed(report.Failing, mostNamed, "")
+	if n := len(report.Failing); n == certs && n > 1 {
+		whom = fmt.Sprintf("all %d certificates", n)
 	}
+	return fmt.Sprintf("%s: %s would fail for %s", strings.Join(parts, ", "), what, whom), term.Red
 }

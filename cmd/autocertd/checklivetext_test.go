@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"autocertd/internal/preflight"
+	"autocertd/internal/term"
 )
 
 // found makes n findings of one kind for n hostnames. Text and cure may hold a place for the hostname.
@@ -52,25 +53,6 @@ func TestFold(t *testing.T) {
 	}
 }
 
-func TestWrap(t *testing.T) {
-	for _, row := range []struct {
-		text  string
-		width int
-		want  []string
-	}{
-		{"it fits", 10, []string{"it fits"}},
-		{"one line is too short", 10, []string{"one line", "is too", "short"}},
-		{"an-unbreakable-word stays", 8, []string{"an-unbreakable-word", "stays"}},
-		{"lines\nstay", 80, []string{"lines", "stay"}},
-		{"größe zählt", 6, []string{"größe", "zählt"}},
-		{"", 10, []string{""}},
-	} {
-		if got := wrap(row.text, row.width); !slices.Equal(got, row.want) {
-			t.Errorf("wrap(%q, %d) = %q, want %q", row.text, row.width, got, row.want)
-		}
-	}
-}
-
 func TestSummary(t *testing.T) {
 	fine := preflight.Finding{Check: "update", Status: preflight.OK}
 	doubt := preflight.Finding{Check: "reload", Status: preflight.Warning}
@@ -105,11 +87,8 @@ func TestPage(t *testing.T) {
 			Why: "without it nothing is issued", Cure: "add to update-policy: grant key name _acme-challenge.ftp.example.test. TXT;\nrndc reconfig"},
 	}
 	rows := func(width int) string {
-		var b strings.Builder
-		if err := (screen{}).table(&b, page{width: width}.rows(fold(findings))); err != nil {
-			t.Fatal(err)
-		}
-		return b.String()
+		text, _ := liveTable(findings).Format(width)
+		return text
 	}
 	want := `STATUS   SUBJECT           CHECK
 ok       www.example.test  update
@@ -149,7 +128,7 @@ failure  ftp.example.test                     update  127.0.0.1 forbids key to w
     cure  add to update-policy: grant key name _acme-challenge.ftp.example.test. TXT;
           rndc reconfig
 `
-	if got := rows(unlimited); got != want {
+	if got := rows(term.Unlimited); got != want {
 		t.Errorf("in a file:\n%s\nwant\n%s", got, want)
 	}
 }

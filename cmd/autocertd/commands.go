@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"autocertd/internal/config"
+	"autocertd/internal/term"
 )
 
 const (
@@ -41,7 +42,7 @@ func execute(ctx context.Context, args []string) error {
 	err := root.ExecuteContext(ctx)
 	if mistakes, ok := errors.AsType[config.Problems](err); ok {
 		mistakes = withHint(mistakes, opts.config)
-		printProblems(newScreen(os.Stderr), mistakes, nil)
+		printProblems(term.On(os.Stderr), mistakes, nil)
 		if mistakes.Unreadable() && !byRoot && ordinary(opts.config) {
 			printUnreadable()
 		}
@@ -208,7 +209,7 @@ func versionCommand() *cobra.Command {
 		Short: "Which version is this?",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if asJSON {
-				return printJSON(built())
+				return term.JSON(os.Stdout, built())
 			}
 			_, err := fmt.Fprintln(cmd.OutOrStdout(), version())
 			return err

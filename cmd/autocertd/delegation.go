@@ -13,6 +13,7 @@ import (
 	"autocertd/internal/config"
 	"autocertd/internal/dns01"
 	"autocertd/internal/dnschallenge"
+	"autocertd/internal/term"
 	"autocertd/providers"
 )
 
@@ -56,7 +57,7 @@ func checkDelegation(ctx context.Context, path, zone string, names []string, asJ
 	case ctx.Err() != nil:
 		return errors.New("interrupted")
 	case asJSON:
-		return printJSON(report)
+		return term.JSON(os.Stdout, report)
 	}
 	printWarnings(report.Warnings)
 	_, err = os.Stdout.WriteString(report.text())

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -12,6 +11,7 @@ import (
 	"autocertd/internal/config"
 	"autocertd/internal/printable"
 	"autocertd/internal/store"
+	"autocertd/internal/term"
 )
 
 // namedInLog is the number of names that a log line lists before it counts the rest.
@@ -19,15 +19,11 @@ const namedInLog = 5
 
 // some names the first things of a list, and counts the others.
 func some(list []string, kind string) string {
-	named := make([]string, min(len(list), namedInLog))
-	for i := range named {
-		named[i] = printable.Short(list[i], 200)
+	named := slices.Clone(list)
+	for i := range named[:min(len(named), namedInLog)] {
+		named[i] = printable.Short(named[i], 200)
 	}
-	text := strings.Join(named, ", ")
-	if more := len(list) - len(named); more > 0 {
-		text += fmt.Sprintf(" and %d more %s", more, plural(more, kind))
-	}
-	return text
+	return term.Listed(named, namedInLog, kind)
 }
 
 // part is one kind of things in a configuration: by name, what is said of each.

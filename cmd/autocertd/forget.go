@@ -16,6 +16,7 @@ import (
 	"autocertd/internal/lifecycle"
 	"autocertd/internal/store"
 	"autocertd/internal/store/files"
+	"autocertd/internal/term"
 )
 
 func forgetCommand(opts *options) *cobra.Command {
@@ -166,7 +167,7 @@ func describeKept(list []lifecycle.Kept, now time.Time) string {
 		switch words[i] = k.Name; {
 		case k.NotAfter.IsZero():
 		case now.Before(k.NotAfter):
-			words[i] += fmt.Sprintf(" (valid for %s)", span(k.NotAfter.Sub(now)))
+			words[i] += fmt.Sprintf(" (valid for %s)", term.Span(k.NotAfter.Sub(now)))
 		default:
 			words[i] += " (expired)"
 		}

@@ -16,6 +16,7 @@ import (
 	"autocertd/internal/lifecycle"
 	"autocertd/internal/migrate"
 	"autocertd/internal/store/files"
+	"autocertd/internal/term"
 )
 
 // importOptions are the flags of import.
@@ -130,31 +131,31 @@ func known(cfg *config.Config) migrate.Known {
 
 // printImported says what became of everything, and whether something could not be taken over.
 func printImported(tree *migrate.Tree, results []migrate.Result, dryRun bool) (failed bool) {
-	out := newScreen(os.Stderr)
+	out := term.On(os.Stderr)
 	done := "taken over:"
 	if dryRun {
 		done = "would be taken over:"
 	}
 	for _, r := range results {
-		line := out.paint(green, done) + " " + r.What
+		line := out.Paint(term.Green, done) + " " + r.What
 		switch {
 		case errors.Is(r.Err, fs.ErrExist):
-			line = fmt.Sprintf("%s %s: %v; --force overwrites it", out.paint(yellow, "kept:"), r.What, r.Err)
+			line = fmt.Sprintf("%s %s: %v; --force overwrites it", out.Paint(term.Yellow, "kept:"), r.What, r.Err)
 		case r.Err != nil:
-			line = fmt.Sprintf("%s %s: %v", out.paint(red, "failed:"), r.What, r.Err)
+			line = fmt.Sprintf("%s %s: %v", out.Paint(term.Red, "failed:"), r.What, r.Err)
 		case !r.Changed:
 			line = "there already: " + r.What
 		}
 		failed = failed || r.Err != nil
-		fmt.Fprintln(out.out, line)
+		fmt.Fprintln(out.Out, line)
 	}
 	for _, note := range append(tree.Notes, tree.LeftOut()...) {
-		fmt.Fprintf(out.out, "%s %s\n", out.paint(yellow, "left out:"), note)
+		out.Say(term.Yellow, "left out:", note)
 	}
 	if dryRun {
-		fmt.Fprintln(out.out, "nothing was changed")
+		fmt.Fprintln(out.Out, "nothing was changed")
 	} else {
-		fmt.Fprintf(out.out, "Next: put what is printed into a file in conf.d, run autocertd check and autocertd renew, and switch %s off.\n", tree.Client)
+		fmt.Fprintf(out.Out, "Next: put what is printed into a file in conf.d, run autocertd check and autocertd renew, and switch %s off.\n", tree.Client)
 	}
 	return failed
 }

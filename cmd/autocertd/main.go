@@ -29,6 +29,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"autocertd/internal/term"
 )
 
 // Exit statuses.
@@ -50,14 +52,13 @@ func run(args []string) int {
 	}
 	var usage *usageError
 	var silent *silentError
-	switch {
-	case errors.As(err, &silent): // everything was said
+	if errors.As(err, &silent) { // everything was said
 		return silent.status
-	case errors.As(err, &usage):
-		fmt.Fprintf(os.Stderr, "autocertd: %s\n", errorText(err))
+	}
+	fmt.Fprintln(os.Stderr, "autocertd:", term.Text(err))
+	if errors.As(err, &usage) {
 		return exitUsage
 	}
-	fmt.Fprintf(os.Stderr, "autocertd: %s\n", errorText(err))
 	return exitFailed
 }
 

@@ -14,6 +14,7 @@ import (
 	"autocertd/internal/durable"
 	"autocertd/internal/lifecycle"
 	"autocertd/internal/store"
+	"autocertd/internal/term"
 	"autocertd/issuer"
 )
 
@@ -37,7 +38,7 @@ func (s *orderStep) new(ctx context.Context) error {
 			s.open.Created.Local().Format(time.DateTime), s.next("new", "--force"))
 	case s.open == nil && !s.flags.force && s.hand.Fresh(wanted, time.Now()):
 		_, leaf := s.hand.Bundle()
-		said("already done", "a certificate for these hostnames expires %s; for another one: %s", moment(leaf.NotAfter, time.Now()), s.next("new", "--force"))
+		said("already done", "a certificate for these hostnames expires %s; for another one: %s", term.Moment(leaf.NotAfter, time.Now()), s.next("new", "--force"))
 		said("next", "%s", s.next("finish"))
 		return nil
 	}
@@ -160,13 +161,13 @@ func (s *orderStep) finish(ctx context.Context) error {
 			"for another place: %s", err, s.next("finish", "--dir", "DIR"))
 	}
 	if len(written) == 0 {
-		said("already done", "the certificate and its files are in place; it expires %s", moment(leaf.NotAfter, time.Now()))
+		said("already done", "the certificate and its files are in place; it expires %s", term.Moment(leaf.NotAfter, time.Now()))
 		return nil
 	}
 	for _, path := range written {
 		fmt.Println(path)
 	}
-	said("done", "the certificate expires %s", moment(leaf.NotAfter, time.Now()))
+	said("done", "the certificate expires %s", term.Moment(leaf.NotAfter, time.Now()))
 	for _, r := range records {
 		said("remove", "from the zone: %s", r.ZoneLine())
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"autocertd/internal/dns01"
+	"autocertd/internal/term"
 	"autocertd/issuer"
 )
 
@@ -69,7 +70,7 @@ func (s *orderStep) records(ctx context.Context) error {
 		for _, r := range view.Records {
 			list = append(list, handRecord{Name: r.Name, Type: "TXT", TTL: issuer.HandTTL, Value: r.Value})
 		}
-		err = printJSON(list)
+		err = term.JSON(os.Stdout, list)
 	default:
 		return &usageError{fmt.Errorf("--format is zone, nsupdate or json, not %q", s.flags.format)}
 	}

@@ -17,6 +17,7 @@ import (
 	"autocertd/internal/lifecycle"
 	"autocertd/internal/store"
 	"autocertd/internal/store/files"
+	"autocertd/internal/term"
 	"autocertd/issuer"
 )
 
@@ -143,7 +144,7 @@ func (s *orderStep) take(ctx context.Context) (err error) {
 	defer cancel()
 	s.hand, err = lifecycle.TakeInHand(soon, hand, s.cert)
 	if held, ok := errors.AsType[*store.HeldError](err); ok && ctx.Err() == nil {
-		fmt.Fprintf(os.Stderr, "waiting: %s\n", errorText(held))
+		fmt.Fprintf(os.Stderr, "waiting: %s\n", term.Text(held))
 		s.hand, err = lifecycle.TakeInHand(ctx, hand, s.cert)
 	}
 	return err

@@ -2,18 +2,17 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"time"
 
 	"autocertd/internal/dns01"
+	"autocertd/internal/term"
 	"autocertd/issuer"
 )
 
 // said tells a person, on standard error, what isn't a result.
 func said(what, format string, args ...any) {
-	out := newScreen(os.Stderr)
-	fmt.Fprintf(out.out, "%s %s\n", out.paint(dim, what+":"), fmt.Sprintf(format, args...))
+	term.On(os.Stderr).Say(term.Dim, what+":", fmt.Sprintf(format, args...))
 }
 
 // sayNext names the next step: the one given, or what follows a validation.
@@ -27,38 +26,48 @@ func (s *orderStep) sayNext(view *issuer.OrderView, step string) {
 // show prints an order.
 func (s *orderStep) show(view *issuer.OrderView) error {
 	now := time.Now()
-	rows := [][]cell{{{"certificate", dim}, {s.cert.Name, plain}}, {{"account", dim}, {view.Account, plain}},
-		{{"order", dim}, {view.URL, plain}}, {{"status", dim}, {view.Status, plain}}}
+	var rows [][2]term.Cell
+	add := func(key, text string) {
+		rows = append(rows, [2]term.Cell{{Text: key, Colour: term.Dim}, {Text: text}})
+	}
+	add("certificate", s.cert.Name)
+	add("account", view.Account)
+	add("order", view.URL)
+	add("status", view.Status)
 	if !view.Expires.IsZero() {
-		rows = append(rows, []cell{{"expires", dim}, {moment(view.Expires, now), plain}})
+		add("expires", term.Moment(view.Expires, now))
 	}
 	for _, a := range view.Authorizations {
 		text := fmt.Sprintf("%s: %s", a.Hostname, a.Status)
 		if !a.Expires.IsZero() {
-			text += " until " + moment(a.Expires, now)
+			text += " until " + term.Moment(a.Expires, now)
 		}
-		text += "; challenges: " + a.Offered
-		rows = append(rows, []cell{{"identifier", dim}, {text, plain}})
+		add("identifier", text+"; challenges: "+a.Offered)
 	}
-	return newScreen(os.Stdout).table(os.Stdout, rows)
+	_, err := term.Pairs(rows).Print(term.On(os.Stdout))
+	return err
 }
 
 // showSights prints a row for each server and record.
 func showSights(out *os.File, sights []dns01.Sight) error {
-	var rows [][]cell
+	t := term.Table{Columns: make([]term.Column, 4)}
+	add := func(name string, found bool, server, answer string) {
+		cell := term.Cell{Text: "not found", Colour: term.Red}
+		if found {
+			cell = term.Cell{Text: "found", Colour: term.Green}
+		}
+		t.Rows = append(t.Rows, term.Row{Cells: []term.Cell{{Text: name}, cell, {Text: server}, {Text: answer}}})
+	}
 	for _, sight := range sights {
 		if sight.Err != nil {
-			rows = append(rows, []cell{{sight.Record.Name, plain}, {"not found", red}, {errorText(sight.Err), plain}})
+			add(sight.Record.Name, false, term.Text(sight.Err), "")
 		}
 		for _, at := range sight.Servers {
-			found, answer := cell{"found", green}, ""
-			if at.Answer != "" {
-				found, answer = cell{"not found", red}, at.Answer
-			}
-			rows = append(rows, []cell{{sight.Trace.Name(), plain}, found, {at.Server, plain}, {answer, plain}})
+			add(sight.Trace.Name(), at.Answer == "", at.Server, at.Answer)
 		}
 	}
-	return newScreen(out).table(io.Writer(out), rows)
+	_, err := t.Print(term.On(out))
+	return err
 }
 
 // tallySights says in one line how far the servers are.
@@ -66,7 +75,7 @@ func tallySights(sights []dns01.Sight) string {
 	have, servers, unknown := 0, 0, ""
 	for _, sight := range sights {
 		if sight.Err != nil {
-			unknown = "; " + errorText(sight.Err)
+			unknown = "; " + term.Text(sight.Err)
 		}
 		servers += len(sight.Servers)
 		for _, at := range sight.Servers {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
@@ -13,6 +12,7 @@ import (
 	"autocertd/internal/config"
 	"autocertd/internal/lifecycle"
 	"autocertd/internal/store/files"
+	"autocertd/internal/term"
 	"autocertd/issuer"
 )
 
@@ -70,9 +70,7 @@ func plan(ctx context.Context, path string, scenario *lifecycle.Scenario, asJSON
 	}
 	report.count()
 	if asJSON {
-		enc := json.NewEncoder(os.Stdout)
-		enc.SetIndent("", "  ")
-		return enc.Encode(report)
+		return term.JSON(os.Stdout, report)
 	}
 	return printPlan(report, scenario)
 }

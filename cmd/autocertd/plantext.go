@@ -8,60 +8,59 @@ import (
 	"time"
 
 	"autocertd/internal/lifecycle"
+	"autocertd/internal/term"
 )
 
 // printPlan writes one row for each certificate, in the order in which they come, and then what that amounts to.
 func printPlan(r planReport, scenario *lifecycle.Scenario) error {
-	out := newScreen(os.Stdout)
-	if err := out.table(os.Stdout, r.rows(out.width())); err != nil {
+	out := term.On(os.Stdout)
+	if _, err := r.table().Print(out); err != nil {
 		return err
 	}
 	for _, text := range r.summary() {
-		for _, line := range wrap(text, out.width()) {
+		for _, line := range term.Wrap(text, out.Width()) {
 			fmt.Println(line)
 		}
 	}
 	if scenario != nil {
 		text, c := simulated(r.Simulation, *scenario)
-		for _, line := range wrap(text, out.width()) {
-			fmt.Println(out.paint(c, line))
+		for _, line := range term.Wrap(text, out.Width()) {
+			fmt.Println(out.Paint(c, line))
 		}
 	}
 	return nil
 }
 
-// rows lays the table out. A column for the CA is there when there are several.
-func (r planReport) rows(width int) [][]cell {
-	rows := [][]cell{{{"NAME", dim}, {"CA", dim}, {"DUE IN", dim}, {"ORDERED IN", dim}}}
+// table lays the certificates out. A column for the CA is there when there are several.
+func (r planReport) table() term.Table {
 	cas := map[string]bool{}
-	var why []cell
 	for _, c := range r.Certificates {
-		rows = append(rows, []cell{{c.Name, plain}, {c.CA, plain}, {next(c.Due, r.Now), plain}, {next(c.At, r.Now), plain}})
-		why = append(why, whyPlanned(c))
 		cas[c.CA] = true
 	}
-	if len(cas) < 2 {
-		for i := range rows {
-			rows[i] = slices.Delete(rows[i], 1, 2)
-		}
+	t := term.Table{Indent: 2, Text: besideOrBelow("WHY"), Columns: []term.Column{{Head: "NAME", Shrinks: 20},
+		{Head: "CA", Hidden: len(cas) < 2}, {Head: "DUE IN"}, {Head: "ORDERED IN"}}}
+	for _, c := range r.Certificates {
+		t.Rows = append(t.Rows, term.Row{
+			Cells: []term.Cell{{Text: c.Name}, {Text: c.CA}, {Text: term.Next(c.Due, r.Now)}, {Text: term.Next(c.At, r.Now)}},
+			Text:  whyPlanned(c),
+		})
 	}
-	rows, _ = withTexts(rows, "WHY", why, width)
-	return rows
+	return t
 }
 
 // whyPlanned says why a certificate comes when it comes.
-func whyPlanned(c lifecycle.Planned) cell {
+func whyPlanned(c lifecycle.Planned) term.Cell {
 	switch {
 	case c.Unreadable != "":
-		return cell{"can't be looked at: " + c.Unreadable, red}
+		return term.Cell{Text: term.OneLine("can't be looked at: " + c.Unreadable), Colour: term.Red}
 	case c.Late():
-		return cell{"expires before its turn comes: " + c.Held, red}
+		return term.Cell{Text: term.OneLine("expires before its turn comes: " + c.Held), Colour: term.Red}
 	case c.Held != "":
-		return cell{"held: " + c.Held, yellow}
+		return term.Cell{Text: term.OneLine("held: " + c.Held), Colour: term.Yellow}
 	case len(c.Last) > 0:
-		return cell{c.Why + "; takes the last: " + strings.Join(c.Last, ", "), plain}
+		return term.Cell{Text: term.OneLine(c.Why + "; takes the last: " + strings.Join(c.Last, ", ")), Colour: term.Plain}
 	}
-	return cell{c.Why, plain}
+	return term.Cell{Text: term.OneLine(c.Why), Colour: term.Plain}
 }
 
 // summary is what the rows amount to.
@@ -86,20 +85,20 @@ func soonest(t, now time.Time) string {
 	if !t.After(now) {
 		return "the next tick"
 	}
-	return moment(t, now)
+	return term.Moment(t, now)
 }
 
 // simulated says how a scenario ends.
-func simulated(s *lifecycle.Simulation, sc lifecycle.Scenario) (string, colour) {
+func simulated(s *lifecycle.Simulation, sc lifecycle.Scenario) (string, term.Colour) {
 	if s == nil {
-		return "no certificate to simulate with: none has been issued yet; add profile=shortlived or lifetime=160h", yellow
+		return "no certificate to simulate with: none has been issued yet; add profile=shortlived or lifetime=160h", term.Yellow
 	}
-	begin := fmt.Sprintf("with an outage of %s from %s to %s, ", span(sc.Outage), clock(s.From), clock(s.To))
+	begin := fmt.Sprintf("with an outage of %s from %s to %s, ", term.Span(sc.Outage), clock(s.From), clock(s.To))
 	left := s.Expires.Sub(s.Renewed)
 	if left >= 0 {
-		return begin + fmt.Sprintf("none of %d delayed would expire; %s comes closest: renewed %s before it expires", s.Delayed, s.First, span(left)), green
+		return begin + fmt.Sprintf("none of %d delayed would expire; %s comes closest: renewed %s before it expires", s.Delayed, s.First, term.Span(left)), term.Green
 	}
-	return begin + fmt.Sprintf("%d of %d delayed would expire; first %s, at %s, %s before it is renewed", s.Expired, s.Delayed, s.First, clock(s.Expires), span(-left)), red
+	return begin + fmt.Sprintf("%d of %d delayed would expire; first %s, at %s, %s before it is renewed", s.Expired, s.Delayed, s.First, clock(s.Expires), term.Span(-left)), term.Red
 }
 
 func clock(t time.Time) string { return t.Local().Format("2006-01-02 15:04 MST") }

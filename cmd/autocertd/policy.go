@@ -11,6 +11,7 @@ import (
 
 	"autocertd/internal/dns01"
 	"autocertd/internal/store/files"
+	"autocertd/internal/term"
 	"autocertd/providers"
 )
 
@@ -92,7 +93,7 @@ func checkPolicy(ctx context.Context, path string, names []string, product strin
 	case ctx.Err() != nil:
 		return errors.New("interrupted")
 	case asJSON:
-		err = printJSON(report)
+		err = term.JSON(os.Stdout, report)
 	default:
 		printWarnings(report.Warnings)
 		_, err = os.Stdout.WriteString(policyText(report.Zones))

@@ -1,8 +1,8 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,6 +19,7 @@ import (
 	"autocertd/internal/dnschallenge"
 	"autocertd/internal/store"
 	"autocertd/internal/store/files"
+	"autocertd/internal/term"
 )
 
 func recordsCommand(opts *options) *cobra.Command {
@@ -91,7 +92,7 @@ func recordsList(ctx context.Context, path string, asJSON bool) error {
 		return errors.New("interrupted")
 	}
 	if asJSON {
-		return printJSON(report)
+		return term.JSON(os.Stdout, report)
 	}
 	return printRecords(report)
 }
@@ -204,20 +205,204 @@ type unplaced struct {
 func unplacedTexts(list []unplaced) (texts []string) {
 	slices.SortFunc(list, func(a, b unplaced) int { return strings.Compare(a.name, b.name) })
 	for len(list) > 0 {
-		first := list[0]
-		rest := slices.DeleteFunc(slices.Clone(list), func(u unplaced) bool { return cure.Same(u.err, first.err) })
-		text := first.name
-		if more := len(list) - len(rest) - 1; more > 0 {
-			text += fmt.Sprintf(" and %d more %s", more, plural(more, "name"))
+		var names []string
+		var rest []unplaced
+		for _, u := range list {
+			if cure.Same(u.err, list[0].err) {
+				names = append(names, u.name)
+			} else {
+				rest = append(rest, u)
+			}
 		}
-		texts = append(texts, text+": "+errorText(first.err))
+		texts = append(texts, term.Listed(names, 1, "name")+": "+term.Text(list[0].err))
 		list = rest
 	}
 	return texts
 }
 
-func printJSON(v any) error {
-	enc := json.NewEncoder(os.Stdout)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
+// Widths of columns.
+const (
+	leastValue = 8
+	mostValue  = 43 // of a CA's, in full
+	leastState = 11 // "in the zone"
+)
+
+// printRecords writes a row for each record. On a terminal values are cut to what fits, and on a narrow one they follow
+// below with zone and provider; elsewhere every record is one whole line, for grep and friends.
+func printRecords(report recordsReport) error {
+	defer printWarnings(report.Warnings)
+	if len(report.Records) == 0 {
+		fmt.Fprintln(os.Stderr, "no TXT record is noted in the journal, and nobody's are at the challenge names that were looked at")
+		return nil
+	}
+	out := term.On(os.Stdout)
+	value := term.Column{Head: "VALUE", Least: leastValue}
+	if out.Terminal {
+		value.Most = mostValue
+	}
+	state := term.Column{Head: "STATE", Least: leastState}
+	wide := term.Table{Columns: []term.Column{{Head: "NAME"}, {Head: "ZONE"}, {Head: "PROVIDER"}, {Head: "WHOSE"}, value, state}}
+	narrow := term.Table{Columns: []term.Column{{Head: "NAME"}, {Head: "WHOSE"}, state}, Indent: 2}
+	for _, r := range report.Records {
+		wide.Rows = append(wide.Rows, term.Row{Cells: []term.Cell{{Text: r.Name}, {Text: r.Zone}, {Text: r.Provider}, r.whose(), {Text: r.Value}, r.state()}})
+		narrow.Rows = append(narrow.Rows, term.Row{Cells: []term.Cell{{Text: r.Name}, r.whose(), r.state()},
+			Below: []term.Note{{Colour: term.Dim, Fit: func(room int) string {
+				where := fmt.Sprintf("  (zone %s, provider %s)", r.Zone, r.Provider)
+				return term.Cut(r.Value, max(room-len(where), leastValue)) + where
+			}}}})
+	}
+	wide.Narrow = &narrow
+	_, err := wide.Print(out)
+	return err
+}
+
+func printWarnings(warnings []string) {
+	for _, text := range warnings {
+		term.On(os.Stderr).Warn(text)
+	}
+}
+
+// whose says who removes the record.
+func (r listedRecord) whose() term.Cell {
+	switch r.Owner {
+	case ownerLiving:
+		return term.Cell{Text: processText(r.Process)}
+	case ownerDead:
+		return term.Cell{Text: "left by a process that died", Colour: term.Yellow}
+	}
+	return term.Cell{Text: "not ours", Colour: term.Dim}
+}
+
+func processText(h *store.Holder) string {
+	if h.PID == 0 {
+		return "another process"
+	}
+	return fmt.Sprintf("process %d (%s)", h.PID, h.Command)
+}
+
+// state says whether the zone has the record, or what its servers said.
+func (r listedRecord) state() term.Cell {
+	switch {
+	case r.InZone == nil:
+		return term.Cell{Text: term.OneLine(term.WithCure(r.Error, r.Cure)), Colour: term.Red}
+	case *r.InZone:
+		return term.Cell{Text: "in the zone"}
+	}
+	return term.Cell{Text: "not there", Colour: term.Dim}
+}
+
+// recordsClean removes what dead processes left. It says what became of each record.
+func recordsClean(ctx context.Context, path string, dryRun bool) error {
+	s, err := loadAsDaemon(path, looks)
+	if err != nil {
+		return err
+	}
+	journal, err := dns01.ListRecords(ctx, files.View(s.StateDir))
+	if err != nil {
+		return stateDirHint(s.StateDir, err)
+	}
+	c := cleaning{screen: term.On(os.Stdout)}
+	var dead []dns01.JournalRecord
+	for _, r := range journal {
+		switch {
+		case r.Damaged != nil:
+			c.damaged(r)
+		case r.Holder == nil:
+			dead = append(dead, r)
+		default:
+			c.say(term.Plain, "left alone", r, processText(r.Holder)+" removes it")
+		}
+	}
+	switch {
+	case len(dead) == 0 && c.left == 0:
+		fmt.Fprintln(os.Stderr, "nothing was left behind")
+	case dryRun:
+		for _, r := range dead {
+			c.say(term.Yellow, "would remove", r, "left by a process that died")
+			c.left++
+		}
+	case len(dead) > 0:
+		if err := c.remove(ctx, s, dead); err != nil {
+			return err
+		}
+	}
+	if c.left > 0 {
+		return &silentError{exitFailed}
+	}
+	return nil
+}
+
+// cleaning is a run of records clean.
+type cleaning struct {
+	screen term.Screen
+	left   int // records and entries that are left behind
+}
+
+// remove takes over the records of dead processes and removes them, through the same code as the daemon.
+func (c *cleaning) remove(ctx context.Context, s *settings, dead []dns01.JournalRecord) error {
+	store, err := files.Open(s.StateDir, "autocertd records clean")
+	if err != nil {
+		return stateDirHint(s.StateDir, err)
+	}
+	solver, err := onlySolver(s, store)
+	if err != nil {
+		return err
+	}
+	err = solver.Sweep(ctx)
+	took := map[dns01.JournalRecord]bool{}
+	for _, r := range dead {
+		took[r] = solver.Took(r)
+	}
+	closed := solver.Close(ctx) // waits until all was tried; what it says is said of each record below
+	if err != nil {
+		return stateDirHint(s.StateDir, err)
+	}
+	after, err := dns01.ListRecords(context.WithoutCancel(ctx), store)
+	if err != nil {
+		return stateDirHint(s.StateDir, err)
+	}
+	for _, r := range dead {
+		at := slices.IndexFunc(after, func(o dns01.JournalRecord) bool { return o.Value == r.Value && spotOf(o) == spotOf(r) })
+		still, why := solver.Unremoved(r)
+		switch {
+		case at < 0 || took[r] && !still:
+			c.say(term.Green, "removed", r, "")
+		case after[at].Holder != nil:
+			c.say(term.Plain, "left alone", r, processText(after[at].Holder)+" has taken it over")
+		default:
+			c.left++
+			c.say(term.Red, "not removed", r, whyNot(s, r, cmp.Or(why, closed)))
+		}
+	}
+	if ctx.Err() != nil {
+		return errors.New("interrupted; the daemon, or the next records clean, removes the rest")
+	}
+	return nil
+}
+
+// whyNot says why a record could not be removed.
+func whyNot(s *settings, r dns01.JournalRecord, failure error) string {
+	switch {
+	case !slices.ContainsFunc(s.Providers, func(p *config.Provider) bool { return p.Name == r.Provider }):
+		return fmt.Sprintf("its provider isn't in the configuration any more; put [provider.%s] back until it is removed", r.Provider)
+	case failure != nil:
+		return term.Text(failure)
+	}
+	return "another process looked at it in that moment; try once more"
+}
+
+func (c *cleaning) damaged(r dns01.JournalRecord) {
+	if r.Holder == nil {
+		c.left++
+	}
+	printWarnings([]string{damagedText(r)})
+}
+
+// say writes a line for a record.
+func (c *cleaning) say(colour term.Colour, what string, r dns01.JournalRecord, why string) {
+	line := fmt.Sprintf("%s %q (zone %s, provider %s)", r.Name, r.Value, r.Zone, r.Provider)
+	if why != "" {
+		line += ": " + why
+	}
+	c.screen.Say(colour, what, line)
 }

@@ -18,6 +18,7 @@ import (
 	"autocertd/internal/config"
 	"autocertd/internal/lifecycle"
 	"autocertd/internal/store"
+	"autocertd/internal/term"
 	"autocertd/issuer"
 )
 
@@ -66,13 +67,13 @@ func renew(ctx context.Context, path string, names []string, how renewalMode) er
 			return err
 		}
 	}
-	show := newProgress(newScreen(os.Stderr), len(certs))
-	if show.screen.terminal {
-		printProblems(show.screen, nil, s.Warnings)
+	show := showPass(len(certs))
+	if show.Screen.Terminal {
+		printProblems(show.Screen, nil, s.Warnings)
 	} else {
 		warn(newLogger(s.Log), s.Warnings)
 	}
-	logger := commandLogger(s.Log, "autocertd renew", show.screen.terminal)
+	logger := commandLogger(s.Log, "autocertd renew", show.Screen.Terminal)
 	a, err := newApp(s, appOptions{command: "autocertd renew", logger: logger, wait: true, progress: show.step})
 	if err != nil {
 		return err
@@ -113,7 +114,7 @@ func renew(ctx context.Context, path string, names []string, how renewalMode) er
 }
 
 // atWork returns the certificates for which there may be something to do, the rest being finished.
-func (a *app) atWork(ctx context.Context, certs []config.Certificate, show *progress) []config.Certificate {
+func (a *app) atWork(ctx context.Context, certs []config.Certificate, show *passProgress) []config.Certificate {
 	names := make([]string, len(certs))
 	for i, c := range certs {
 		names[i] = c.Name
@@ -138,7 +139,7 @@ func (a *app) tellWaiting(name string, err error) {
 }
 
 // pass works on each certificate once.
-func (a *app) pass(ctx context.Context, certs []config.Certificate, work func(context.Context, string) error, show *progress) (failed int, err error) {
+func (a *app) pass(ctx context.Context, certs []config.Certificate, work func(context.Context, string) error, show *passProgress) (failed int, err error) {
 	if err := a.solver.Sweep(ctx); err != nil {
 		return 0, err
 	}
@@ -227,6 +228,81 @@ func completeNames(opts *options) cobra.CompletionFunc {
 		}
 		return names, cobra.ShellCompDirectiveNoFileComp
 	}
+}
+
+// passProgress shows how a pass over certificates goes.
+type passProgress struct {
+	*term.Progress
+	success string // verdict on a certificate that was issued
+
+	mu         sync.Mutex
+	under      map[string]bool // issued, and not finished yet
+	done       int
+	issued     int
+	undeployed int // of those that were issued
+}
+
+func showPass(total int) *passProgress {
+	return &passProgress{Progress: term.NewProgress(term.On(os.Stderr), total), success: "issued and deployed", under: map[string]bool{}}
+}
+
+func (p *passProgress) begin(name string) { p.Step(name, "looking") }
+
+func (p *passProgress) step(name string, s issuer.Step) {
+	if s.Name == issuer.Issued {
+		p.mu.Lock()
+		p.under[name] = true
+		p.mu.Unlock()
+	}
+	p.Step(name, stepWords(s))
+}
+
+func (p *passProgress) finish(name string, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	issued, paint := p.under[name], p.Screen.Paint
+	delete(p.under, name)
+	p.done++
+	verdict := paint(term.Dim, "nothing is due")
+	switch {
+	case errors.Is(err, context.Canceled):
+		verdict = paint(term.Yellow, "interrupted")
+	case lifecycle.Waits(err):
+		verdict = paint(term.Yellow, "waits") + p.Beneath(err)
+	case err != nil && issued:
+		p.issued++
+		p.undeployed++
+		verdict = paint(term.Red, "issued, but not deployed") + p.Beneath(err)
+	case err != nil:
+		verdict = paint(term.Red, "failed") + p.Beneath(err)
+	case issued:
+		p.issued++
+		verdict = paint(term.Green, p.success)
+	case p.Total > 20: // too many to say that nothing happened
+		verdict = ""
+	}
+	p.Done(name, verdict)
+}
+
+// end says how the pass went.
+func (p *passProgress) end(failed int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	text := fmt.Sprintf("%s in %s: %d issued", term.Count(p.Total, "certificate"), p.Since().Round(10*time.Millisecond), p.issued)
+	if p.undeployed > 0 {
+		text += fmt.Sprintf(", %d of them not deployed", p.undeployed)
+	}
+	if idle := p.done - p.issued - failed + p.undeployed; idle > 0 {
+		text += fmt.Sprintf(", %d not due", idle)
+	}
+	c := term.Green
+	if failed > 0 {
+		c = term.Red
+	}
+	if others := failed - p.undeployed; others > 0 {
+		text += fmt.Sprintf(", %d failed", others)
+	}
+	p.End(p.Screen.Paint(c, text))
 }
 
 // stepWords says a step as the screen shows it.

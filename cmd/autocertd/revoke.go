@@ -286,8 +286,8 @@ func (r *revocation) replace(ctx context.Context, users []string) error {
 		}
 		return nil
 	}
-	show := newProgress(newScreen(os.Stderr), len(certs))
-	logger := commandLogger(r.settings.Log, "autocertd revoke", show.screen.terminal)
+	show := showPass(len(certs))
+	logger := commandLogger(r.settings.Log, "autocertd revoke", show.Screen.Terminal)
 	a, err := newApp(r.settings, appOptions{command: "autocertd revoke", logger: logger, wait: true, progress: show.step})
 	if err != nil {
 		return err

@@ -19,6 +19,7 @@ import (
 	"autocertd/internal/deploy"
 	"autocertd/internal/lifecycle"
 	"autocertd/internal/store/files"
+	"autocertd/internal/term"
 	"autocertd/scheduler"
 )
 
@@ -100,21 +101,21 @@ func status(ctx context.Context, path string, names []string, how statusMode) er
 	switch {
 	case err != nil && how.exitCode: // what can't be found out needs a person; 2 would mean expired
 		if mistakes, ok := errors.AsType[config.Problems](err); ok {
-			printProblems(newScreen(os.Stderr), withHint(mistakes, path), nil)
+			printProblems(term.On(os.Stderr), withHint(mistakes, path), nil)
 			return &silentError{exitPerson}
 		}
 		return cure.New(err.Error(), cure.Of(err))
 	case err != nil:
 		return err
 	case how.json:
-		err = printJSON(report)
+		err = term.JSON(os.Stdout, report)
 	case len(names) > 0:
 		err = printDetails(report.Certificates, now)
 	default:
 		err = printTable(report.Certificates, now)
 	}
 	if !how.json {
-		printDaemon(newScreen(os.Stderr), report, now)
+		printDaemon(term.On(os.Stderr), report, now)
 	}
 	if code := report.exitCode(); err == nil && how.exitCode && code != exitDone {
 		return &silentError{code}
@@ -265,11 +266,7 @@ func (c *certificateStatus) lookForFiles() {
 
 // absentText says which files are missing, and how to have them at once.
 func (c certificateStatus) absentText() string {
-	text := c.Absent[0]
-	if more := len(c.Absent) - 1; more > 0 {
-		text += fmt.Sprintf(" and %d more", more)
-	}
-	return fmt.Sprintf("missing: %s; to write them: sudo autocertd renew %s", text, c.Name)
+	return fmt.Sprintf("missing: %s; to write them: sudo autocertd renew %s", term.Listed(c.Absent, 1, ""), c.Name)
 }
 
 // outputOf says what an output makes of the certificate of that name, which has no key of ours when it is from a CSR.
@@ -322,4 +319,249 @@ func renewal(c lifecycle.Status) time.Time {
 		return c.Issue.RetryAt
 	}
 	return c.RenewAt
+}
+
+// printTable writes one row for each certificate. Elsewhere than on a terminal every certificate is one line, for grep and
+// friends.
+func printTable(list []certificateStatus, now time.Time) error {
+	out := term.On(os.Stdout)
+	cut, err := statusTable(list, now).Print(out)
+	if err == nil && cut {
+		fmt.Println(out.Paint(term.Dim, "in full: autocertd status NAME"))
+	}
+	return err
+}
+
+// leastText is the room that a text needs beside its row; what most rows of a plan say fits.
+const leastText = 26
+
+// besideOrBelow returns a column of texts of a few lines.
+func besideOrBelow(head string) term.TextColumn {
+	return term.TextColumn{Head: head, Least: leastText, Beside: 3, Most: 6, FewMost: 2}
+}
+
+// statusTable lays the certificates out. A column for hostnames is there when one differs from the name of its certificate.
+func statusTable(list []certificateStatus, now time.Time) term.Table {
+	named := !slices.ContainsFunc(list, func(c certificateStatus) bool { return !c.namesItself() })
+	t := term.Table{Indent: 2, Text: besideOrBelow("DETAILS"), Columns: []term.Column{{Head: "NAME", Shrinks: 20},
+		{Head: "HOSTNAMES", Hidden: named, Least: len("HOSTNAMES"), Most: 40}, {Head: "EXPIRES IN"}, {Head: "RENEWS IN"}, {Head: "STATE"}}}
+	for _, c := range list {
+		word, colour := c.word()
+		t.Rows = append(t.Rows, term.Row{
+			Cells: []term.Cell{{Text: c.Name}, {Fit: func(room int) string { return hostnames(c.Status, room) }},
+				{Text: term.Until(c.NotAfter, now)}, {Text: term.Next(renewal(c.Status), now)}, {Text: word, Colour: colour}},
+			Text: term.Cell{Text: term.OneLine(c.detail(now))},
+		})
+	}
+	return t
+}
+
+// detail returns the text beside the times of a certificate: the step that it is in, else its last error.
+func (c certificateStatus) detail(now time.Time) string {
+	switch {
+	case c.Now != nil:
+		return c.Now.text(now)
+	case len(c.Absent) > 0:
+		return c.absentText()
+	}
+	return term.WithCure(c.LastError(), c.LastCure())
+}
+
+// text says a step and since when it is waited for what comes next.
+func (d doing) text(now time.Time) string {
+	return fmt.Sprintf("%s, since %s", d.Step, term.Span(max(now.Sub(d.Since), 0)))
+}
+
+// word is the state of a certificate, in a table.
+func (c certificateStatus) word() (string, term.Colour) {
+	if c.Now != nil && c.Condition != lifecycle.Expired {
+		return "in progress", term.Yellow
+	}
+	return string(c.Condition), stateColour(c.Condition)
+}
+
+// namesItself reports whether the hostnames say no more than the name.
+func (c certificateStatus) namesItself() bool {
+	return len(c.Hostnames) == 1 && c.Hostnames[0] == c.Name
+}
+
+// printDetails writes all that a person may want to know about each certificate.
+func printDetails(list []certificateStatus, now time.Time) error {
+	for i, c := range list {
+		if i > 0 {
+			fmt.Println()
+		}
+		if _, err := c.details(now).Print(term.On(os.Stdout)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// details returns the lines of status NAME, each with its key.
+func (c certificateStatus) details(now time.Time) term.Table {
+	var rows [][2]term.Cell
+	paint := func(key, text string, colour term.Colour) {
+		rows = append(rows, [2]term.Cell{{Text: key, Colour: term.Dim}, {Text: text, Colour: colour}})
+	}
+	add := func(key, text string) { paint(key, text, term.Plain) }
+	add("name", c.Name)
+	add("hostnames", strings.Join(c.Hostnames, ", "))
+	paint("state", string(c.Condition), stateColour(c.Condition))
+	if c.Now != nil {
+		add("now", c.Now.text(now))
+	}
+	if !c.NotAfter.IsZero() {
+		add("issued by", fmt.Sprintf("%s (%s), serial %s", c.Leaf.CA, c.Leaf.Issuer, c.Leaf.Serial))
+		add("expires", term.Moment(c.NotAfter, now))
+	}
+	if r := c.Leaf.Revoked; !r.At.IsZero() {
+		add("revoked", term.Moment(r.At, now)+": "+cmp.Or(r.Reason, "found out then"))
+	}
+	if !c.RenewAt.IsZero() {
+		add("renews", term.Moment(c.RenewAt, now)+": "+c.RenewWhy)
+	}
+	for _, line := range c.ByHand {
+		add("add to zone", line)
+	}
+	if !c.Held.Until.IsZero() {
+		add("held until", term.Moment(c.Held.Until, now)+": "+c.Held.Reason)
+	}
+	if c.Unreadable != "" {
+		add("unreadable", c.Unreadable)
+	}
+	if c.Working.CA != "" {
+		add("waits for CA", c.Working.CA+": "+c.Working.What)
+	}
+	if c.Held.Until.IsZero() { // else what comes next is that there is room
+		addTrouble(add, "not issued", c.Issue, now)
+	}
+	addTrouble(add, "not deployed", c.Deploy, now)
+	if len(c.Absent) > 0 {
+		add("not deployed", c.absentText())
+	}
+	for _, p := range c.Pending {
+		add("still to do", p)
+	}
+	if len(c.CAs) > 0 {
+		add("CA", strings.Join(c.CAs, ", then "))
+		add("provider", cmp.Or(strings.Join(c.Providers, ", "), "none names a zone of these hostnames"))
+		add("key type", cmp.Or(c.KeyType, "that of the CSR"))
+	}
+	for _, o := range c.Outputs {
+		add("files", o.text())
+		for _, unit := range o.Reload {
+			add("reloads", unit)
+		}
+		for _, program := range o.Run {
+			add("runs", program)
+		}
+	}
+	return term.Pairs(rows)
+}
+
+// text says where the files of an output are and who may read the key.
+func (o outputStatus) text() string {
+	text := o.Path
+	if len(o.Files) > 1 {
+		names := make([]string, len(o.Files))
+		for i, file := range o.Files {
+			names[i] = filepath.Base(file)
+		}
+		text += "/: " + strings.Join(names, ", ")
+	}
+	text += "; key: mode " + o.Mode
+	if o.Owner != "" {
+		text += ", owner " + o.Owner
+	}
+	if o.Group != "" {
+		text += ", group " + o.Group
+	}
+	return text
+}
+
+// addTrouble says in full what the table cuts short.
+func addTrouble(add func(key, text string), what string, t lifecycle.Trouble, now time.Time) {
+	if t.Failures == 0 {
+		return
+	}
+	add(what, fmt.Sprintf("tried %s, last %s", term.Times(t.Failures), term.Moment(t.At, now)))
+	add("next try", term.Moment(t.RetryAt, now))
+	add("last error", t.Error)
+	if t.Cure != "" {
+		add("cure", t.Cure)
+	}
+}
+
+// printDaemon says whether a daemon looks after all this, with which configuration, and what none looks after.
+func printDaemon(out term.Screen, r *statusReport, now time.Time) {
+	if n := min(len(r.Unconfigured), mostUnconfigured); n > 0 {
+		names := make([]string, n)
+		for i, k := range r.Unconfigured[:n] {
+			names[i] = k.Name
+		}
+		more := ""
+		if rest := len(r.Unconfigured) - n; rest > 0 {
+			more = fmt.Sprintf(" and %d more", rest)
+		}
+		out.Tell(term.Plain, "", "no longer configured, but on disk: %s%s; to remove: autocertd forget %s",
+			describeKept(r.Unconfigured[:n], now), more, strings.Join(names, " "))
+	}
+	if r.Daemon == nil {
+		out.Tell(term.Yellow, "no daemon runs", " on %s; to start it: systemctl start autocertd", r.stateDir)
+	}
+	if r.StateError != "" {
+		out.Tell(term.Red, "the state directory can't be written", ", so that nothing is issued: %s; to see why: df -h %s; df -i %s; findmnt -T %s; it is tried again every %s",
+			term.WithCure(r.StateError, r.StateCure), r.stateDir, r.stateDir, r.stateDir, diskLook)
+	}
+	switch {
+	case len(r.Mistakes) > 0:
+		printProblems(out, r.Mistakes, nil)
+		out.Tell(term.Plain, "", "the configuration has mistakes; the certificates are those that the daemon last took over")
+	case r.Daemon != nil && r.Daemon.ConfigError != "":
+		out.Tell(term.Red, "the daemon runs with an earlier configuration", "; since %s it refuses the files:\n%s",
+			r.Daemon.ConfigErrorAt.Local().Format(time.DateTime), term.WithCure(r.Daemon.ConfigError, r.Daemon.ConfigCure))
+	case len(r.Certificates) == 0:
+		out.Tell(term.Plain, "", `no certificate is configured; to get one: hostnames = ["host.corp.example.com"]`)
+	}
+	if len(r.NotTakenOver) == 0 {
+		return
+	}
+	files := make([]string, len(r.NotTakenOver))
+	for i, c := range r.NotTakenOver {
+		files[i] = c.File + " (gone)"
+		if !c.At.IsZero() {
+			files[i] = fmt.Sprintf("%s (changed %s)", c.File, c.At.Local().Format(time.DateTime))
+		}
+	}
+	hint := "; to make it look now: systemctl reload autocertd"
+	if len(r.Mistakes) > 0 || r.Daemon.ConfigError != "" {
+		hint = ""
+	}
+	fmt.Fprintf(out.Out, "%s: %s%s\n", out.Paint(term.Yellow, "not taken over by the daemon"), some(files, "file"), hint)
+}
+
+// mostUnconfigured is the number of certificates without configuration that are named before the rest is counted.
+const mostUnconfigured = 10
+
+// hostnames are those of a certificate as far as there is room, = when they say no more than its name.
+func hostnames(c lifecycle.Status, room int) string {
+	if len(c.Hostnames) == 1 && c.Hostnames[0] == c.Name {
+		return "="
+	}
+	text := strings.Join(c.Hostnames, ",")
+	for n := len(c.Hostnames) - 1; n > 0 && len(text) > room; n-- {
+		text = fmt.Sprintf("%s +%d", strings.Join(c.Hostnames[:n], ","), len(c.Hostnames)-n)
+	}
+	return term.Cut(text, room)
+}
+
+func stateColour(c lifecycle.Condition) term.Colour {
+	switch {
+	case c == lifecycle.Valid:
+		return term.Green
+	case slices.Contains([]lifecycle.Condition{lifecycle.Expired, lifecycle.Revoked, lifecycle.Unreadable, lifecycle.Failing, lifecycle.NotDeployed}, c):
+		return term.Red
+	}
+	return term.Yellow
 }

@@ -11,6 +11,7 @@ import (
 	"autocertd/internal/config"
 	"autocertd/internal/lifecycle"
 	"autocertd/internal/store/files"
+	"autocertd/internal/term"
 	"autocertd/issuer"
 )
 
@@ -32,27 +33,6 @@ func TestHostnamesColumn(t *testing.T) {
 	} {
 		if got := hostnames(lifecycle.Status{Name: row.name, Hostnames: row.hostnames}, row.room); got != row.want {
 			t.Errorf("%d hostnames in %d columns: %q, want %q", len(row.hostnames), row.room, got, row.want)
-		}
-	}
-}
-
-func TestMoments(t *testing.T) {
-	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
-	for _, row := range []struct {
-		what         string
-		at           time.Time
-		until, nextT string
-	}{
-		{"unknown", time.Time{}, "-", "-"},
-		{"ahead", now.Add(90 * time.Minute), "1h 30m", "1h 30m"},
-		{"now", now, "0s", "now"},
-		{"passed", now.Add(-3 * time.Hour), "3h ago", "now"},
-	} {
-		if got := until(row.at, now); got != row.until {
-			t.Errorf("%s: until = %q, want %q", row.what, got, row.until)
-		}
-		if got := next(row.at, now); got != row.nextT {
-			t.Errorf("%s: next = %q, want %q", row.what, got, row.nextT)
 		}
 	}
 }
@@ -80,21 +60,21 @@ func TestDaemonNotes(t *testing.T) {
 		{"the files are wrong, which says more", statusReport{Daemon: refused, Certificates: certificates, Mistakes: mistakes},
 			"mistake: config.toml:3: is wrong\nthe configuration has mistakes; the certificates are those that the daemon last took over\n"},
 	} {
-		if got := printed(t, func(out screen) { printDaemon(out, &row.report, now) }); got != row.want {
+		if got := printed(t, func(out term.Screen) { printDaemon(out, &row.report, now) }); got != row.want {
 			t.Errorf("%s: %q, want %q", row.what, got, row.want)
 		}
 	}
 }
 
 // printed returns what is printed where there is no terminal.
-func printed(t *testing.T, print func(out screen)) string {
+func printed(t *testing.T, print func(out term.Screen)) string {
 	t.Helper()
 	file, err := os.Create(filepath.Join(t.TempDir(), "out"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	print(newScreen(file))
+	print(term.On(file))
 	text, err := os.ReadFile(file.Name())
 	if err != nil {
 		t.Fatal(err)
@@ -117,13 +97,9 @@ func sample(now time.Time) []certificateStatus {
 }
 
 // lay is what a table looks like, for a comparison.
-func lay(t *testing.T, rows [][]cell) string {
-	t.Helper()
-	var b strings.Builder
-	if err := (screen{}).table(&b, rows); err != nil {
-		t.Fatal(err)
-	}
-	return "\n" + b.String()
+func lay(table term.Table, width int) string {
+	text, _ := table.Format(width)
+	return "\n" + text
 }
 
 func TestStatusTable(t *testing.T) {
@@ -176,8 +152,8 @@ long-long-long-long-long-long-long-lon…  lb.corp.…  89d         59d        v
 		{"at 200", plain, 200, false, ""},
 		{"at 40", plain, 40, true, ""},
 	} {
-		rows, cut := statusRows(row.list, row.width, now)
-		got := lay(t, rows)
+		text, cut := statusTable(row.list, now).Format(row.width)
+		got := "\n" + text
 		if row.want != "" && got != row.want {
 			t.Errorf("%s:%s", row.what, got)
 		}
@@ -186,8 +162,7 @@ long-long-long-long-long-long-long-lon…  lb.corp.…  89d         59d        v
 		}
 		noWider(t, row.what, got, max(row.width, 56)) // below 56 columns the moments alone take more
 	}
-	rows, _ := statusRows(plain, unlimited, now)
-	if got := lay(t, rows); strings.Count(got, "\n") != 5 || !strings.Contains(got, plain[0].Issue.Error) {
+	if got := lay(statusTable(plain, now), term.Unlimited); strings.Count(got, "\n") != 5 || !strings.Contains(got, plain[0].Issue.Error) {
 		t.Errorf("in a pipe each is one line, with all of its error:%s", got)
 	}
 }
@@ -205,15 +180,15 @@ p1.corp.example.com   now     2d 7h       held: the CA allows 3 certificates for
                                           example.com in 7d
 new.corp.example.com  59d     59d         two thirds of the lifetime
 `
-	if got := lay(t, r.rows(80)); got != want {
+	if got := lay(r.table(), 80); got != want {
 		t.Errorf("80 columns:%s", got)
 	}
 	r.Certificates[1].CA = "le"
 	r.Certificates[1].Name = strings.Repeat("long-", 14) + "name"
 	for _, width := range []int{60, 80, 100, 120, 200} {
-		noWider(t, "plan", lay(t, r.rows(width)), width)
+		noWider(t, "plan", lay(r.table(), width), width)
 	}
-	if got := lay(t, r.rows(unlimited)); !strings.Contains(got, "held: "+held+"\n") || !strings.Contains(got, "  le ") {
+	if got := lay(r.table(), term.Unlimited); !strings.Contains(got, "held: "+held+"\n") || !strings.Contains(got, "  le ") {
 		t.Errorf("in a pipe:%s", got)
 	}
 }
@@ -235,9 +210,9 @@ func TestStatusDetails(t *testing.T) {
 	c.Outputs = []outputStatus{{Path: "/etc/ssl/autocertd/web", Files: []string{"/etc/ssl/autocertd/web/cert.pem", "/etc/ssl/autocertd/web/privkey.pem"},
 		Mode: "0640", Group: "ssl-cert", Reload: []string{"nginx.service"}, Run: []string{"/usr/local/bin/push"}}}
 	for _, width := range []int{80, 120, 200} {
-		noWider(t, "details", lay(t, inWidth(detailRows(c, now), width)), width)
+		noWider(t, "details", lay(c.details(now), width), width)
 	}
-	got := lay(t, inWidth(detailRows(c, now), 80))
+	got := lay(c.details(now), 80)
 	for _, want := range []string{"\nCA          le, then private\n", "\nprovider    bind\n", "\nkey type    ecdsa-p256\n",
 		"\nfiles       /etc/ssl/autocertd/web/: cert.pem, privkey.pem; key: mode 0640,\n            group ssl-cert\n",
 		"\nreloads     nginx.service\n", "\nruns        /usr/local/bin/push\n",

@@ -9,8 +9,6 @@ import (
 	"os/exec"
 	"strconv"
 	"syscall"
-	"testing"
-	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
@@ -91,44 +89,4 @@ func openTerminal(columns uint16) (screen, tty *os.File, err error) {
 		return nil, nil, errors.Join(err, screen.Close())
 	}
 	return screen, tty, nil
-}
-
-func TestSpan(t *testing.T) {
-	const day = 24 * time.Hour
-	for _, row := range []struct {
-		d    time.Duration
-		want string
-	}{
-		{0, "0s"},
-		{999 * time.Millisecond, "0s"},
-		{59 * time.Second, "59s"},
-		{61 * time.Second, "1m 1s"},
-		{5 * time.Hour, "5h"},
-		{10*time.Hour + 30*time.Minute, "10h"},
-		{2*day + 3*time.Hour + 59*time.Minute, "2d 3h"},
-		{89*day + 23*time.Hour, "89d"},
-		{-90 * time.Second, "-1m 30s"},
-	} {
-		if got := span(row.d); got != row.want {
-			t.Errorf("span(%s) = %q, want %q", row.d, got, row.want)
-		}
-	}
-}
-
-func TestShort(t *testing.T) {
-	for _, row := range []struct {
-		text  string
-		width int
-		want  string
-	}{
-		{"as it is", 8, "as it is"},
-		{"too long by far", 8, "too lon…"},
-		{"several\nlines\n  are one", 80, "several lines are one"},
-		{"größer als Bytes", 6, "größe…"},
-		{"no room", 0, "…"},
-	} {
-		if got := short(row.text, row.width); got != row.want {
-			t.Errorf("short(%q, %d) = %q, want %q", row.text, row.width, got, row.want)
-		}
-	}
 }
