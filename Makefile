@@ -34,7 +34,7 @@ folders        = grep -rl --include='*_test.go' '^func $(1)' . | xargs -r dirnam
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test lint race bench fuzz install uninstall clean help
+.PHONY: build demo deps test lint race bench fuzz mutate install uninstall clean help
 
 build: ## build bin/autocertd, one static binary
 	$(GOBUILD) -o bin/autocertd ./cmd/autocertd
@@ -43,29 +43,30 @@ demo: build ## try it on loopback with a CA and a DNS server; ONCE=1 ends by its
 	$(GOBUILD) -o bin/sandbox ./cmd/sandbox
 	bin/sandbox -daemon bin/autocertd -dir demo $(if $(filter 1,$(ONCE)),-once)
 
-test: ## run all tests; installs Debian packages (named, gcc, …) that are missing, builds step-ca
+deps: ## install the Debian packages (named, gcc, …) that the tests need and that are missing, build step-ca
 	.ci/packages
 	cd internal/testbed/stepca && CGO_ENABLED=0 $(GO) tool -n step-ca
+
+test: deps ## run all tests, after "make deps"
 	$(GO) test $(TESTFLAGS) ./...
 
-lint: ## gofmt, go vet, staticcheck, and who may import what
+lint: ## gofmt, go vet, staticcheck, go mod tidy, and who may import what
 	@files="$$("$$($(GO) env GOROOT)/bin/gofmt" -l .)" || exit 1; \
 	if [ -n "$$files" ]; then echo "gofmt -w is due on:" $$files >&2; exit 1; fi
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
+	$(GO) mod tidy -diff
 	$(GO) test -count=1 ./internal
 
 # The tests of the command that change a running daemon, or have two processes meet: the program that they start is the test
 # binary, so the detector sees both.
 RACY           = 'TestReload|TestEveryKey|TestFirstStart$$|TestHangup|TestStatusFollows|TestFullDisk|TestLocks|TestRestart|TestSharedNames|TestDoings|TestOutage'
 
-race: ## run the tests of the packages, and some of the command, under the race detector; needs gcc
-	.ci/packages
+race: deps ## run the tests of the packages, and some of the command, under the race detector; needs gcc
 	CGO_ENABLED=1 $(GO) test -race -short $(TESTFLAGS) $$($(GO) list ./... | grep -v -e /cmd/ -e /bench)
 	CGO_ENABLED=1 $(GO) test -race $(TESTFLAGS) -run $(RACY) ./cmd/autocertd
 
-bench: ## run the benchmarks; BENCHTIME=1s, ROUNDS=5 beside the bare protocol
-	.ci/packages
+bench: deps ## run the benchmarks; BENCHTIME=1s, ROUNDS=5 beside the bare protocol
 	@set -e; for dir in $$($(call folders,Benchmark) | grep -vx ./bench); do \
 		$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -timeout 30m "$$dir"; \
 	done
@@ -78,6 +79,16 @@ fuzz: ## run each fuzz target for FUZZTIME=30s
 			echo "$$dir $$target"; \
 			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime $(MINIMIZE) "$$dir"; \
 		done; \
+	done
+
+# Changes the program in one place at a time, and shows the changes that no test notices. It takes about an hour.
+GREMLINS       = $(GO) run github.com/go-gremlins/gremlins/cmd/gremlins@v0.6.0
+MUTATED       ?= scheduler internal/budget internal/lifecycle internal/dns01 internal/durable internal/config
+
+mutate: deps ## look for changes of the rules that no test notices; MUTATED="scheduler …"
+	@set -e; for dir in $(MUTATED); do \
+		echo "$$dir"; \
+		$(GREMLINS) unleash --workers 1 --timeout-coefficient 10 "./$$dir"; \
 	done
 
 # Doesn't build, so that root needs no Go. Says what a person does next, and nothing else.

@@ -209,3 +209,13 @@ func packages(t *testing.T) []listed {
 	}
 	return all
 }
+
+// dependencies lists all packages that are linked into a command.
+func dependencies(t *testing.T, command string) []string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", module+"/"+command).Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	return strings.Fields(string(out))
+}
