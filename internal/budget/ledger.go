@@ -25,12 +25,12 @@ type Ledger struct {
 // Running is an order under way, and what it will have taken.
 type Running struct {
 	ID    string    `json:"id"`
-	PID   int       `json:"pid"` // of the process that runs it
+	Lease string    `json:"lease"` // under which it runs; when nobody holds it any more, its process died
 	Since time.Time `json:"since"`
 	Keys  []Key     `json:"keys"`
 }
 
-// longestRun is when an order counts as given up whose process lives.
+// longestRun is when an order counts as given up whose lease is still held.
 const longestRun = time.Hour
 
 // Open reads a ledger. It reports false when the data is none.

@@ -6,11 +6,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
-	"os"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"autocertd/internal/budget"
@@ -25,7 +22,7 @@ import (
 // certificates that are.
 type budgets struct {
 	store   Storage
-	process string              // names this process, whatever its number
+	process string              // names this process
 	turn    chan struct{}       // holds a token while a ledger changes; guards what follows
 	runs    int                 // how many orders were noted, for their ids
 	waiting map[claimant]*claim // who waits for room
@@ -69,7 +66,7 @@ func (b *budgets) change(ctx context.Context, ca config.CA, f func(l *budget.Led
 		return err
 	}
 	now := time.Now()
-	ledger.Mend(now, b.alive)
+	ledger.Mend(now, func(run budget.Running) bool { return b.alive(ctx, run) })
 	if changed := f(ledger, now); found && !changed {
 		return nil
 	}
@@ -80,12 +77,14 @@ func (b *budgets) change(ctx context.Context, ca config.CA, f func(l *budget.Led
 	return b.store.SaveLazily(ctx, budgetObject(ca), data)
 }
 
-// alive reports whether an order that was noted may still be under way: its process lives.
-func (b *budgets) alive(run budget.Running) bool {
-	if run.PID == os.Getpid() { // or that of an earlier process, as in a container
-		return strings.HasPrefix(run.ID, b.process)
+// alive reports whether an order that was noted may still be under way: it is ours, or its lease is held. What can't be found
+// out counts as under way, which is the worst case.
+func (b *budgets) alive(ctx context.Context, run budget.Running) bool {
+	if run.Lease == "" || strings.HasPrefix(run.ID, b.process) {
+		return run.Lease != ""
 	}
-	return !errors.Is(syscall.Kill(run.PID, 0), syscall.ESRCH)
+	holder, err := b.store.Holder(ctx, run.Lease)
+	return holder != nil || err != nil
 }
 
 // loadLedger returns the ledger of a CA as it was saved. When none is found it makes one of what was issued.

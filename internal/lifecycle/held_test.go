@@ -174,17 +174,36 @@ func TestFailedValidationsCount(t *testing.T) {
 	}
 }
 
-// TestOrdersOfTheDead: what a killed process had sent counts, though it never heard the answer.
+// TestOrdersOfTheDead: what a killed process had sent counts, though it never heard the answer. What another process has under
+// way isn't counted as sent before its lease ends.
 func TestOrdersOfTheDead(t *testing.T) {
 	w := limitedWorld(t, `orders = "1 per 1h"`)
 	p := w.start()
 	p.lost.Die()
 	other := w.start()
+	ca := other.snapshot.Load().CAs["one"]
+	working, err := other.store.Acquire(other.ctx, lockName("works"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer working.Release()
+	left := func() (running int, orders int) {
+		t.Helper()
+		err := other.budgets.change(other.ctx, ca, func(l *budget.Ledger, now time.Time) bool {
+			running, orders = len(l.Running), l.Left("orders", now)
+			return true
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return running, orders
+	}
 	for _, run := range []budget.Running{
-		{ID: "other", PID: 1 << 30, Since: time.Now(), Keys: []budget.Key{"orders"}},
-		{ID: "of the same number in another container", PID: os.Getpid(), Since: time.Now(), Keys: []budget.Key{"orders"}},
+		{ID: "of a process that died", Lease: lockName("died"), Since: time.Now(), Keys: []budget.Key{"orders"}},
+		{ID: "of an earlier version", Since: time.Now(), Keys: []budget.Key{"orders"}},
+		{ID: "of a process that works", Lease: lockName("works"), Since: time.Now(), Keys: []budget.Key{"orders"}},
 	} {
-		err := other.budgets.change(other.ctx, other.snapshot.Load().CAs["one"], func(l *budget.Ledger, _ time.Time) bool {
+		err := other.budgets.change(other.ctx, ca, func(l *budget.Ledger, _ time.Time) bool {
 			*l = budget.Ledger{Limits: l.Limits, Running: []budget.Running{run}}
 			return true
 		})
@@ -192,6 +211,14 @@ func TestOrdersOfTheDead(t *testing.T) {
 			t.Fatal(err)
 		}
 		other.isHeld("orders of this account")
+		works := run.Lease == lockName("works")
+		if running, orders := left(); (running == 1) != works || (orders == 1) != works { // one under way isn't taken yet
+			t.Errorf("%s: %d under way, %d orders left", run.ID, running, orders)
+		}
+	}
+	working.Release()
+	if running, orders := left(); running != 0 || orders != 0 {
+		t.Errorf("after its end: %d under way, %d orders left", running, orders)
 	}
 }
 

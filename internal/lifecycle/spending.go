@@ -2,7 +2,6 @@ package lifecycle
 
 import (
 	"context"
-	"os"
 	"strconv"
 	"time"
 
@@ -29,7 +28,7 @@ type spending struct {
 func (s *spending) begin(l *budget.Ledger, now time.Time) {
 	s.budgets.runs++
 	s.id = s.budgets.process + strconv.Itoa(s.budgets.runs)
-	l.Begin(budget.Running{ID: s.id, PID: os.Getpid(), Since: now.UTC(), Keys: s.keys})
+	l.Begin(budget.Running{ID: s.id, Lease: lockName(certificateOf(s.object)), Since: now.UTC(), Keys: s.keys})
 }
 
 // Keep implements issuer.OrderKeeper. The CA has answered the order, so it is counted.
