@@ -30,12 +30,13 @@ import (
 // states of all.
 func writeStates(b *testing.B, path string, bundles bool) {
 	b.Helper()
-	cfg, err := config.Load(path, config.Checks{})
+	var outputs deploy.Outputs
+	cfg, err := config.Load(path, config.Checks{Outputs: func(c *config.Config, tables []config.Table) { outputs = lifecycle.BuildOutputs(c, tables) }})
 	check(b, err)
 	for _, folder := range []string{"states", "bundles"} {
 		check(b, os.MkdirAll(filepath.Join(cfg.StateDir, folder), 0o700))
 	}
-	acted := actedOn(b, cfg)
+	acted := actedOn(b, cfg, outputs)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	check(b, err)
 	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
@@ -78,11 +79,11 @@ func writeJSON(b *testing.B, path string, object any) {
 // actedOn returns the mark that the lifecycle keeps of each certificate's configuration, without which it would look at
 // every certificate at once. It lets the lifecycle itself make them: by a try to issue that ends at the first step,
 // since no CA is there.
-func actedOn(b *testing.B, cfg *config.Config) map[string]string {
+func actedOn(b *testing.B, cfg *config.Config, outputs deploy.Outputs) map[string]string {
 	b.Helper()
 	memory := &storetest.Memory{}
 	manager := lifecycle.New(lifecycle.Config{Storage: memory, Deployer: deploy.New(deploy.Config{})})
-	manager.Use(lifecycle.NewSnapshot(cfg, nil, scheduler.Window{}))
+	manager.Use(lifecycle.NewSnapshot(cfg, outputs, nil, scheduler.Window{}))
 	acted := make(map[string]string, len(cfg.Certificates))
 	for _, c := range cfg.Certificates {
 		if _, err := manager.Reconcile(b.Context(), c.Name); err == nil {

@@ -24,6 +24,7 @@ type settings struct {
 	sources   *config.Sources
 	schedule  scheduler.Schedule
 	window    scheduler.Window
+	outputs   deploy.Outputs
 	providers []dns01.Provider // of Providers, in their order
 	told      *liveHandler     // where the programs of providers log to; see newProviders
 }
@@ -54,7 +55,9 @@ func read(path string) (*settings, error) {
 			s.providers = append(s.providers, built)
 			return err
 		},
-		Sources: s.sources,
+		Outputs:    func(c *config.Config, tables []config.Table) { s.outputs = lifecycle.BuildOutputs(c, tables) },
+		OutputKeys: deploy.Keys(),
+		Sources:    s.sources,
 	})
 	if err != nil {
 		return s, &usageError{err}
@@ -163,7 +166,7 @@ func (a *app) prepare(s *settings) (*build, error) {
 		hostnames = append(hostnames, c.Hostnames...)
 	}
 	b.orders = a.solver.With(newProviders(s, a.logger), s.Resolvers, hostnames...)
-	b.snapshot = lifecycle.NewSnapshot(s.Config, b.issuers, s.window)
+	b.snapshot = lifecycle.NewSnapshot(s.Config, s.outputs, b.issuers, s.window)
 	b.snapshot.Schedule = s.schedule
 	b.snapshot.Solver = b.orders
 	b.snapshot.Reloaded = time.Now()

@@ -104,7 +104,7 @@ func printCheck(path string, report checkReport, s *settings, byRoot bool) {
 	}
 	fmt.Printf("ok: %d %s, %d %s, %d %s, %d %s\n",
 		len(s.Certificates), term.Plural(len(s.Certificates), "certificate"), len(s.CAs), term.Plural(len(s.CAs), "CA"),
-		len(s.Providers), term.Plural(len(s.Providers), "provider"), len(s.Outputs), term.Plural(len(s.Outputs), "output"))
+		len(s.Providers), term.Plural(len(s.Providers), "provider"), len(s.outputs.List), term.Plural(len(s.outputs.List), "output"))
 }
 
 // printUnreadable says to a user who may not read all files that this is no mistake of the configuration.

@@ -84,11 +84,11 @@ func (a *app) rehearsal(certs []config.Certificate) preflight.Config {
 	if abs, err := filepath.Abs(a.settings.Path); err == nil && abs == defaultConfig {
 		cfg.Unit = serviceUnit
 	}
-	snapshot := lifecycle.NewSnapshot(a.settings.Config, a.issuers, a.settings.window)
+	snapshot := lifecycle.NewSnapshot(a.settings.Config, a.settings.outputs, a.issuers, a.settings.window)
 	wanted := map[string]bool{}
 	for _, c := range certs {
 		cfg.Certificates = append(cfg.Certificates, preflight.Certificate{Name: c.Name, Hostnames: c.Hostnames, CAs: c.CAs,
-			Profile: c.Profile, Outputs: snapshot.OutputsOf(c.Name)})
+			Profile: c.Profile, Outputs: snapshot.Outputs.Of(c.Name)})
 		for _, name := range c.CAs {
 			wanted[name] = true
 		}

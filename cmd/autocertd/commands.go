@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"autocertd/internal/config"
+	"autocertd/internal/suggest"
 	"autocertd/internal/term"
 )
 
@@ -188,7 +189,7 @@ func wrongFlag(cmd *cobra.Command, err error) error {
 	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok && strings.HasPrefix(text, "unknown flag") {
 		var known []string
 		cmd.Flags().VisitAll(func(f *pflag.Flag) { known = append(known, f.Name) })
-		if similar := config.DidYouMean(unknown.GetSpecifiedName(), known); similar != "" {
+		if similar := suggest.DidYouMean(unknown.GetSpecifiedName(), known); similar != "" {
 			text += "; " + strings.Replace(similar, "mean ", "mean --", 1)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"autocertd/internal/config"
+	"autocertd/internal/deploy"
 	"autocertd/internal/printable"
 	"autocertd/internal/store"
 	"autocertd/internal/term"
@@ -47,7 +48,7 @@ func parts() []part {
 			return byName(s.Providers, func(p *config.Provider) string { return p.Name })
 		}, func(a, b any) bool { return a.(*config.Provider).Equal(b.(*config.Provider)) }},
 		{"output", func(s *settings) map[string]any {
-			return byName(s.Outputs, func(o config.Output) string { return filepath.Join(o.Dir, o.File) })
+			return byName(s.outputs.List, func(o deploy.Output) string { return filepath.Join(o.Dir, o.File) })
 		}, reflect.DeepEqual},
 		{"setting", func(s *settings) map[string]any {
 			return map[string]any{"schedule": s.Schedule, "concurrency": s.Concurrency, "window": s.Renewal.Window, "emergency": s.Renewal.Emergency,

@@ -378,7 +378,7 @@ func (w *keyWorld) facts() map[string]string {
 	for name, c := range d.snapshot.Certificates {
 		note("certificate "+name, reflect.ValueOf(c))
 	}
-	for i, o := range d.snapshot.Outputs {
+	for i, o := range d.snapshot.Outputs.List {
 		note("output "+strconv.Itoa(i), reflect.ValueOf(o))
 	}
 	table := reflect.ValueOf(d.snapshot.Solver).Elem().FieldByName("began").Elem()

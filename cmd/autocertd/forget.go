@@ -16,6 +16,7 @@ import (
 	"autocertd/internal/lifecycle"
 	"autocertd/internal/store"
 	"autocertd/internal/store/files"
+	"autocertd/internal/suggest"
 	"autocertd/internal/term"
 )
 
@@ -110,8 +111,8 @@ func forgettable(ctx context.Context, s *settings, store *files.Store, names []s
 			return nil, &usageError{fmt.Errorf("%s is still configured; take it out of the configuration first: %s", name, strings.Join(s.Files, ", "))}
 		case slices.ContainsFunc(works, called):
 			return nil, &usageError{fmt.Errorf("the daemon still works for %s, since it hasn't taken over the configuration; autocertd status says why", name)}
-		case n < 0 && config.DidYouMean(name, known) != "":
-			return nil, &usageError{fmt.Errorf("nothing is kept of %q; %s autocertd status lists what is", name, config.DidYouMean(name, known))}
+		case n < 0 && suggest.DidYouMean(name, known) != "":
+			return nil, &usageError{fmt.Errorf("nothing is kept of %q; %s autocertd status lists what is", name, suggest.DidYouMean(name, known))}
 		case n < 0:
 			return nil, &usageError{fmt.Errorf("nothing is kept of %q; autocertd status lists what is", name)}
 		}

@@ -16,6 +16,7 @@ import (
 	"autocertd/internal/lifecycle"
 	"autocertd/internal/migrate"
 	"autocertd/internal/store/files"
+	"autocertd/internal/suggest"
 	"autocertd/internal/term"
 )
 
@@ -40,7 +41,7 @@ func importCommand(opts *options) *cobra.Command {
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 && !slices.Contains(clients, args[0]) {
 				return wrongUsage(cmd, strings.TrimSuffix(fmt.Sprintf("%q is no client that can be imported: %s; %s", args[0], strings.Join(clients, ", "),
-					config.DidYouMean(args[0], clients)), "; "))
+					suggest.DidYouMean(args[0], clients)), "; "))
 			}
 			if len(args) != 2 || args[1] == "" {
 				return wrongUsage(cmd, fmt.Sprintf("import wants a client, one of %s, and its folder", strings.Join(clients, ", ")))

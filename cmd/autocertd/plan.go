@@ -62,7 +62,7 @@ func plan(ctx context.Context, path string, scenario *lifecycle.Scenario, asJSON
 		}
 	}
 	report := planReport{Now: time.Now().UTC().Truncate(time.Second)}
-	snapshot := lifecycle.NewSnapshot(s.Config, issuers, s.window)
+	snapshot := lifecycle.NewSnapshot(s.Config, s.outputs, issuers, s.window)
 	snapshot.Schedule = s.schedule
 	report.Certificates, report.Simulation, err = lifecycle.Plan(ctx, store, snapshot, scenario, report.Now)
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 	"autocertd/internal/config"
 	"autocertd/internal/lifecycle"
 	"autocertd/internal/store"
+	"autocertd/internal/suggest"
 	"autocertd/internal/term"
 	"autocertd/issuer"
 )
@@ -209,7 +210,7 @@ func unknownName(cfg *config.Config, name string) error {
 		}
 		names = append(names, c.Name)
 	}
-	if near := config.DidYouMean(name, names); near != "" {
+	if near := suggest.DidYouMean(name, names); near != "" {
 		return fmt.Errorf("no certificate is called %q; %s autocertd status lists them", name, near)
 	}
 	return fmt.Errorf("no certificate is called %q; autocertd status lists them", name)

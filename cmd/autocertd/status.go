@@ -169,6 +169,7 @@ func findStatus(ctx context.Context, path string, names []string, now time.Time)
 	}
 	store := files.View(report.stateDir)
 	if badConfig != nil {
+		s = nil
 		roster, err := loadRoster(ctx, store)
 		if err != nil {
 			return nil, badConfig
@@ -182,11 +183,11 @@ func findStatus(ctx context.Context, path string, names []string, now time.Time)
 	if err != nil {
 		return nil, cmp.Or(report.unconfiguredError(names, now), err)
 	}
-	return report, report.find(ctx, store, certs, badConfig == nil, cfg, now)
+	return report, report.find(ctx, store, certs, s, now)
 }
 
-// find finds out how certificates are.
-func (r *statusReport) find(ctx context.Context, store *files.Store, certs []config.Certificate, configured bool, cfg *config.Config, now time.Time) error {
+// find finds out how certificates are. The settings are nil when the configuration has mistakes.
+func (r *statusReport) find(ctx context.Context, store *files.Store, certs []config.Certificate, s *settings, now time.Time) error {
 	list, err := lifecycle.Statuses(ctx, store, certs, now)
 	if err != nil {
 		return stateDirHint(r.stateDir, err)
@@ -208,8 +209,8 @@ func (r *statusReport) find(ctx context.Context, store *files.Store, certs []con
 			r.Certificates[i].Now = &now
 		}
 	}
-	if configured {
-		r.addConfigured(cfg)
+	if s != nil {
+		r.addConfigured(s)
 	}
 	return nil
 }
@@ -225,13 +226,13 @@ func (r *statusReport) unconfiguredError(names []string, now time.Time) error {
 }
 
 // addConfigured adds to each certificate what the configuration says of it.
-func (r *statusReport) addConfigured(cfg *config.Config) {
-	snapshot := lifecycle.NewSnapshot(cfg, nil, scheduler.Window{})
+func (r *statusReport) addConfigured(s *settings) {
+	snapshot := lifecycle.NewSnapshot(s.Config, s.outputs, nil, scheduler.Window{})
 	for i := range r.Certificates {
 		c := &r.Certificates[i]
 		wish := snapshot.Certificates[c.Name]
-		c.CAs, c.KeyType, c.Providers = wish.CAs, wish.KeyType, servedBy(cfg.Providers, wish.Hostnames)
-		for _, o := range snapshot.OutputsOf(c.Name) {
+		c.CAs, c.KeyType, c.Providers = wish.CAs, wish.KeyType, servedBy(s.Providers, wish.Hostnames)
+		for _, o := range snapshot.Outputs.Of(c.Name) {
 			c.Outputs = append(c.Outputs, outputOf(o, c.Name, wish.CSR != nil))
 		}
 		c.lookForFiles()
@@ -273,15 +274,7 @@ func (c certificateStatus) absentText() string {
 func outputOf(o deploy.Output, name string, csr bool) outputStatus {
 	s := outputStatus{Path: o.ID(name), Format: cmp.Or(o.Format, deploy.FormatPEM), Owner: o.Owner, Group: o.Group,
 		Mode: fmt.Sprintf("%04o", cmp.Or(o.Mode, 0o600)), Reload: o.Reload}
-	s.Files = []string{s.Path}
-	if s.Format == deploy.FormatPEM {
-		s.Files = nil
-		for _, file := range []string{"cert.pem", "chain.pem", "fullchain.pem", "privkey.pem"} {
-			if file != "privkey.pem" || !csr {
-				s.Files = append(s.Files, filepath.Join(s.Path, file))
-			}
-		}
-	}
+	s.Files = o.Files(name, csr)
 	for _, args := range o.Run {
 		s.Run = append(s.Run, o.Program(name, args))
 	}

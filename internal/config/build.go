@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"unicode"
+
+	"autocertd/internal/suggest"
 )
 
 // merge adds one file to all others.
@@ -92,7 +94,7 @@ func (l *loader) build(raw *rawConfig) {
 	l.buildCAs(raw.CAs)
 	l.buildProviders(raw.Providers)
 	l.buildCertificates(raw)
-	l.buildOutputs(raw.Outputs)
+	l.checkOutputs(raw.Outputs)
 }
 
 // absolute returns a path in its shortest spelling.
@@ -149,7 +151,7 @@ func (l *loader) oneOf(f field[string], words ...string) string {
 			return word
 		}
 	}
-	hint := didYouMean(f.Value, words)
+	hint := suggest.DidYouMean(f.Value, words)
 	l.fail(f.at, fmt.Sprintf("%q must be one of %s", shorten(f.Value), strings.Join(words, ", ")), hint)
 	return words[0]
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"autocertd/internal/secret"
+	"autocertd/internal/suggest"
 )
 
 const (
@@ -126,7 +127,7 @@ func (l *loader) directory(f field[string]) string {
 	u, err := url.Parse(f.Value)
 	switch {
 	case err != nil || u.Scheme == "" || u.Host == "":
-		l.fail(f.at, "must be one of "+directoryWords("https URL of a CA"), didYouMean(f.Value, slices.Sorted(maps.Keys(publicDirectories()))))
+		l.fail(f.at, "must be one of "+directoryWords("https URL of a CA"), suggest.DidYouMean(f.Value, slices.Sorted(maps.Keys(publicDirectories()))))
 	case u.Scheme != "https":
 		l.fail(f.at, "must be an https URL: ACME requires TLS, and anyone on the way could issue certificates otherwise", "for a private CA set roots to its root certificate")
 	case u.User != nil:

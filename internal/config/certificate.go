@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"autocertd/internal/suggest"
 )
 
 const (
@@ -68,7 +70,7 @@ func (b *certificates) caNames(f list) []string {
 		case !entry.ok:
 		case !known && b.incomplete: // it may stand in the file that couldn't be read
 		case !known:
-			b.fail(entry.at, fmt.Sprintf("there is no CA %q", shorten(entry.Value)), didYouMean(entry.Value, b.allCAs()))
+			b.fail(entry.at, fmt.Sprintf("there is no CA %q", shorten(entry.Value)), suggest.DidYouMean(entry.Value, b.allCAs()))
 		case slices.Contains(names, entry.Value):
 			b.fail(entry.at, fmt.Sprintf("CA %q is listed twice", entry.Value), "")
 		default:

@@ -5,9 +5,7 @@ package config
 
 import (
 	"crypto/x509"
-	"io/fs"
 	"log/slog"
-	"path"
 	"path/filepath"
 	"reflect"
 	"time"
@@ -37,7 +35,6 @@ type Config struct {
 	CAs          []CA     // in the order of the files
 	Providers    []*Provider
 	Certificates []Certificate
-	Outputs      []Output
 	Log          Log
 	Warnings     Problems // what works, but hardly as intended
 }
@@ -96,12 +93,7 @@ type Provider struct {
 // Decode stores the keys of the provider's table that this package doesn't own in dst, a pointer to a struct with toml
 // tags. A string that is the name of a file to be read has the tag `reads:"file"` beside it. Unknown keys and wrong types are Problems. It may be called several times.
 func (p *Provider) Decode(dst any) error {
-	d := &decoder{file: p.options.at.file, sources: p.sources, known: tags(reflect.TypeFor[rawProvider]())}
-	d.table(p.options.values, p.options.marks, p.options.at, reflect.ValueOf(dst).Elem())
-	if len(d.problems) > 0 {
-		return d.problems
-	}
-	return nil
+	return p.options.decode(dst, p.sources, tags(reflect.TypeFor[rawProvider]())).orNil()
 }
 
 // Equal reports whether two providers are configured alike, wherever that stands. It doesn't look into files that hold keys.
@@ -126,35 +118,14 @@ type Certificate struct {
 	CSR       []byte   // PKCS #10 in DER, by a key that stays elsewhere; nil for a key of ours
 }
 
-// An Output is files made from certificates, and who is told when they change.
-type Output struct {
-	Match  []string // patterns on certificate names, as in path.Match
-	Dir    string   // absolute; may hold {name}
-	File   string   // for the format "combined", the file in Dir; may hold {name}
-	Format string   // "pem" or "combined"
-	Order  string   // for the format "combined", "key-last" or "key-first"; else ""
-	Owner  string   // a user, or "" to leave it
-	Group  string   // a group, or "" to leave it
-	Mode   fs.FileMode
-	Reload []string   // systemd units
-	Run    [][]string // commands with their arguments, which may hold {name}
-}
-
-// Matches reports whether the output is made from the certificate of that name.
-func (o Output) Matches(name string) bool {
-	for _, pattern := range o.Match {
-		if ok, _ := path.Match(pattern, name); ok { // Load has refused patterns that are malformed
-			return true
-		}
-	}
-	return false
-}
-
 // Checks are what the caller knows and this package must not import. A nil function checks nothing.
 type Checks struct {
 	Schedule func(text string) error
 	Window   func(text string) error
 	Provider func(p *Provider) error // Problems are reported as they are, other errors at the provider's table
+	// Outputs builds the outputs from their tables. OutputKeys are the keys that it knows.
+	Outputs    func(c *Config, tables []Table)
+	OutputKeys []string
 	// Sources gets to know all files that are looked for, whatever is wrong with them; nil wants to know none.
 	Sources *Sources
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/txtar"
 
+	"autocertd/internal/deploy"
 	"autocertd/internal/secret"
 )
 
@@ -28,6 +29,23 @@ type options struct {
 	Quick   bool          `toml:"quick"`
 }
 
+// building has the outputs built by the package that owns their options.
+func building(c Checks, built *deploy.Outputs) Checks {
+	c.OutputKeys = deploy.Keys()
+	c.Outputs = func(config *Config, tables []Table) {
+		all := make([]deploy.Table, len(tables))
+		for i, table := range tables {
+			all[i] = deploy.Table(table)
+		}
+		certificates := make([]deploy.Certificate, len(config.Certificates))
+		for i, c := range config.Certificates {
+			certificates[i] = deploy.Certificate{Name: c.Name, KeyElsewhere: c.CSR != nil}
+		}
+		*built = deploy.NewOutputs(all, certificates, config.StateDir)
+	}
+	return c
+}
+
 // checks judge as the packages that own schedules, windows and providers do, but know less.
 func checks() Checks {
 	notEmpty := func(text string) error {
@@ -36,7 +54,7 @@ func checks() Checks {
 		}
 		return nil
 	}
-	return Checks{Schedule: notEmpty, Window: notEmpty, Provider: func(p *Provider) error {
+	judge := Checks{Schedule: notEmpty, Window: notEmpty, Provider: func(p *Provider) error {
 		if p.Type != "rfc2136" {
 			return fmt.Errorf("unknown type %q", p.Type)
 		}
@@ -52,6 +70,7 @@ func checks() Checks {
 		}
 		return nil
 	}}
+	return building(judge, new(deploy.Outputs))
 }
 
 // unpack writes the files of an archive into a fresh folder and goes there.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"autocertd/internal/secret"
+	"autocertd/internal/suggest"
 )
 
 // A field is a value from a file together with its place.
@@ -40,6 +41,14 @@ type rest struct {
 	at     place
 }
 
+// decode stores what remains in dst, a pointer to a struct with toml tags. The keys that are known besides are those that
+// were decoded before.
+func (r *rest) decode(dst any, sources *Sources, known []string) Problems {
+	d := &decoder{file: r.at.file, sources: sources, known: known}
+	d.table(r.values, r.marks, r.at, reflect.ValueOf(dst).Elem())
+	return d.problems
+}
+
 // A decoder turns decoded TOML into structs, and notes every mistake. It stands in for the library's own decoder, which
 // matches keys without regard to case, takes 5 for a duration of 5 ns, ignores unknown keys, and stops at the first
 // mistake.
@@ -47,6 +56,7 @@ type decoder struct {
 	file     string
 	sources  *Sources
 	known    []string // keys of the outermost table besides those of its struct
+	outputs  []string // keys of an [[output]] besides those of rawOutput
 	problems Problems
 }
 
@@ -255,10 +265,14 @@ func (d *decoder) unknown(name string, line int, table place, known []string) {
 	at := table.below(name)
 	at.line = line
 	p := at.problem("unknown key", "")
-	if near := nearest(name, known); near != "" {
+	if near := suggest.Nearest(name, known); near != "" {
 		p.Hint, p.meant = fmt.Sprintf("did you mean %s?", near), table.below(near).key
 	}
-	if homes := homesOf(name); len(homes) > 0 {
+	homes := homesOf(name)
+	if slices.Contains(d.outputs, name) {
+		homes = append(homes, "[[output]]")
+	}
+	if len(homes) > 0 {
 		p.Hint, p.meant = misplaced(name, table, homes), ""
 		if homes[0] == "" {
 			p.meant = name

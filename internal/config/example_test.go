@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/txtar"
+
+	"autocertd/internal/deploy"
 )
 
 const exampleFile = "../../config.example.toml"
@@ -24,18 +26,19 @@ func readExample(t *testing.T) string {
 }
 
 // loadExample loads a text with what the example speaks of around it.
-func loadExample(t *testing.T, text string) *Config {
+func loadExample(t *testing.T, text string) (*Config, []deploy.Output) {
 	t.Helper()
 	root, csr := fileOf(t, "private-names", "ca.pem"), fileOf(t, "csr", "good.csr")
 	root.Name, csr.Name = "private-ca.pem", "appliance.csr"
 	dir := t.TempDir()
 	write(t, dir, []txtar.File{{Name: "config.toml", Data: []byte(text)}, root, csr, {Name: "eab-hmac-key", Data: []byte("c2VjcmV0\n")}})
 	t.Setenv("CREDENTIALS_DIRECTORY", dir)
-	config, err := Load(filepath.Join(dir, "config.toml"), Checks{})
+	var outputs deploy.Outputs
+	config, err := Load(filepath.Join(dir, "config.toml"), building(Checks{}, &outputs))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return config
+	return config, outputs.List
 }
 
 // fileOf is one file of an archive in testdata.
@@ -49,11 +52,11 @@ func fileOf(t *testing.T, archive, name string) txtar.File {
 }
 
 func TestExample(t *testing.T) {
-	config := loadExample(t, readExample(t))
+	config, outputs := loadExample(t, readExample(t))
 	if len(config.Warnings) > 0 {
 		t.Errorf("warnings: %v", config.Warnings)
 	}
-	if len(config.Certificates) != 2 || len(config.CAs) != 1 || len(config.Providers) != 1 || len(config.Outputs) != 0 {
+	if len(config.Certificates) != 2 || len(config.CAs) != 1 || len(config.Providers) != 1 || len(outputs) != 0 {
 		t.Errorf("got %+v", config)
 	}
 }
@@ -64,15 +67,15 @@ func uncommented(text string) string {
 }
 
 func TestExampleUncommented(t *testing.T) {
-	config := loadExample(t, uncommented(readExample(t)))
-	if len(config.Certificates) != 4 || len(config.CAs) != 2 || len(config.Providers) != 5 || len(config.Outputs) != 2 {
+	config, outputs := loadExample(t, uncommented(readExample(t)))
+	if len(config.Certificates) != 4 || len(config.CAs) != 2 || len(config.Providers) != 5 || len(outputs) != 2 {
 		t.Errorf("got %+v", config)
 	}
 	if ca := config.CAs[1]; len(ca.Roots) != 1 || ca.EAB.HMACKey.Reveal() != "c2VjcmV0" {
 		t.Errorf("the private CA isn't complete: %+v", ca)
 	}
 	// What the example calls a default is the default.
-	plain := loadExample(t, readExample(t))
+	plain, _ := loadExample(t, readExample(t))
 	if config.StateDir != plain.StateDir || config.Schedule != plain.Schedule || config.Concurrency != plain.Concurrency || config.Log != plain.Log {
 		t.Error("the example's defaults aren't those of the program")
 	}

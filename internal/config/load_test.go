@@ -17,7 +17,9 @@ import (
 
 	"github.com/rogpeppe/go-internal/txtar"
 
+	"autocertd/internal/deploy"
 	"autocertd/internal/dnschallenge"
+	"autocertd/internal/suggest"
 )
 
 const full = `
@@ -102,7 +104,8 @@ order = "key-first"
 
 func TestLoad(t *testing.T) {
 	unpack(t, txtar.Parse([]byte(full)))
-	got, err := Load("config.toml", checks())
+	var outputs deploy.Outputs
+	got, err := Load("config.toml", building(checks(), &outputs))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,14 +141,17 @@ func TestLoad(t *testing.T) {
 			{Name: "last.corp.example.com", Hostnames: []string{"last.corp.example.com"}, CAs: []string{"le"}, KeyType: "ecdsa-p384", Profile: "classic"},
 			{Name: "Web_1", Hostnames: []string{"a.corp.example.com", "b.corp.example.com"}, CAs: []string{"a", "le"}, KeyType: "rsa-2048", ReuseKey: true},
 		},
-		Outputs: []Output{
-			{Match: []string{"*"}, Dir: "/etc/haproxy", File: "{name}.pem", Format: "combined", Order: "key-first", Mode: 0o600},
-			{Match: []string{"Web_1"}, Dir: "/etc/ssl/web", Format: "pem", Owner: "root", Group: "1000", Mode: 0o640,
-				Reload: []string{"nginx.service", "php8.2-fpm@a.service"}, Run: [][]string{{"/usr/bin/push", "{name}", "{}"}}},
-		},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+	wantOutputs := []deploy.Output{
+		{Match: []string{"*"}, Dir: "/etc/haproxy", File: "{name}.pem", Format: "combined", KeyFirst: true, Mode: 0o600},
+		{Match: []string{"Web_1"}, Dir: "/etc/ssl/web", Format: "pem", Owner: "root", Group: "1000", Mode: 0o640,
+			Reload: []string{"nginx.service", "php8.2-fpm@a.service"}, Run: [][]string{{"/usr/bin/push", "{name}", "{}"}}},
+	}
+	if !reflect.DeepEqual(outputs.List, wantOutputs) {
+		t.Errorf("got  %+v\nwant %+v", outputs.List, wantOutputs)
 	}
 	if key := got.CAs[0].EAB.HMACKey.Reveal(); key != "aHVudGVyMg" {
 		t.Errorf("the HMAC key is %q", key)
@@ -311,19 +317,6 @@ func TestStateDirRefused(t *testing.T) {
 	}
 }
 
-func TestMatches(t *testing.T) {
-	o := Output{Match: []string{"*.corp.example.com", "wild?", "[ab]"}}
-	for name, want := range map[string]bool{"www.corp.example.com": true, "a.b.corp.example.com": true, "corp.example.com": false,
-		"wild1": true, "wild": false, "a": true, "c": false} {
-		if o.Matches(name) != want {
-			t.Errorf("%s: got %v", name, !want)
-		}
-	}
-	if (Output{}).Matches("a") {
-		t.Error("an output without patterns matches")
-	}
-}
-
 func TestLimitOfHostnames(t *testing.T) {
 	var names []string
 	for i := range 101 {
@@ -355,7 +348,7 @@ func TestDidYouMean(t *testing.T) {
 	known := tags(reflect.TypeFor[rawConfig]())
 	for unknown, want := range map[string]string{"hostname": "hostnames", "HOSTNAMES": "hostnames", "ac": "ca", "certificats": "certificate",
 		"concurency": "concurrency", "x": "", "notify": "", strings.Repeat("hostnames", 1000): ""} {
-		got := strings.TrimSuffix(strings.TrimPrefix(didYouMean(unknown, known), "did you mean "), "?")
+		got := strings.TrimSuffix(strings.TrimPrefix(suggest.DidYouMean(unknown, known), "did you mean "), "?")
 		if got != want {
 			t.Errorf("%.20q: got %q, want %q", unknown, got, want)
 		}
@@ -379,7 +372,7 @@ func BenchmarkLoad(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		config, err := Load(path, Checks{})
+		config, err := Load(path, building(Checks{}, new(deploy.Outputs)))
 		if err != nil || len(config.Certificates) != count {
 			b.Fatalf("got %v", err)
 		}

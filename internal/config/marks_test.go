@@ -8,6 +8,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/rogpeppe/go-internal/txtar"
+
+	"autocertd/internal/deploy"
 )
 
 func TestMarks(t *testing.T) {
@@ -145,7 +147,8 @@ func FuzzLoad(f *testing.F) {
 				t.Fatal(err)
 			}
 		}
-		config, err := Load(main, checks())
+		var outputs deploy.Outputs
+		config, err := Load(main, building(checks(), &outputs))
 		if problems, ok := err.(Problems); err != nil && (!ok || len(problems) == 0 || problems[0].File == "") {
 			t.Fatalf("odd error %#v", err)
 		}
@@ -159,7 +162,7 @@ func FuzzLoad(f *testing.F) {
 			}
 			names[cert.Name] = true
 		}
-		for _, o := range config.Outputs {
+		for _, o := range outputs.List {
 			if !filepath.IsAbs(o.Dir) || o.Mode&0o113 != 0 {
 				t.Fatalf("unsound output %+v", o)
 			}

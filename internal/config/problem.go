@@ -76,6 +76,14 @@ func (ps Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
+// orNil returns nil for no problems, so that they make a nil error.
+func (ps Problems) orNil() error {
+	if len(ps) == 0 {
+		return nil
+	}
+	return ps
+}
+
 // maxProblems bounds the mistakes that are listed; the rest is counted. More of them are one mistake made many times.
 const maxProblems = 100
 

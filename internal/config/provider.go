@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"autocertd/internal/suggest"
 )
 
 const addProvider = "add:\n[provider.bind]\ntype = \"rfc2136\"\nserver = \"ns1.your.domain\"\nkey_file = \"/etc/autocertd/tsig.key\""
@@ -47,7 +49,7 @@ func (l *loader) buildProvider(name string, f field[rawProvider], owners map[str
 	}
 	if !raw.Type.set || raw.Type.ok && p.Type == "" {
 		for _, key := range slices.Sorted(maps.Keys(raw.Options.values)) { // which the type would have decoded
-			if near := nearest(key, []string{"type"}); near != "" {
+			if near := suggest.Nearest(key, []string{"type"}); near != "" {
 				at := f.at.below(key)
 				at.line = raw.Options.marks.key(key).line
 				l.problems = append(l.problems, Problem{File: at.file, Line: at.line, Key: at.key, Message: "unknown key",

@@ -85,14 +85,6 @@ type rawCertificate struct {
 }
 
 type rawOutput struct {
-	Match  list                     `toml:"match"`
-	Dir    field[string]            `toml:"dir"`
-	File   field[string]            `toml:"file"`
-	Format field[string]            `toml:"format"`
-	Order  field[string]            `toml:"order"`
-	Owner  field[string]            `toml:"owner"`
-	Group  field[string]            `toml:"group"`
-	Mode   field[string]            `toml:"mode"`
-	Reload list                     `toml:"reload"`
-	Run    field[[]field[[]string]] `toml:"run"`
+	Match   list `toml:"match"`
+	Options rest
 }

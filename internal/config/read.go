@@ -111,7 +111,7 @@ func (l *loader) readFile(file string) (*rawConfig, Problems) {
 		var values map[string]any
 		if values, problem = parse(text); problem == nil {
 			raw := &rawConfig{}
-			d := &decoder{file: file, sources: l.checks.Sources}
+			d := &decoder{file: file, sources: l.checks.Sources, outputs: l.checks.OutputKeys}
 			d.table(values, marks, whole, reflect.ValueOf(raw).Elem())
 			return raw, d.problems
 		}

@@ -12,7 +12,8 @@ import (
 )
 
 const (
-	publicMode fs.FileMode = 0o644
+	publicMode fs.FileMode = 0o644 // of files without a key
+	secretMode fs.FileMode = 0o600 // of files with one, unless the output says another
 
 	// ours begins the name of everything that we keep beside the files. Programs that read whole directories, HAProxy among
 	// them, skip names with a leading dot.

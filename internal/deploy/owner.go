@@ -22,38 +22,46 @@ func (o owner) owns(st *unix.Stat_t) bool {
 
 // lookupOwner finds the ids of a user and a group, each a name, a number, or empty.
 func lookupOwner(userName, groupName string) (owner, error) {
-	uid, err := lookupID(userName, func(name string) (string, error) {
-		u, err := user.Lookup(name)
-		if err != nil {
-			return "", err
-		}
-		return u.Uid, nil
-	})
+	uid, err := lookupUser(userName)
 	if err != nil {
 		return owner{}, fmt.Errorf("owner %q: %w", userName, err)
 	}
-	gid, err := lookupID(groupName, func(name string) (string, error) {
-		g, err := user.LookupGroup(name)
-		if err != nil {
-			return "", err
-		}
-		return g.Gid, nil
-	})
+	gid, err := lookupGroup(groupName)
 	if err != nil {
 		return owner{}, fmt.Errorf("group %q: %w", groupName, err)
 	}
 	return owner{uid, gid}, nil
 }
 
+func lookupUser(name string) (int, error) {
+	return lookupID(name, func() (string, error) {
+		u, err := user.Lookup(name)
+		if err != nil {
+			return "", err
+		}
+		return u.Uid, nil
+	})
+}
+
+func lookupGroup(name string) (int, error) {
+	return lookupID(name, func() (string, error) {
+		g, err := user.LookupGroup(name)
+		if err != nil {
+			return "", err
+		}
+		return g.Gid, nil
+	})
+}
+
 // lookupID returns the id that a name stands for. Whether a number belongs to anybody isn't asked.
-func lookupID(name string, lookup func(string) (string, error)) (int, error) {
+func lookupID(name string, lookup func() (string, error)) (int, error) {
 	if name == "" {
 		return keep, nil
 	}
 	if id, err := strconv.ParseUint(name, 10, 32); err == nil {
 		return validID(id)
 	}
-	text, err := lookup(name)
+	text, err := lookup()
 	if err != nil {
 		return keep, err
 	}

@@ -151,11 +151,6 @@ func (s *Service) mayWrite(dir string) bool {
 	return true
 }
 
-// below reports whether a path is a folder, or in it.
-func below(path, folder string) bool {
-	return path == folder || strings.HasPrefix(path, strings.TrimSuffix(folder, "/")+"/")
-}
-
 // ErrReloadForbidden says that polkit doesn't let us reload a unit.
 var ErrReloadForbidden = errors.New("may not be reloaded by us")
 

@@ -28,7 +28,7 @@ func (j *job) deploy(ctx context.Context) error {
 		return nil
 	}
 	leaf := j.state.Leaf
-	result, err := j.cfg.Deployer.Apply(ctx, j.deployable(), j.snapshot.outputs(j.cert.Name), j.state.Outputs)
+	result, err := j.cfg.Deployer.Apply(ctx, j.deployable(), j.snapshot.Outputs.Of(j.cert.Name), j.state.Outputs)
 	j.state.Outputs, j.state.Pending = result.State, result.Pending
 	changed := len(result.Changed) > 0 || len(result.Reloaded) > 0
 	if err == nil {

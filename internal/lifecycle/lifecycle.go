@@ -7,7 +7,6 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -30,8 +29,7 @@ type Storage interface {
 // Snapshot is what one configuration means to the certificates. It is never changed; a reload makes another.
 type Snapshot struct {
 	Certificates map[string]config.Certificate
-	Outputs      []config.Output
-	Live         string // folder of the certificates that no output is for
+	Outputs      deploy.Outputs
 	CAs          map[string]config.CA
 	Issuers      map[string]*issuer.Issuer // of those
 	Window       scheduler.Window
@@ -48,11 +46,10 @@ type Snapshot struct {
 const maxLanes = 256
 
 // NewSnapshot takes what it needs of a configuration.
-func NewSnapshot(cfg *config.Config, issuers map[string]*issuer.Issuer, window scheduler.Window) *Snapshot {
+func NewSnapshot(cfg *config.Config, outputs deploy.Outputs, issuers map[string]*issuer.Issuer, window scheduler.Window) *Snapshot {
 	s := &Snapshot{
 		Certificates: make(map[string]config.Certificate, len(cfg.Certificates)),
-		Outputs:      cfg.Outputs,
-		Live:         filepath.Join(cfg.StateDir, "live"),
+		Outputs:      outputs,
 		CAs:          make(map[string]config.CA, len(cfg.CAs)),
 		Issuers:      issuers,
 		Window:       window,
@@ -85,20 +82,6 @@ func lane(c config.Certificate) string {
 // doesn't count for failures that a CA counts.
 func (s *Snapshot) mayHaveMended(t Trouble) bool {
 	return t.Failures > 0 && !t.AtCA && t.At.Before(s.Reloaded)
-}
-
-// outputs returns where the files of a certificate go.
-func (s *Snapshot) outputs(name string) (list []deploy.Output) {
-	for _, o := range s.Outputs {
-		if o.Matches(name) {
-			list = append(list, deploy.Output{Dir: o.Dir, File: o.File, Format: o.Format, Owner: o.Owner, Group: o.Group,
-				Mode: o.Mode, KeyFirst: o.Order == "key-first", Reload: o.Reload, Run: o.Run})
-		}
-	}
-	if len(list) == 0 {
-		list = []deploy.Output{{Dir: filepath.Join(s.Live, "{name}"), Format: deploy.FormatPEM, Mode: 0o600}}
-	}
-	return list
 }
 
 // Config is what a Manager needs beside a snapshot.

@@ -28,7 +28,7 @@ func (m *Manager) Rehearse(ctx context.Context, name string) error {
 			failures = append(failures, err)
 		}
 	}
-	for _, o := range snapshot.outputs(name) {
+	for _, o := range snapshot.Outputs.Of(name) {
 		failures = append(failures, rehearseOutput(name, o)...)
 	}
 	err := errors.Join(failures...)

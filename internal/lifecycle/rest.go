@@ -64,5 +64,5 @@ func (m *Manager) atRest(ctx context.Context, name string) bool {
 	j := &job{Manager: m, snapshot: snapshot, cert: cert, state: state, insist: byHand, bundle: new(Bundle),
 		leaf: &x509.Certificate{NotBefore: state.Leaf.NotBefore, NotAfter: state.Leaf.NotAfter}} // all that the rule looks at
 	return json.Unmarshal(data, j.bundle) == nil && j.due(now) == "" &&
-		m.cfg.Deployer.Right(j.deployable(), snapshot.outputs(name), state.Outputs)
+		m.cfg.Deployer.Right(j.deployable(), snapshot.Outputs.Of(name), state.Outputs)
 }

@@ -182,7 +182,7 @@ func (s *Snapshot) wish(cert config.Certificate) string {
 		Certificate config.Certificate
 		Accounts    []account
 		Outputs     []deploy.Output
-	}{cert, accounts, s.outputs(cert.Name)})
+	}{cert, accounts, s.Outputs.Of(cert.Name)})
 	if err != nil {
 		panic(fmt.Sprintf("plain values can't fail to marshal: %v", err))
 	}

@@ -167,13 +167,14 @@ func (p *process) use() {
 	p.Helper()
 	p.write("config.toml", []byte(p.text()))
 	var served []dns01.Provider
+	var outputs deploy.Outputs
 	cfg, err := config.Load(p.path("config.toml"), config.Checks{Provider: func(c *config.Provider) error {
 		built, err := providers.New(c.Type, providers.Options{Decode: c.Decode, Dir: c.Dir()})
 		if err == nil {
 			served = append(served, dns01.Provider{Name: c.Name, Client: built.Client, Servers: built.Servers, Nameservers: c.Nameservers})
 		}
 		return err
-	}})
+	}, Outputs: func(c *config.Config, tables []config.Table) { outputs = BuildOutputs(c, tables) }})
 	if err != nil {
 		p.Fatal(err)
 	}
@@ -194,7 +195,7 @@ func (p *process) use() {
 		p.Cleanup(transport.CloseIdleConnections)
 		issuers[ca.Name] = iss
 	}
-	p.Use(NewSnapshot(cfg, issuers, scheduler.Window{}))
+	p.Use(NewSnapshot(cfg, outputs, issuers, scheduler.Window{}))
 }
 
 // look reconciles the certificate, which has to work.

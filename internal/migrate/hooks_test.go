@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"autocertd/internal/config"
+	"autocertd/internal/lifecycle"
 )
 
 func TestReloads(t *testing.T) {
@@ -297,7 +298,7 @@ func loads(t *testing.T, text string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "config.toml")
 	write(t, file, text)
-	_, err := config.Load(file, config.Checks{})
+	_, err := config.Load(file, config.Checks{Outputs: func(c *config.Config, tables []config.Table) { lifecycle.BuildOutputs(c, tables) }})
 	if err != nil && (strings.Contains(err.Error(), "TOML") || strings.Contains(err.Error(), "output")) {
 		t.Errorf("%v\n%s", err, text)
 	}

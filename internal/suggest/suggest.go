@@ -1,4 +1,5 @@
-package config
+// Package suggest finds the known word that an unknown one is probably a slip of.
+package suggest
 
 import (
 	"fmt"
@@ -6,18 +7,15 @@ import (
 )
 
 // DidYouMean returns a question with the known word that is nearest to an unknown one; "" when none is near.
-func DidYouMean(unknown string, known []string) string { return didYouMean(unknown, known) }
-
-// didYouMean returns a hint with the known word that is nearest to an unknown one.
-func didYouMean(unknown string, known []string) string {
-	if near := nearest(unknown, known); near != "" {
+func DidYouMean(unknown string, known []string) string {
+	if near := Nearest(unknown, known); near != "" {
 		return fmt.Sprintf("did you mean %s?", near)
 	}
 	return ""
 }
 
-// nearest returns the known word that an unknown one is probably a slip of, "" when there is none.
-func nearest(unknown string, known []string) string {
+// Nearest returns the known word that an unknown one is probably a slip of, "" when there is none.
+func Nearest(unknown string, known []string) string {
 	best, distance := "", (len(unknown)+2)/3+1 // about one slip in three letters
 	for _, name := range known {
 		if n := editDistance(strings.ToLower(unknown), name); n < distance {
