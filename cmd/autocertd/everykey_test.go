@@ -116,7 +116,7 @@ var everyKey = []struct {
 	{key: "output.0.reload", value: []string{"other.service"}, effect: "output 0 .Reload"},
 	{key: "output.0.run", value: [][]string{{"/bin/true"}}, effect: "output 0 .Run"},
 	{key: "output.1.file", value: "{name}.both.pem", effect: "output 1 .File"},
-	{key: "output.1.order", value: "key-first", effect: "output 1 .Order"},
+	{key: "output.1.order", value: "key-first", effect: "output 1 .KeyFirst"},
 }
 
 // toldKeys are those that a running daemon can't take over, with what it says.
