@@ -52,6 +52,24 @@ func (i *Issuer) readAccount(ctx context.Context, object string) (files accountF
 	return files, nil
 }
 
+// Loader is the part of a Storage that changes nothing.
+type Loader interface {
+	Load(ctx context.Context, key string) ([]byte, error)
+}
+
+// AccountURL returns the URL of the account that is stored for a CA, "" when none is.
+func AccountURL(ctx context.Context, storage Loader, name, directory string) (string, error) {
+	data, err := storage.Load(ctx, AccountKey(name, directory)+accountFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	var saved savedAccount
+	if err == nil {
+		err = json.Unmarshal(data, &saved)
+	}
+	return saved.URL, err
+}
+
 // acmeAccount returns the account, registering it when there is none yet.
 func (i *Issuer) acmeAccount(ctx context.Context) (acme.Account, error) {
 	i.mu.Lock()

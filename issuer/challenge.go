@@ -20,7 +20,7 @@ import (
 // requestsPerOrder bounds how many requests of one order are under way at a time.
 const requestsPerOrder = 8
 
-// authorize fetches the order's authorizations and keeps those that aren't valid yet, each with its dns-01 challenge.
+// authorize fetches the order's authorizations and keeps those that aren't valid yet, each with the challenge to answer.
 func (o *order) authorize(ctx context.Context) error {
 	authorizations, err := o.authorizations(ctx)
 	if err != nil {
@@ -127,22 +127,22 @@ func (o *order) choosePending(ctx context.Context, authorizations []acme.Authori
 		if !undecided(a) {
 			return about(a.IdentifierValue(), o.orderFailed(ctx, "authorization", &reply{}, acme.Order{Status: acme.StatusInvalid}, reason(a)))
 		}
-		n := challengeOf(a)
-		if n < 0 {
-			err := fmt.Errorf("the CA offers no dns-01 challenge for %s, only %s", a.IdentifierValue(), offered(a))
+		c, proof := o.challengeOf(a)
+		if c == nil {
+			err := fmt.Errorf("the CA offers no %s challenge for %s, only %s", o.cfg.methods(" or "), a.IdentifierValue(), offered(a))
 			if len(a.Challenges) == 0 {
 				err = fmt.Errorf("the CA offers no challenge for %s", a.IdentifierValue())
 			}
-			return &Error{CA: o.cfg.Name, Step: "authorization", Err: err, Hint: "have the CA allow dns-01 for this account and hostname"}
+			return &Error{CA: o.cfg.Name, Step: "authorization", Err: err, Hint: "have the CA allow " + o.cfg.methods(" or ") + " for this account and hostname"}
 		}
-		record, err := o.record(a, a.Challenges[n])
+		record, err := o.record(proof, c.Token)
 		if err == nil {
-			err = o.client.leads(a.Challenges[n].URL)
+			err = o.client.leads(c.URL)
 		}
 		if err != nil {
 			return about(a.IdentifierValue(), o.spoiled(ctx, "challenge", &reply{}, err))
 		}
-		o.pending, o.accepted, o.proofs = append(o.pending, a), append(o.accepted, a.Challenges[n]), append(o.proofs, record)
+		o.pending, o.accepted, o.proofs = append(o.pending, a), append(o.accepted, *c), append(o.proofs, record)
 	}
 	return nil
 }
@@ -151,22 +151,22 @@ func (o *order) choosePending(ctx context.Context, authorizations []acme.Authori
 const longestToken = 512
 
 // record makes what must be published for a challenge: of the hostname that was ordered, and of the token and the key of
-// our account (RFC 8555 sections 8.1 and 8.4). No CA can have another value published.
-func (o *order) record(a acme.Authorization, c acme.Challenge) (Record, error) {
+// our account (RFC 8555 section 8.1). No CA can have another value published.
+func (o *order) record(proof dnschallenge.Challenge, token string) (Record, error) {
 	base64url := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_'
 	}
-	if c.Token == "" {
+	if token == "" {
 		return Record{}, errors.New("the CA's challenge has no token")
 	}
-	if len(c.Token) > longestToken || strings.ContainsFunc(c.Token, func(r rune) bool { return !base64url(r) }) {
+	if len(token) > longestToken || strings.ContainsFunc(token, func(r rune) bool { return !base64url(r) }) {
 		return Record{}, fmt.Errorf("the CA's token isn't one: it must be base64url and have at most %d characters", longestToken)
 	}
 	thumbprint, err := o.account.Thumbprint()
 	if err != nil {
 		return Record{}, err
 	}
-	proof := dnschallenge.Challenge{Hostname: a.Identifier.Value, KeyAuthorization: c.Token + "." + thumbprint}
+	proof.KeyAuthorization = token + "." + thumbprint
 	return Record{Name: proof.Name(), Value: proof.Value()}, nil
 }
 
@@ -178,9 +178,17 @@ func offered(a acme.Authorization) string {
 	return strings.Join(types, ", ")
 }
 
-// challengeOf finds the dns-01 challenge of an authorization, -1 when there is none.
-func challengeOf(a acme.Authorization) int {
-	return slices.IndexFunc(a.Challenges, func(c acme.Challenge) bool { return c.Type == acme.ChallengeTypeDNS01 })
+// challengeOf returns the challenge of an authorization that is answered, and what answers it: the one that the CA looks at
+// already, else the first of the configured types that it offers; nil when there is none.
+func (o *order) challengeOf(a acme.Authorization) (c *acme.Challenge, proof dnschallenge.Challenge) {
+	possible, _ := dnschallenge.Possible(o.cfg.Challenges, a.Identifier.Value, o.account.Location)
+	for _, p := range possible {
+		n := slices.IndexFunc(a.Challenges, func(c acme.Challenge) bool { return c.Type == string(p.Type) })
+		if n >= 0 && (c == nil || a.Challenges[n].Status == acme.StatusProcessing) {
+			c, proof = &a.Challenges[n], p
+		}
+	}
+	return c, proof
 }
 
 // undecided reports whether the CA has still to look, or looks. Some say so of an authorization in the word that is meant for
@@ -459,8 +467,7 @@ func (o *order) lookAt(ctx context.Context, noted *reply, n int) (decided bool, 
 	case a.Status == acme.StatusValid:
 		return true, nil, nil
 	case undecided(a):
-		c := challengeOf(a)
-		if c < 0 || a.Challenges[c].Status != acme.StatusInvalid {
+		if !slices.ContainsFunc(a.Challenges, func(c acme.Challenge) bool { return c.URL == o.accepted[n].URL && c.Status == acme.StatusInvalid }) {
 			return false, nil, nil
 		}
 	case a.Status != acme.StatusInvalid: // deactivated, expired, revoked: nothing that a record is to blame for, or that is counted

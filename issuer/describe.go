@@ -109,7 +109,7 @@ func (i *Issuer) describe(ctx context.Context, account acme.Account) (Account, e
 	}
 	if dir.Meta != nil {
 		for _, id := range dir.Meta.CAAIdentities {
-			result.CAA = append(result.CAA, fmt.Sprintf(`0 issue "%s; accounturi=%s; validationmethods=dns-01"`, id, account.Location))
+			result.CAA = append(result.CAA, fmt.Sprintf(`0 issue "%s; accounturi=%s; validationmethods=%s"`, id, account.Location, i.cfg.methods(",")))
 		}
 	}
 	return result, nil

@@ -207,6 +207,15 @@ func (c Config) setting(inTable, flag string) string {
 	return fmt.Sprintf("%s below [ca.%s]", inTable, c.Name)
 }
 
+// methods lists the types of challenges that are answered.
+func (c Config) methods(separator string) string {
+	var list []string
+	for _, t := range c.Challenges {
+		list = append(list, string(t))
+	}
+	return strings.Join(list, separator)
+}
+
 // argument names the CA in a command.
 func (c Config) argument() string {
 	if c.ByFlags {

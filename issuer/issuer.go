@@ -14,9 +14,11 @@ import (
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
+
+	"autocertd/internal/dnschallenge"
 )
 
-// Record is a TXT record that proves control of a hostname by dns-01 (RFC 8555 section 8.4).
+// Record is a TXT record that proves control of a hostname, see dnschallenge.
 type Record struct {
 	Name  string // fully qualified, no trailing dot: _acme-challenge.host.example.com
 	Value string
@@ -65,6 +67,7 @@ type Config struct {
 	Roots          []*x509.Certificate // trusted for the CA's own HTTPS, instead of the system's
 	Profile        string              // for requests that name none; "" for the CA's default
 	PreferredChain string              // the wanted root: its common name or its SHA-256 fingerprint in hex; "" for the CA's default
+	Challenges     []dnschallenge.Type // of which the first that the CA offers is answered; nil for dns-01
 	Concurrency    int                 // orders that talk to the CA at a time; 0 means 16
 	Patience       time.Duration       // how long an attempt waits for the CA to decide, before the order is left for later; 0 means 5 min
 	Impasse        time.Duration       // when a validation that the CA says is running, and that doesn't end, is given up; 0 means 2 min
@@ -104,6 +107,9 @@ func New(cfg Config) (*Issuer, error) {
 	cfg.Concurrency = cmp.Or(cfg.Concurrency, defaultConcurrency)
 	cfg.Patience = cmp.Or(cfg.Patience, defaultPatience)
 	cfg.Impasse = cmp.Or(cfg.Impasse, defaultImpasse)
+	if len(cfg.Challenges) == 0 {
+		cfg.Challenges = []dnschallenge.Type{dnschallenge.DNS01}
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}

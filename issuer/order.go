@@ -127,7 +127,7 @@ type order struct {
 	key      orderKey
 	open     *OpenOrder           // as it was kept
 	pending  []acme.Authorization // those that still need their challenge
-	accepted []acme.Challenge     // beside each of pending, its dns-01 challenge
+	accepted []acme.Challenge     // beside each of pending, its challenge
 	busy     []bool               // beside each of pending, whether the CA says that it is looking at it already
 	replaced bool                 // the CA took the order as one that replaces a certificate
 	early    bool                 // the CA has refused to finalize it, since it wasn't ready

@@ -229,8 +229,18 @@ func (a *app) issuer(ca config.CA, concurrency int) (*issuer.Issuer, error) {
 
 // issuerConfig is what a CA's table says to its issuer.
 func issuerConfig(ca config.CA) issuer.Config {
-	cfg := issuer.Config{Name: ca.Name, Directory: ca.Directory, Email: ca.Email, AcceptTerms: ca.AcceptTerms,
-		Roots: ca.Roots, Hosts: ca.Hosts, Profile: ca.Profile, PreferredChain: ca.PreferredChain, UserAgent: userAgent()}
+	cfg := issuer.Config{
+		Name:           ca.Name,
+		Directory:      ca.Directory,
+		Email:          ca.Email,
+		AcceptTerms:    ca.AcceptTerms,
+		Roots:          ca.Roots,
+		Hosts:          ca.Hosts,
+		Profile:        ca.Profile,
+		PreferredChain: ca.PreferredChain,
+		Challenges:     ca.Challenges,
+		UserAgent:      userAgent(),
+	}
 	if ca.EAB != nil {
 		cfg.EAB = &issuer.EAB{KeyID: ca.EAB.KeyID, HMACKey: ca.EAB.HMACKey.Reveal()}
 	}

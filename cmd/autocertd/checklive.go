@@ -15,6 +15,7 @@ import (
 	"autocertd/internal/lifecycle"
 	"autocertd/internal/preflight"
 	"autocertd/internal/term"
+	"autocertd/issuer"
 )
 
 // liveReport is what check --live --json prints. OK is false when something would fail.
@@ -41,7 +42,7 @@ func checkLive(ctx context.Context, path string, names []string, asJSON bool) er
 	if err != nil {
 		return err
 	}
-	cfg := a.rehearsal(certs)
+	cfg := a.rehearsal(ctx, certs)
 	show := term.NewProgress(term.On(os.Stderr), cfg.Tasks())
 	show.Fold = mostTried
 	cfg.Progress = func(subject, step string) {
@@ -79,7 +80,7 @@ func checkLive(ctx context.Context, path string, names []string, asJSON bool) er
 }
 
 // rehearsal says what is to be tried for certificates.
-func (a *app) rehearsal(certs []config.Certificate) preflight.Config {
+func (a *app) rehearsal(ctx context.Context, certs []config.Certificate) preflight.Config {
 	cfg := preflight.Config{Solver: a.solver, Deployer: deploy.New(deploy.Config{})}
 	if abs, err := filepath.Abs(a.settings.Path); err == nil && abs == defaultConfig {
 		cfg.Unit = serviceUnit
@@ -95,8 +96,15 @@ func (a *app) rehearsal(certs []config.Certificate) preflight.Config {
 	}
 	for _, ca := range a.settings.CAs {
 		if wanted[ca.Name] {
-			cfg.CAs = append(cfg.CAs, preflight.CA{Issuer: a.issuers[ca.Name], EAB: ca.EAB != nil, Profile: ca.Profile,
-				Private: len(ca.Roots) > 0})
+			account, _ := issuer.AccountURL(ctx, a.store, ca.Name, ca.Directory) // what is wrong with it is found when the CA is asked
+			cfg.CAs = append(cfg.CAs, preflight.CA{
+				Issuer:     a.issuers[ca.Name],
+				EAB:        ca.EAB != nil,
+				Profile:    ca.Profile,
+				Private:    len(ca.Roots) > 0,
+				Challenges: ca.Challenges,
+				Account:    account,
+			})
 		}
 	}
 	return cfg

@@ -48,11 +48,12 @@ func checkDelegation(ctx context.Context, path, zone string, names []string, asJ
 	if err != nil {
 		return &usageError{fmt.Errorf("--delegation: %w", err)}
 	}
-	solver, places, err := findPlaces(ctx, path, names)
+	solver, places, warnings, err := findPlaces(ctx, path, names)
 	if err != nil {
 		return err
 	}
 	report := delegate(ctx, solver, zone, places)
+	report.Warnings = append(warnings, report.Warnings...)
 	switch {
 	case ctx.Err() != nil:
 		return errors.New("interrupted")

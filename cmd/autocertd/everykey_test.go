@@ -57,6 +57,7 @@ var everyKey = []struct {
 	{key: "ca.letsencrypt.email", value: "other@corp.example.com", effect: "issuer letsencrypt .Email"},
 	{key: "ca.letsencrypt.profile", value: "classic", effect: "issuer letsencrypt .Profile"},
 	{key: "ca.letsencrypt.preferred_chain", value: "Other Root", effect: "issuer letsencrypt .PreferredChain"},
+	{key: "ca.letsencrypt.challenge", value: []string{"dns-01"}, effect: "issuer letsencrypt .Challenges"},
 	{key: "ca.letsencrypt.hosts", value: []string{"other.example.net"}, effect: "issuer letsencrypt .Hosts"},
 	{key: "ca.private.roots", value: []string{"private-ca.pem", "private-ca.pem"}, effect: "issuer private .Roots"},
 	{key: "ca.private.eab.kid", value: "kid-2", effect: "issuer private .EAB"},

@@ -35,24 +35,25 @@ type policyReport struct {
 	Zones    []policy `json:"zones"`
 	Warnings []string `json:"warnings,omitempty"`
 
-	missing int // names that are in no policy, since no provider serves them
+	missing int // names that are in no policy, since no provider serves them or no account is registered
 }
 
 // findPlaces finds out where the records of the named certificates go, of all without names. It changes nothing.
-func findPlaces(ctx context.Context, path string, names []string) (*dns01.Solver, []dns01.Place, error) {
+func findPlaces(ctx context.Context, path string, names []string) (solver *dns01.Solver, places []dns01.Place, warnings []string, err error) {
 	s, err := loadAsDaemon(path, looks)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	certs, err := selected(s.Config, names)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	solver, err := onlySolver(s, files.View(s.StateDir))
-	if err != nil {
-		return nil, nil, err
+	store := files.View(s.StateDir)
+	if solver, err = onlySolver(s, store); err != nil {
+		return nil, nil, nil, err
 	}
-	return solver, solver.Places(ctx, challengeNames(certs)), nil
+	wanted, unknown := challengeNames(ctx, s, store, certs)
+	return solver, solver.Places(ctx, wanted), unplacedTexts(unknown), nil
 }
 
 // detectProduct is the value of --policy that leaves it to the servers to say what they are.
@@ -84,11 +85,12 @@ func checkPolicy(ctx context.Context, path string, names []string, product strin
 	if err != nil {
 		return &usageError{fmt.Errorf("--policy: %w", err)}
 	}
-	solver, places, err := findPlaces(ctx, path, names)
+	solver, places, warnings, err := findPlaces(ctx, path, names)
 	if err != nil {
 		return err
 	}
 	report := findPolicies(solver, places, productOf)
+	report.Warnings, report.missing = append(warnings, report.Warnings...), report.missing+len(warnings)
 	switch {
 	case ctx.Err() != nil:
 		return errors.New("interrupted")

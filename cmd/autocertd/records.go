@@ -20,6 +20,7 @@ import (
 	"autocertd/internal/store"
 	"autocertd/internal/store/files"
 	"autocertd/internal/term"
+	"autocertd/issuer"
 )
 
 func recordsCommand(opts *options) *cobra.Command {
@@ -87,7 +88,9 @@ func recordsList(ctx context.Context, path string, asJSON bool) error {
 	if err != nil {
 		return err
 	}
-	report := findRecords(ctx, solver, journal, challengeNames(s.Certificates))
+	names, unknown := challengeNames(ctx, s, store, s.Certificates)
+	report := findRecords(ctx, solver, journal, names)
+	report.Warnings = append(report.Warnings, unplacedTexts(unknown)...)
 	if ctx.Err() != nil {
 		return errors.New("interrupted")
 	}
@@ -105,15 +108,33 @@ func onlySolver(s *settings, store dns01.Storage) (*dns01.Solver, error) {
 	return solver, nil
 }
 
-// challengeNames are those of all hostnames, each once, sorted.
-func challengeNames(certs []config.Certificate) (names []string) {
-	for _, c := range certs {
-		for _, hostname := range c.Hostnames {
-			names = append(names, dnschallenge.Challenge{Hostname: hostname}.Name())
+// challengeNames returns the names at which the CAs of certificates may look for records, each once, sorted; and the CAs of
+// which some aren't known.
+func challengeNames(ctx context.Context, s *settings, store issuer.Loader, certs []config.Certificate) (names []string, unknown []unplaced) {
+	for _, ca := range s.CAs {
+		account, err := issuer.AccountURL(ctx, store, ca.Name, ca.Directory)
+		if err == nil {
+			err = cure.New("no account is registered, from which the names of its dns-account-01 challenges follow", "autocertd account register "+ca.Name)
+		}
+		incomplete := false
+		for _, c := range certs {
+			for _, hostname := range c.Hostnames {
+				if !slices.Contains(c.CAs, ca.Name) {
+					continue
+				}
+				possible, missing := dnschallenge.Possible(ca.Challenges, hostname, account)
+				for _, challenge := range possible {
+					names = append(names, challenge.Name())
+				}
+				incomplete = incomplete || missing
+			}
+		}
+		if incomplete {
+			unknown = append(unknown, unplaced{"CA " + ca.Name, err})
 		}
 	}
 	slices.Sort(names)
-	return slices.Compact(names)
+	return slices.Compact(names), unknown
 }
 
 // findRecords asks the zones for the records of the journal, and for what else is at their names and at those given.

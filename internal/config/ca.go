@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"autocertd/internal/dnschallenge"
 	"autocertd/internal/secret"
 	"autocertd/internal/suggest"
 )
@@ -62,6 +63,7 @@ func (l *loader) buildCA(name string, f field[rawCA]) CA {
 		ca.Staging = publicDirectories()[letsEncryptStaging]
 	}
 	l.checkPreferredChain(raw.PreferredChain)
+	ca.Challenges = l.challenges(raw.Challenge)
 	if e := raw.Email; e.ok {
 		if parsed, err := mail.ParseAddress(e.Value); err != nil || parsed.Address != e.Value {
 			l.fail(e.at, fmt.Sprintf("%q isn't an email address", shorten(e.Value)), `write it plainly, as in "ssladmin@corp.example.com"`)
@@ -161,6 +163,28 @@ func (l *loader) checkPreferredChain(f field[string]) {
 		l.fail(f.at, fmt.Sprintf("is a fingerprint of %d hex digits, and one by SHA-256 has %d", n, sha256.Size*2),
 			"openssl x509 -in root.pem -noout -fingerprint -sha256")
 	}
+}
+
+// challenges returns the types of challenges to answer.
+func (l *loader) challenges(f list) (types []dnschallenge.Type) {
+	var known []string
+	for _, t := range dnschallenge.Types() {
+		known = append(known, string(t))
+	}
+	if f.ok && len(f.Value) == 0 {
+		l.fail(f.at, "is empty", fmt.Sprintf("leave it out for %s alone", known[0]))
+	}
+	for _, entry := range f.Value {
+		if !entry.ok {
+			continue
+		}
+		t := dnschallenge.Type(entry.Value)
+		if l.oneOf(entry, known...); slices.Contains(types, t) {
+			l.fail(entry.at, fmt.Sprintf("names %s twice", shorten(entry.Value)), "")
+		}
+		types = append(types, t)
+	}
+	return types
 }
 
 func (l *loader) eab(f field[rawEAB]) *EAB {

@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"time"
 
+	"autocertd/internal/dnschallenge"
 	"autocertd/internal/secret"
 )
 
@@ -60,10 +61,11 @@ type CA struct {
 	AcceptTerms    bool   // always true: Load refuses anything else
 	EAB            *EAB   // nil without external account binding
 	Roots          []*x509.Certificate
-	RootFiles      []string // the files that Roots were read from
-	Hosts          []string // host:port where the CA's URLs may lead to, besides the directory's own
-	Profile        string   // for certificates that name none
-	PreferredChain string   // the root to prefer: its common name, or its SHA-256 fingerprint in hex
+	RootFiles      []string            // the files that Roots were read from
+	Hosts          []string            // host:port where the CA's URLs may lead to, besides the directory's own
+	Profile        string              // for certificates that name none
+	PreferredChain string              // the root to prefer: its common name, or its SHA-256 fingerprint in hex
+	Challenges     []dnschallenge.Type // of which the first that the CA offers is answered; nil for dns-01
 
 	limits overrides // see Limits
 }

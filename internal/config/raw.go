@@ -54,6 +54,7 @@ type rawCA struct {
 	Hosts          list             `toml:"hosts"`
 	Profile        field[string]    `toml:"profile"`
 	PreferredChain field[string]    `toml:"preferred_chain"`
+	Challenge      list             `toml:"challenge"`
 	Limits         field[rawLimits] `toml:"limits"`
 }
 

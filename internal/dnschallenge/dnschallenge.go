@@ -62,8 +62,24 @@ func (c Challenge) Value() string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// Fits reports whether DNS can have the name.
-func (c Challenge) Fits() bool { return len(c.Name()) <= longestName }
+// Possible returns the challenges by which a CA may have an account prove a hostname: of the given types in their order, of
+// DNS01 where there are none. Those are left out whose name DNS has no room for, and those that belong to an account while
+// there is none; missing says that one was.
+func Possible(types []Type, hostname, account string) (list []Challenge, missing bool) {
+	if len(types) == 0 {
+		types = Types()[:1]
+	}
+	for _, t := range types {
+		c := Challenge{Type: t, Hostname: hostname, Account: account}
+		switch {
+		case t == DNSAccount01 && account == "":
+			missing = true
+		case len(c.Name()) <= longestName:
+			list = append(list, c)
+		}
+	}
+	return list, missing
+}
 
 // Standing reports whether one record serves all validations to come, so that it is never removed. None of the types that
 // can be answered is of that kind; dns-persist-01 is.

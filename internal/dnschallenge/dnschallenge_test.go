@@ -47,12 +47,36 @@ func TestChallenge(t *testing.T) {
 	if got := (Challenge{KeyAuthorization: "evaGxfADs6pSRb2LAv9IZf17Dt3juxGJ-PCt92wr-oA.thumb"}).Value(); len(got) != 43 {
 		t.Errorf("the value %q isn't a SHA-256 in base64url", got)
 	}
-	long := strings.Repeat("a.", 117) + "ab"
-	if c := (Challenge{Hostname: long}); !c.Fits() {
-		t.Errorf("%d characters don't fit", len(c.Name()))
+}
+
+func TestPossible(t *testing.T) {
+	const account = "https://ca.test/acct/1"
+	longest := strings.Repeat("a", MaxHostname)
+	tests := []struct {
+		name     string
+		types    []Type
+		hostname string
+		account  string
+		want     []Type
+		missing  bool
+	}{
+		{name: "nothing is configured", hostname: "www.example.test", want: []Type{DNS01}},
+		{name: "in the order of the configuration", types: []Type{DNSAccount01, DNS01}, hostname: "www.example.test", account: account, want: []Type{DNSAccount01, DNS01}},
+		{name: "no account yet", types: []Type{DNSAccount01, DNS01}, hostname: "www.example.test", want: []Type{DNS01}, missing: true},
+		{name: "a name that leaves no room for the account", types: []Type{DNSAccount01, DNS01}, hostname: longest, account: account, want: []Type{DNS01}},
 	}
-	if c := (Challenge{Type: DNSAccount01, Hostname: long}); c.Fits() {
-		t.Errorf("%d characters fit", len(c.Name()))
+	for _, tt := range tests {
+		list, missing := Possible(tt.types, tt.hostname, tt.account)
+		var got []Type
+		for _, c := range list {
+			got = append(got, c.Type)
+			if c.Hostname != tt.hostname || c.Account != tt.account {
+				t.Errorf("%s: %+v", tt.name, c)
+			}
+		}
+		if !slices.Equal(got, tt.want) || missing != tt.missing {
+			t.Errorf("%s: %v, missing %t", tt.name, got, missing)
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"autocertd/internal/dnschallenge"
 	"autocertd/issuer"
 )
 
@@ -20,6 +21,9 @@ type CA struct {
 	EAB     bool   // an external account binding is configured
 	Profile string // for certificates that name none
 	Private bool   // its own root is configured: it isn't one that everybody trusts
+
+	Challenges []dnschallenge.Type // that may be answered; nil for dns-01
+	Account    string              // URL, as it is stored; "" when none is registered
 }
 
 // authority is what was found out about a CA that others need to know.
@@ -28,6 +32,7 @@ type authority struct {
 	identities []string // what CAA records call it
 	account    string   // URL, "" when there is none yet
 	private    bool     // its own root is configured
+	methods    []string // the types of challenges that it may ask for, as CAA records name them
 }
 
 // checkCAs asks all CAs at once. It returns those that answer.
@@ -52,6 +57,9 @@ func (cfg Config) checkCA(ctx context.Context, ca CA) (found authority, list []F
 		return found, []Finding{unanswered(name, "directory", err)}
 	}
 	found.name, found.identities, found.private = name, probe.CAAIdentities, ca.Private
+	for _, t := range ca.Challenges {
+		found.methods = append(found.methods, string(t))
+	}
 	list = append(list, Finding{Subject: name, Check: "directory", Status: OK,
 		Text: fmt.Sprintf("%s answers within %s", ca.Issuer.DirectoryURL(), round(probe.Took))})
 	if probe.Terms != "" {
@@ -132,6 +140,10 @@ func judgeAccount(ca CA, probe issuer.Probe, state issuer.AccountState) Finding 
 		f.Why = "the CA registers accounts of its customers only"
 		f.Cure = fmt.Sprintf("get a key id and an HMAC key from the CA; in [ca.%s]:\n"+
 			`eab = { kid = "KEY-ID", hmac_key = { file = "/etc/autocertd/eab.secret" } }`, name)
+	case state.URL == "" && slices.Contains(ca.Challenges, dnschallenge.DNSAccount01):
+		f.Status, f.Text = Warning, "no account yet; the first order registers one"
+		f.Why = "the names of its dns-account-01 challenges follow from the account, so that they weren't tried"
+		f.Cure = "autocertd account register " + name
 	case state.URL == "":
 		f.Text = "no account yet; the first order registers one"
 	case state.Unknown:

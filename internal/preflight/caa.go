@@ -84,7 +84,7 @@ func (r relevant) judge(hostname string, ca authority) Finding {
 }
 
 // judgeCAA says whether the relevant CAA records of a hostname let a CA issue (RFC 8659, section 4) for our account and by
-// dns-01 (RFC 8657).
+// our challenges (RFC 8657).
 func judgeCAA(hostname string, set dns01.CAASet, ca authority) Finding {
 	f := Finding{Subject: hostname, Check: "CAA", Status: OK}
 	if set.Domain == "" && len(ca.identities) == 0 {
@@ -180,7 +180,7 @@ func allow(set dns01.CAASet, tag string, ca authority) string {
 	if ca.account != "" {
 		value += "; accounturi=" + ca.account
 	}
-	value += "; validationmethods=dns-01"
+	value += "; validationmethods=" + strings.Join(ca.challenges(), ",")
 	cure := fmt.Sprintf("add beside it:\n%s. 300 IN CAA 0 %s %q", set.Owner, tag, value)
 	if set.Zone != set.Domain && strings.HasSuffix(set.Zone, "."+set.Domain) {
 		cure += fmt.Sprintf("\nor, where it counts for zone %s instead of that one:\n%s. 300 IN CAA 0 %s %q", set.Zone, set.Zone, tag, value)

@@ -19,20 +19,37 @@ const rehearsals = 100
 type proof struct {
 	subject string // the first hostname that needs it, as the configuration has it
 	base    string // the hostname without a star
+	name    string // where the record is looked for
 }
-
-func (p proof) name() string { return dnschallenge.Challenge{Hostname: p.base}.Name() }
 
 // proofs returns those of all certificates, each once.
 func (cfg Config) proofs() (list []proof) {
 	known := map[string]bool{}
 	for _, c := range cfg.Certificates {
 		for _, hostname := range c.Hostnames {
-			if b := base(hostname); !known[b] {
-				known[b] = true
-				list = append(list, proof{hostname, b})
+			b := base(hostname)
+			for _, challenge := range cfg.challenges(c, b) {
+				if name := challenge.Name(); !known[name] {
+					known[name] = true
+					list = append(list, proof{hostname, b, name})
+				}
 			}
 		}
+	}
+	return list
+}
+
+// challenges returns those by which the CAs of a certificate may have a hostname proved.
+func (cfg Config) challenges(c Certificate, hostname string) (list []dnschallenge.Challenge) {
+	asked := false
+	for _, ca := range cfg.CAs {
+		if slices.Contains(c.CAs, ca.Issuer.Name()) {
+			possible, _ := dnschallenge.Possible(ca.Challenges, hostname, ca.Account)
+			list, asked = append(list, possible...), true
+		}
+	}
+	if !asked {
+		list, _ = dnschallenge.Possible(nil, hostname, "")
 	}
 	return list
 }
@@ -119,12 +136,12 @@ func (cfg Config) rehearse(ctx context.Context) []rehearsal {
 			r := rehearsal{proof: c}
 			if anyLate.Load() {
 				var err error
-				r.Trace, err = cfg.Solver.Locate(ctx, c.name())
+				r.Trace, err = cfg.Solver.Locate(ctx, c.name)
 				_, isLate := late.Load(r.place())
 				r.skipped = err == nil && isLate
 			}
 			if !r.skipped {
-				r.Rehearsal = cfg.Solver.Rehearse(ctx, c.name(), func(step string) { cfg.Progress(c.subject, step) })
+				r.Rehearsal = cfg.Solver.Rehearse(ctx, c.name, func(step string) { cfg.Progress(c.subject, step) })
 			}
 			if r.Step == "wait" {
 				late.Store(r.place(), true)

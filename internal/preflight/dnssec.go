@@ -52,7 +52,7 @@ func probesFor(all []rehearsal) (probes []probe) {
 		_, parent, _ := strings.Cut(r.base, ".")
 		if key := parent + " -> " + zone; len(r.Trace.Chain) > 1 && !known[key] {
 			known[key] = true
-			probes = append(probes, probe{r.subject, r.name(), false})
+			probes = append(probes, probe{r.subject, r.name, false})
 		}
 	}
 	return probes

@@ -47,7 +47,7 @@ func TestJudgeDNSSEC(t *testing.T) {
 // One alias is asked for among hosts beside each other, and each zone once.
 func TestProbes(t *testing.T) {
 	host := func(name, zone string, chain ...string) rehearsal {
-		r := rehearsal{proof: proof{name, name}}
+		r := rehearsal{proof: proof{name, name, "_acme-challenge." + name}}
 		r.Trace = dns01.Trace{Chain: append([]string{"_acme-challenge." + name}, chain...), Zone: zone}
 		return r
 	}

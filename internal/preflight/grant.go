@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"autocertd/internal/dns01"
+	"autocertd/internal/dnschallenge"
 )
 
 // grant is what one issue or issuewild property allows (RFC 8659, section 4.2; RFC 8657).
@@ -52,9 +53,22 @@ func (g grant) forAccount(account string) bool {
 	return g.accounts == nil || len(g.accounts) == 1 && account != "" && g.accounts[0] == account
 }
 
-// forDNS reports whether dns-01 is allowed (RFC 8657, section 4).
-func (g grant) forDNS() bool {
-	return g.methods == nil || len(g.methods) == 1 && slices.Contains(strings.Split(g.methods[0], ","), "dns-01")
+// challenges returns the types of challenges that the CA may ask for.
+func (ca authority) challenges() []string {
+	if ca.methods == nil {
+		return []string{string(dnschallenge.DNS01)}
+	}
+	return ca.methods
+}
+
+// lacks returns a challenge that the CA may ask for and that isn't allowed (RFC 8657, section 4); "" when all are.
+func (g grant) lacks(ca authority) string {
+	for _, method := range ca.challenges() {
+		if g.methods != nil && (len(g.methods) != 1 || !slices.Contains(strings.Split(g.methods[0], ","), method)) {
+			return method
+		}
+	}
+	return ""
 }
 
 // reject says why none of the properties allows the CA to issue for us; "" when one does. The nearest miss is told.
@@ -67,10 +81,10 @@ func reject(properties []dns01.CAARecord, ca authority) (reason string) {
 		case g.ca == "":
 		case !g.forCA(ca):
 			others = append(others, g.ca)
-		case g.forAccount(ca.account) && g.forDNS():
+		case g.forAccount(ca.account) && g.lacks(ca) == "":
 			return ""
-		case !g.forDNS():
-			reason = fmt.Sprintf("allows %s only by %s, not by dns-01", g.ca, strings.Join(g.methods, " and "))
+		case g.lacks(ca) != "":
+			reason = fmt.Sprintf("allows %s only by %s, not by %s", g.ca, strings.Join(g.methods, " and "), g.lacks(ca))
 		case ca.account == "":
 			reason = fmt.Sprintf("allows %s only for account %s, and there is no account yet", g.ca, strings.Join(g.accounts, " and "))
 		default:

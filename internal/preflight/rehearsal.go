@@ -89,11 +89,11 @@ func unlocated(r rehearsal, zones []string) (text, cure string) {
 	for _, name := range slices.Compact(slices.Sorted(slices.Values(r.Trace.Chain))) {
 		look += "\ndig CNAME " + name
 	}
-	meant, zone := dns01.Meant(r.name(), zones)
+	meant, zone := dns01.Meant(r.name, zones)
 	none, ok := errors.AsType[*dns01.NoProviderError](r.Err)
 	switch {
 	case meant != "" && len(r.Trace.Chain) == 1 && (!ok || none.Zone == "" && !none.Delegated):
-		return fmt.Sprintf("no zone for %s is found; did you mean %s, in zone %s?", r.name(), meant, zone), "correct the hostname:\n" + fmt.Sprintf("%q", meant)
+		return fmt.Sprintf("no zone for %s is found; did you mean %s, in zone %s?", r.name, meant, zone), "correct the hostname:\n" + fmt.Sprintf("%q", meant)
 	case !ok:
 		text = r.Err.Error()
 		if text, _, _ = strings.Cut(text, "; other names are in "); len(zones) > 0 {
