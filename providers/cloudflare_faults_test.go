@@ -140,7 +140,7 @@ func tells(t *testing.T, what string, err error, want string) {
 	t.Helper()
 	got := ""
 	if err != nil {
-		got = err.Error()
+		got = said(err)
 	}
 	if got != want {
 		t.Errorf("%s tells %q\nwant %q", what, got, want)

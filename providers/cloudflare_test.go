@@ -166,7 +166,7 @@ func compareCloudflare(t *testing.T, err error, want string, retryable, whole bo
 		return
 	}
 	failure, ok := errors.AsType[*Error](err)
-	if !ok || err.Error() != want {
+	if !ok || said(err) != want {
 		t.Fatalf("got  %v\nwant %s", err, want)
 	}
 	if failure.Retryable() != retryable || failure.Whole() != whole {
@@ -349,7 +349,7 @@ func TestCloudflareTimesOut(t *testing.T) {
 		start := time.Now()
 		_, err := p.Client.AppendRecords(t.Context(), "example.test", oneRecord())
 		failure, ok := errors.AsType[*Error](err)
-		if !ok || !strings.HasPrefix(err.Error(), "Cloudflare's API doesn't answer about _acme-challenge.www.example.test in zone example.test (timeout)") || !failure.Retryable() {
+		if !ok || !strings.HasPrefix(said(err), "Cloudflare's API doesn't answer about _acme-challenge.www.example.test in zone example.test (timeout)") || !failure.Retryable() {
 			t.Errorf("got %v, want a timeout that may be tried again", err)
 		}
 		if took := time.Since(start); took != 15*time.Second {
@@ -365,7 +365,7 @@ func TestCloudflareOptionMistakes(t *testing.T) {
 			"zone_token: holds blanks or other characters that no token has; copy it again"},
 	}
 	for _, tt := range tests {
-		if _, err := New("cloudflare", options(tt.text, "")); err == nil || err.Error() != tt.want {
+		if _, err := New("cloudflare", options(tt.text, "")); err == nil || said(err) != tt.want {
 			t.Errorf("got  %v\nwant %s", err, tt.want)
 		}
 	}

@@ -42,7 +42,7 @@ func TestDesecFailures(t *testing.T) {
 	_, err = p.Client.AppendRecords(t.Context(), "example.test", oneRecord())
 	const want = `desec, zone example.test: retrieving RRSet: unexpected status code 401: {"detail":"Invalid token [token]."}`
 	failure, ok := errors.AsType[*Error](err)
-	if !ok || err.Error() != want || failure.Retryable() || failure.Whole() {
+	if !ok || said(err) != want || failure.Retryable() || failure.Whole() {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
 	if strings.Contains(fmt.Sprintf("%v %+v", err, failure.Err), "wrong-token") {
@@ -63,7 +63,7 @@ func TestCompiledConformance(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = p.Client.AppendRecords(t.Context(), "example.test", oneRecord())
-	if failure, ok := errors.AsType[*Error](err); !ok || !failure.Retryable() || !failure.Whole() || !strings.Contains(err.Error(), "connection refused") {
+	if failure, ok := errors.AsType[*Error](err); !ok || !failure.Retryable() || !failure.Whole() || !strings.Contains(said(err), "connection refused") {
 		t.Errorf("got %v, want a refused connection that may be tried again", err)
 	}
 }
@@ -137,7 +137,7 @@ func TestCompiledOptions(t *testing.T) {
 		{`account = { id = 5 }`, "account: must be of type struct { ID string \"json:\\\"id\\\"\" }, not a number"},
 	}
 	for _, tt := range mistakes {
-		if _, err := decodeTagged(options(tt.text, dir), new(manyOptions)); err == nil || err.Error() != tt.want {
+		if _, err := decodeTagged(options(tt.text, dir), new(manyOptions)); err == nil || said(err) != tt.want {
 			t.Errorf("got  %v\nwant %s", err, tt.want)
 		}
 	}
@@ -221,7 +221,7 @@ func TestFailoverRemembersTheGoodServer(t *testing.T) {
 	for i, step := range steps {
 		asked, good = nil, step.good
 		err := f.each(t.Context(), "example.test", try)
-		if got := strings.Join(asked, " "); got != step.asked || (err == nil) != (step.err == "") || err != nil && err.Error() != step.err {
+		if got := strings.Join(asked, " "); got != step.asked || (err == nil) != (step.err == "") || err != nil && said(err) != step.err {
 			t.Errorf("step %d: asked %s, %v; want %s, %s", i, got, err, step.asked, step.err)
 		}
 		if netErr, ok := errors.AsType[net.Error](err); err != nil && (!ok || !netErr.Timeout()) {

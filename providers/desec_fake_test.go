@@ -52,7 +52,7 @@ func (f *fakeDesec) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (f *fakeDesec) replace(w http.ResponseWriter, r *http.Request) {
 	var sets []desecSet
 	if err := json.NewDecoder(r.Body).Decode(&sets); err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
+		http.Error(w, said(err), http.StatusBadRequest)
 		return
 	}
 	for _, set := range sets {

@@ -33,12 +33,16 @@ const (
 	effectMaybe                // no answer, or one that anybody could have sent
 )
 
-// Error returns the problem and its cure.
-func (e *Error) Error() string {
-	if e.Hint == "" {
-		return e.Problem
-	}
-	return e.Problem + "; " + e.Hint
+// Error returns the problem.
+func (e *Error) Error() string { return e.Problem }
+
+// Cure returns the hint.
+func (e *Error) Cure() string { return e.Hint }
+
+// SameCause reports whether another failure is the same: what was found out, and what is to be done.
+func (e *Error) SameCause(other error) bool {
+	o, ok := other.(*Error)
+	return ok && e.Problem == o.Problem && e.Hint == o.Hint && e.Retryable() == o.Retryable() && e.Whole() == o.Whole() && e.Uncertain() == o.Uncertain()
 }
 
 // Unwrap returns the original failure.

@@ -58,14 +58,14 @@ func TestExecConformance(t *testing.T) {
 
 	_, err = p.Client.AppendRecords(t.Context(), "example.org", oneRecord())
 	want := example + ", zone example.org: nsupdate says: update failed: NOTAUTH"
-	if failure, ok := errors.AsType[*Error](err); !ok || err.Error() != want || failure.Retryable() {
+	if failure, ok := errors.AsType[*Error](err); !ok || said(err) != want || failure.Retryable() {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
 	if err := b.Kill(0); err != nil {
 		t.Fatal(err)
 	}
 	_, err = p.Client.AppendRecords(t.Context(), "example.test", oneRecord())
-	if failure, ok := errors.AsType[*Error](err); !ok || !failure.Retryable() || !strings.Contains(err.Error(), "Communication with") {
+	if failure, ok := errors.AsType[*Error](err); !ok || !failure.Retryable() || !strings.Contains(said(err), "Communication with") {
 		t.Errorf("got %v, want a failure to communicate that may be retried", err)
 	}
 }
@@ -180,7 +180,7 @@ func TestExecFailures(t *testing.T) {
 				return
 			}
 			failure, ok := errors.AsType[*Error](err)
-			if !ok || strings.ReplaceAll(err.Error(), path, "PROGRAM") != tt.want {
+			if !ok || strings.ReplaceAll(said(err), path, "PROGRAM") != tt.want {
 				t.Fatalf("got  %v\nwant %s", err, tt.want)
 			}
 			if failure.Retryable() != tt.retryable || failure.Whole() != tt.whole {
@@ -202,7 +202,7 @@ func TestExecProgramDisappears(t *testing.T) {
 	}
 	_, err := p.Client.AppendRecords(t.Context(), "example.test", oneRecord())
 	want := fmt.Sprintf("%s failed for zone example.test: fork/exec %s: no such file or directory; see whether it is there and may be executed: ls -l %s", path, path, path)
-	if err == nil || err.Error() != want || !errors.Is(err, fs.ErrNotExist) {
+	if err == nil || said(err) != want || !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
 }
@@ -303,7 +303,7 @@ func TestExecOptionMistakes(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := New("exec", options(strings.ReplaceAll(tt.text, "DIR", dir), dir))
-			if err == nil || strings.ReplaceAll(err.Error(), dir, "DIR") != tt.want {
+			if err == nil || strings.ReplaceAll(said(err), dir, "DIR") != tt.want {
 				t.Errorf("got  %v\nwant %s", err, tt.want)
 			}
 		})

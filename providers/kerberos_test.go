@@ -166,7 +166,7 @@ func TestNSUpdateWithKerberos(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := newTestNSUpdate(t, tt.text).Client.AppendRecords(t.Context(), tt.zone, tt.records)
 			failure, ok := errors.AsType[*Error](err)
-			if !ok || !strings.HasPrefix(strings.ReplaceAll(err.Error(), site.server, "SERVER"), tt.want) {
+			if !ok || !strings.HasPrefix(strings.ReplaceAll(said(err), site.server, "SERVER"), tt.want) {
 				t.Fatalf("got  %v\nwant %s", err, tt.want)
 			}
 			if failure.Retryable() != tt.retryable || failure.Whole() != tt.whole {

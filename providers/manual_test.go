@@ -21,7 +21,7 @@ func TestManualWritesNothing(t *testing.T) {
 	_, remove := p.Client.DeleteRecords(t.Context(), "example.test.", record)
 	for _, err := range []error{add, remove} {
 		e, ok := errors.AsType[*Error](err)
-		if !ok || e.Retryable() || !e.Whole() || !strings.Contains(err.Error(), "autocertd order new") {
+		if !ok || e.Retryable() || !e.Whole() || !strings.Contains(said(err), "autocertd order new") {
 			t.Errorf("got %v, want a refusal for good that names another way", err)
 		}
 	}

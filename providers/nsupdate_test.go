@@ -54,7 +54,7 @@ func TestNSUpdateWithoutAKey(t *testing.T) {
 	want := fmt.Sprintf("%s refuses updates of zone example.test without a key from our address 127.0.0.1 (REFUSED); "+
 		"better: a key, by key_file; else in the zone's statement: allow-update { 127.0.0.1; };", b.Addr())
 	failure, ok := errors.AsType[*Error](err)
-	if !ok || err.Error() != want || failure.Retryable() || !failure.Whole() {
+	if !ok || said(err) != want || failure.Retryable() || !failure.Whole() {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
 
@@ -98,7 +98,7 @@ func TestNSUpdateFailures(t *testing.T) {
 			p := newTestNSUpdate(t, fmt.Sprintf("server = %q\nkey_file = %q", b.Addr(), tt.keyFile))
 			_, err := p.Client.AppendRecords(t.Context(), tt.zone, []libdns.Record{libdns.TXT{Name: tt.record, TTL: time.Minute, Text: "value"}})
 			failure, ok := errors.AsType[*Error](err)
-			if !ok || strings.ReplaceAll(err.Error(), b.Addr(), "SERVER") != tt.want {
+			if !ok || strings.ReplaceAll(said(err), b.Addr(), "SERVER") != tt.want {
 				t.Fatalf("got  %v\nwant %s", err, tt.want)
 			}
 			if failure.Retryable() || failure.Whole() != tt.whole {
@@ -129,7 +129,7 @@ func TestNSUpdateServerTrouble(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := newTestNSUpdate(t, tt.text).Client.AppendRecords(t.Context(), "example.test", oneRecord())
 			failure, ok := errors.AsType[*Error](err)
-			if !ok || !strings.HasPrefix(err.Error(), tt.want) || !failure.Retryable() || !failure.Whole() {
+			if !ok || !strings.HasPrefix(said(err), tt.want) || !failure.Retryable() || !failure.Whole() {
 				t.Errorf("got  %v\nwant %s", err, tt.want)
 			}
 		})
@@ -212,7 +212,7 @@ func TestNSUpdateOptionMistakes(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := New("nsupdate", options(tt.text, dir))
-			if err == nil || strings.ReplaceAll(err.Error(), dir, "DIR") != tt.want {
+			if err == nil || strings.ReplaceAll(said(err), dir, "DIR") != tt.want {
 				t.Errorf("got  %v\nwant %s", err, tt.want)
 			}
 		})
@@ -220,7 +220,7 @@ func TestNSUpdateOptionMistakes(t *testing.T) {
 	t.Run("nsupdate isn't installed", func(t *testing.T) {
 		t.Setenv("PATH", dir)
 		const want = `command: nsupdate isn't installed: apt-get install bind9-dnsutils; or name it: command = "/path/to/nsupdate"`
-		if _, err := New("nsupdate", options(`server = "ns1"`, dir)); err == nil || err.Error() != want {
+		if _, err := New("nsupdate", options(`server = "ns1"`, dir)); err == nil || said(err) != want {
 			t.Errorf("got  %v\nwant %s", err, want)
 		}
 	})
@@ -232,7 +232,7 @@ func TestNSUpdateOptionMistakes(t *testing.T) {
 		}
 		_, err := p.Client.AppendRecords(t.Context(), "example.test", oneRecord())
 		want := fmt.Sprintf("nsupdate can't be run: fork/exec %s: no such file or directory; apt-get install bind9-dnsutils, and see: ls -l %s", path, path)
-		if err == nil || err.Error() != want {
+		if err == nil || said(err) != want {
 			t.Errorf("got  %v\nwant %s", err, want)
 		}
 	})

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/BurntSushi/toml"
+
+	"autocertd/internal/cure"
 )
 
 // options decodes text as strictly as the configuration does.
@@ -37,7 +39,7 @@ func TestUnknownType(t *testing.T) {
 		"":           "",
 	} {
 		_, err := New(typ, options("", ""))
-		if want := fmt.Sprintf("unknown provider type %q; %sknown types: cloudflare, desec, exec, manual, nsupdate, rfc2136", typ, guess); err == nil || err.Error() != want {
+		if want := fmt.Sprintf("unknown provider type %q; %sknown types: cloudflare, desec, exec, manual, nsupdate, rfc2136", typ, guess); err == nil || said(err) != want {
 			t.Errorf("%v\nwant %s", err, want)
 		}
 	}
@@ -45,8 +47,16 @@ func TestUnknownType(t *testing.T) {
 
 func TestUnknownKeysAreErrors(t *testing.T) {
 	for _, typ := range Names() {
-		if _, err := New(typ, options(`colour = "green"`, "")); err == nil || !strings.Contains(err.Error(), "colour") {
+		if _, err := New(typ, options(`colour = "green"`, "")); err == nil || !strings.Contains(said(err), "colour") {
 			t.Errorf("%s: %v", typ, err)
 		}
 	}
+}
+
+// said is an error as a person reads it.
+func said(err error) string {
+	if text := cure.Of(err); text != "" {
+		return err.Error() + "; " + text
+	}
+	return err.Error()
 }

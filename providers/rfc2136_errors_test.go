@@ -145,7 +145,7 @@ func (f failure) compare(t *testing.T, err error) {
 	if !ok {
 		t.Fatalf("got %v, want an *Error", err)
 	}
-	if got := strings.ReplaceAll(err.Error(), f.server, "SERVER"); got != f.want {
+	if got := strings.ReplaceAll(said(err), f.server, "SERVER"); got != f.want {
 		t.Errorf("got  %s\nwant %s", got, f.want)
 	}
 	if failure.Retryable() != f.retryable || failure.Whole() != f.whole {
@@ -179,7 +179,7 @@ func TestRFC2136ClockSkew(t *testing.T) {
 		ours := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 		want := fmt.Sprintf("the clock of %s says %s, ours says 2000-01-01T00:00:00Z: a signature may be 300 s old, not %.0f s (BADTIME); set the clock that is wrong: timedatectl set-ntp true",
 			b.Addr(), theirs.Format(time.RFC3339), theirs.Sub(ours).Seconds())
-		if failure.Error() != want {
+		if said(failure) != want {
 			t.Errorf("got  %s\nwant %s", failure, want)
 		}
 	})
@@ -215,7 +215,7 @@ func TestRFC2136ServerTrouble(t *testing.T) {
 	f.server = secondary
 	f.want = fmt.Sprintf("no server took the update of zone example.test: nothing listens at %s over TCP (connection refused); next, nothing listens at SERVER over TCP (connection refused); see whether the DNS server runs there: ss -ltn sport = :%s", primary, port)
 	failure, ok := errors.AsType[*Error](err)
-	if !ok || strings.ReplaceAll(err.Error(), secondary, "SERVER") != f.want || !failure.Retryable() || !failure.Whole() || !errors.Is(err, syscall.ECONNREFUSED) {
+	if !ok || strings.ReplaceAll(said(err), secondary, "SERVER") != f.want || !failure.Retryable() || !failure.Whole() || !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("got  %v\nwant %s", err, f.want)
 	}
 }
@@ -262,7 +262,7 @@ func TestRFC2136NoAnswer(t *testing.T) {
 		} else {
 			got = d.noAnswer()
 		}
-		if got.Error() != tt.want || got.Retryable() != tt.retryable || got.Whole() != tt.whole || got.Uncertain() == tt.unsent || !errors.Is(got, tt.err) {
+		if said(got) != tt.want || got.Retryable() != tt.retryable || got.Whole() != tt.whole || got.Uncertain() == tt.unsent || !errors.Is(got, tt.err) {
 			t.Errorf("got  %v (retryable: %v, whole: %v, uncertain: %v)\nwant %s", got, got.Retryable(), got.Whole(), got.Uncertain(), tt.want)
 		}
 	}

@@ -193,7 +193,7 @@ func TestRFC2136OptionMistakes(t *testing.T) {
 			if err == nil {
 				t.Fatal("no error")
 			}
-			got := strings.ReplaceAll(err.Error(), dir, "DIR")
+			got := strings.ReplaceAll(said(err), dir, "DIR")
 			if got != tt.want {
 				t.Errorf("got  %s\nwant %s", got, tt.want)
 			}

@@ -110,7 +110,7 @@ func writeToSamba(t *testing.T, dir string) {
 	const want = "dc1.ad.test:53 answered SERVFAIL to the update of zone ad.test with TXT at dc1.ad.test; often our account has no right for the name, which somebody else has made"
 	_, err = p.Client.AppendRecords(t.Context(), "ad.test", txt("dc1"))
 	failure, ok := errors.AsType[*Error](err)
-	if !ok || err.Error() != want || failure.Whole() || failure.Uncertain() {
+	if !ok || said(err) != want || failure.Whole() || failure.Uncertain() {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
 }

@@ -74,7 +74,7 @@ func TestParseTSIGKeyMistakes(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := parseTSIGKey(strings.ReplaceAll(tt.text, "SECRET", testSecret), "")
-			if err == nil || err.Error() != tt.want {
+			if err == nil || said(err) != tt.want {
 				t.Errorf("got  %v\nwant %s", err, tt.want)
 			}
 		})
@@ -119,7 +119,7 @@ func TestForeignTSIGFiles(t *testing.T) {
 			path := filepath.Join(t.TempDir(), tt.file)
 			writeFile(t, path, tt.text, 0o600)
 			_, err := readTSIGKey(path, "")
-			if want := path + ": " + strings.ReplaceAll(tt.want, "FILE", path); err == nil || err.Error() != want {
+			if want := path + ": " + strings.ReplaceAll(tt.want, "FILE", path); err == nil || said(err) != want {
 				t.Errorf("got  %v\nwant %s", err, want)
 			}
 		})

@@ -13,6 +13,7 @@ import (
 	"github.com/BurntSushi/toml"
 	"github.com/libdns/libdns"
 
+	"autocertd/internal/cure"
 	"autocertd/internal/store/files"
 	"autocertd/internal/testbed"
 	"autocertd/providers"
@@ -250,4 +251,12 @@ func (*hanging) AppendRecords(ctx context.Context, _ string, _ []libdns.Record) 
 func (*hanging) DeleteRecords(ctx context.Context, _ string, _ []libdns.Record) ([]libdns.Record, error) {
 	<-ctx.Done()
 	return nil, ctx.Err()
+}
+
+// said is an error as a person reads it.
+func said(err error) string {
+	if text := cure.Of(err); text != "" {
+		return err.Error() + "; " + text
+	}
+	return fmt.Sprint(err)
 }

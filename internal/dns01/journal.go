@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"autocertd/internal/cure"
 	"autocertd/internal/durable"
 )
 
@@ -223,7 +224,7 @@ func (s *Solver) drop(done []*group) {
 func (s *Solver) removed(zone zoneKey, records []*record, results []error) {
 	now := time.Now()
 	var done []*group
-	failed := map[string][]*record{}
+	var failed [][]*record // those that failed for one reason together
 	s.mu.Lock()
 	for i, r := range records {
 		r.leaving = false
@@ -231,7 +232,11 @@ func (s *Solver) removed(zone zoneKey, records []*record, results []error) {
 			r.failures++
 			r.table = nil // the next try is with what is configured then: perhaps the key was replaced
 			r.failure, r.retryAt = err, now.Add(removalBackoff(r.failures))
-			failed[err.Error()] = append(failed[err.Error()], r)
+			like := slices.IndexFunc(failed, func(list []*record) bool { return cure.Same(list[0].failure, err) })
+			if like < 0 {
+				like, failed = len(failed), append(failed, nil)
+			}
+			failed[like] = append(failed[like], r)
 			continue
 		}
 		r.failures, r.failure = 0, nil

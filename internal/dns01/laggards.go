@@ -13,7 +13,7 @@ type PropagationError struct {
 	Servers int      // that should have it
 	Have    int      // that have it
 	Missing []string // one sentence for each address that hasn't, of the first few
-	Cure    string
+	Hint    string   // the cure
 
 	late   int // addresses that haven't it
 	silent int // addresses of those that gave no answer at all
@@ -25,9 +25,13 @@ func (e *PropagationError) Silent() bool { return e.late > 0 && e.silent == e.la
 // lateShown is how many of the addresses that lack a record are named in an error.
 const lateShown = 5
 
+// Error returns how many servers have the records, and the first of those that haven't.
 func (e *PropagationError) Error() string {
-	return fmt.Sprintf("after %s, %d of %d servers have the records: %s; %s", e.After, e.Have, e.Servers, strings.Join(e.Missing, "; "), e.Cure)
+	return fmt.Sprintf("after %s, %d of %d servers have the records: %s", e.After, e.Have, e.Servers, strings.Join(e.Missing, "; "))
 }
+
+// Cure returns the hint.
+func (e *PropagationError) Cure() string { return e.Hint }
 
 // laggards says which servers lack which record, what they answered last, and what is usual for them. It is nil when the
 // last of them got it at the last moment.
@@ -47,12 +51,12 @@ func laggards(quorums []*quorum, after time.Duration) error {
 	}
 	e.late = len(late)
 	e.Have, e.Servers = tally(membersOf(quorums))
-	e.Cure = cure(failed, after)
+	e.Hint = hintFor(failed, after)
 	walled := func(q *quorum) bool { // none of the servers that others are told to ask can be asked
 		return !slices.ContainsFunc(q.members, func(m *member) bool { return m.recurse || !m.hidden && !m.isSilent() })
 	}
 	if slices.ContainsFunc(failed, walled) && failed[0].provider.Check != CheckResolvers {
-		e.Cure += `; where a firewall lets this machine ask resolvers only: check = "resolvers", and their addresses in [resolvers] public = ["ADDRESS"]`
+		e.Hint += `; where a firewall lets this machine ask resolvers only: check = "resolvers", and their addresses in [resolvers] public = ["ADDRESS"]`
 	}
 	return e
 }
@@ -90,8 +94,8 @@ func ineffective(failed []*quorum) *member {
 	return nil
 }
 
-// cure is what to do about servers that lag, or about resolvers.
-func cure(failed []*quorum, after time.Duration) string {
+// hintFor returns what to do about servers that lag, or about resolvers.
+func hintFor(failed []*quorum, after time.Duration) string {
 	text := "look at NOTIFY and zone transfers to them and at their port 53, or set nameservers to those that the CA can ask"
 	resolvers := failed[0].members[0].recurse
 	if m := ineffective(failed); m != nil {

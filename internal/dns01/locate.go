@@ -10,6 +10,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"autocertd/internal/cure"
 	"autocertd/internal/dnschallenge"
 )
 
@@ -71,7 +72,7 @@ func (s *Solver) Locate(ctx context.Context, name string) (Trace, error) {
 		t.Chain = append(t.Chain, f.alias)
 		switch {
 		case known:
-			return t, fmt.Errorf("%s: the CNAMEs go round in a circle; remove one of them", t)
+			return t, cure.New(t.String()+": the CNAMEs go round in a circle", "remove one of them")
 		case len(t.Chain) > 1+maxAliases:
 			return t, fmt.Errorf("%s: more than %d CNAMEs in a row; resolvers follow no longer chain", t, maxAliases)
 		}
@@ -102,7 +103,7 @@ func (s *Solver) KnownZones() []string {
 
 // hinted adds a cure to an error, and which zone was probably meant, unless nobody answered, or a server that knows the zone has
 // trouble with it: that is no matter of names.
-func (s *Solver) hinted(ctx context.Context, p Provider, t Trace, err error, cure string) error {
+func (s *Solver) hinted(ctx context.Context, p Provider, t Trace, err error, hint string) error {
 	if refused, ok := errors.AsType[*refusedQuery](err); Silent(err) || ok && refused.rcode == dns.RcodeServerFailure {
 		return err
 	}
@@ -111,18 +112,19 @@ func (s *Solver) hinted(ctx context.Context, p Provider, t Trace, err error, cur
 		s.locateOthers(ctx, p, t.Chain[0])
 		host, _ = Meant(t.Chain[0], s.KnownZones())
 	}
-	switch {
-	case host != "" && cure != "":
-		return fmt.Errorf("%w; did you mean %s? If not, %s", err, host, cure)
+	switch zones := s.KnownZones(); {
+	case host != "" && hint != "":
+		hint = fmt.Sprintf("did you mean %s? If not, %s", host, hint)
 	case host != "":
-		return fmt.Errorf("%w; did you mean %s?", err, host)
-	case cure != "":
-		err = fmt.Errorf("%w; %s", err, cure)
+		hint = fmt.Sprintf("did you mean %s?", host)
+	case len(zones) > 0:
+		others := "other names are in " + few(zones)
+		if hint != "" {
+			hint += "; "
+		}
+		hint += others
 	}
-	if zones := s.KnownZones(); len(zones) > 0 {
-		return fmt.Errorf("%w; other names are in %s", err, few(zones))
-	}
-	return err
+	return cure.With(err, hint)
 }
 
 // locateOthers finds the zones of a few other hostnames that the same provider serves: where all have their certificates, no
@@ -184,24 +186,34 @@ type NoProviderError struct {
 	Unasked   error    // why it isn't known whether an alias leads elsewhere; nil when it is
 }
 
+// Error returns which name, and its zone where that is known.
 func (e *NoProviderError) Error() string {
-	text := fmt.Sprintf("no provider serves %s", e.Name)
+	text := "no provider serves " + e.Name
 	if e.Zone != "" {
-		text += fmt.Sprintf(", which is in zone %s", e.Zone)
+		text += ", which is in zone " + e.Zone
 	}
-	if e.Alias != "" {
-		return text + ": the servers refuse it; add a provider for the zone of the target, or remove the " + e.Alias
+	switch {
+	case e.Alias != "":
+		text += ": the servers refuse it"
+	case e.Delegated:
+		text += ", delegated to other servers"
 	}
-	if e.Delegated {
-		return text + ", delegated to other servers: add a provider for those, with that zone in its zones"
+	return text
+}
+
+// Cure returns what to configure.
+func (e *NoProviderError) Cure() string {
+	switch {
+	case e.Alias != "":
+		return "add a provider for the zone of the target, or remove the " + e.Alias
+	case e.Delegated:
+		return "add a provider for those, with that zone in its zones"
+	case e.Meant != "":
+		return fmt.Sprintf("did you mean %s? If not, add its zone to zones of the provider that can write there", e.Meant)
+	case len(e.Zones) == 0:
+		return "none is configured that names its zones: set zones in the right one"
 	}
-	if e.Meant != "" {
-		return text + fmt.Sprintf("; did you mean %s? If not, add its zone to zones of the provider that can write there", e.Meant)
-	}
-	if len(e.Zones) == 0 {
-		return text + "; none is configured that names its zones: set zones in the right one"
-	}
-	text = fmt.Sprintf("%s; the providers serve %s: add the zone to zones of the right one, if that can write there", text, few(e.Zones))
+	text := fmt.Sprintf("the providers serve %s: add the zone to zones of the right one, if that can write there", few(e.Zones))
 	if e.Unasked != nil {
 		text += `; if a CNAME leads from it to one of them, name resolvers that know it: [resolvers] public = ["ADDRESS"]`
 	}
@@ -435,7 +447,7 @@ func (s *Solver) askOwn(ctx context.Context, p Provider, q *dns.Msg) (*dns.Msg, 
 		}
 		failures = append(failures, err)
 	}
-	err := joinEqual(failures)
+	err := cure.Join(failures...)
 	s.listen(p.Name, err)
 	return nil, err
 }

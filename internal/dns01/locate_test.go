@@ -82,7 +82,7 @@ func (p place) check(t *testing.T, s *Solver) {
 		t.Errorf("error: %v", err)
 	}
 	for _, words := range p.err {
-		if err != nil && !strings.Contains(err.Error(), words) {
+		if err != nil && !strings.Contains(said(err), words) {
 			t.Errorf("error %q doesn't say %q", err, words)
 		}
 	}
@@ -344,7 +344,7 @@ func TestEndpoints(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			list, err := s.endpoints(t.Context(), tt.Provider, tt.zone)
-			if text := fmt.Sprint(err); tt.err != "" && text != tt.err || tt.err == "" && err != nil {
+			if text := said(err); tt.err != "" && text != tt.err || tt.err == "" && err != nil {
 				t.Errorf("error: %s\nwant:  %s", text, tt.err)
 			}
 			var got []string

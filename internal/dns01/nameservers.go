@@ -11,6 +11,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"autocertd/internal/cure"
 	"autocertd/internal/printable"
 )
 
@@ -158,11 +159,11 @@ func (s *Solver) zoneServers(ctx context.Context, p Provider, zone string) ([]en
 	alive := 0
 	for i, host := range hosts {
 		if err := failures[i]; err != nil && (p.MinNameservers == 0 || ctx.Err() != nil) {
-			cure := `name those that must have the records: nameservers = ["ADDRESS", …]`
+			hint := `name those that must have the records: nameservers = ["ADDRESS", …]`
 			if len(hosts) > 1 {
-				cure = "remove its NS record, or go on without it: min_nameservers = 1; or " + cure
+				hint = "remove its NS record, or go on without it: min_nameservers = 1; or " + hint
 			}
-			return nil, fmt.Errorf("%w; %s", err, cure)
+			return nil, cure.With(err, hint)
 		} else if err != nil { // as a server that can't be reached: others may be enough
 			list = append(list, endpoint{name: host, dead: "has no address"})
 			continue
@@ -173,7 +174,7 @@ func (s *Solver) zoneServers(ctx context.Context, p Provider, zone string) ([]en
 		}
 	}
 	if alive == 0 {
-		return nil, errors.New("no NS record of it leads to an address; name those that must have the records: nameservers = [\"ADDRESS\", …]")
+		return nil, cure.New("no NS record of it leads to an address", `name those that must have the records: nameservers = ["ADDRESS", …]`)
 	}
 	return list, nil
 }

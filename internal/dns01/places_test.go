@@ -143,7 +143,7 @@ func TestAliasesOnBIND(t *testing.T) {
 			err: []string{"_acme-challenge.loop.example.test -> loop.acme.test -> _acme-challenge.loop.example.test: the CNAMEs go round in a circle"}},
 		{name: "a circle of one", host: "self.example.test", err: []string{"_acme-challenge.self.example.test -> _acme-challenge.self.example.test: the CNAMEs go round in a circle"}},
 		{name: "a part that other servers have", host: "www.lab.example.test",
-			err: []string{"no provider serves _acme-challenge.www.lab.example.test, which is in zone lab.example.test, delegated to other servers: add a provider"}},
+			err: []string{"no provider serves _acme-challenge.www.lab.example.test, which is in zone lab.example.test, delegated to other servers; add a provider"}},
 	}
 	s := newSolver(openFiles(t, t.TempDir()), corp, acme)
 	defer closeSolver(t, s)

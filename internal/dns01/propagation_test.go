@@ -241,7 +241,7 @@ func TestWatchBehindFirewall(t *testing.T) {
 				tt.provider.Name = "bind"
 				s.Configure([]Provider{tt.provider})
 				err := s.watchers.wait(t.Context(), []recordKey{key("walled", "x")}, func(int, int) {})
-				if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+				if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(said(err), tt.want)) {
 					t.Errorf("%v, want %q", err, tt.want)
 				}
 			})
@@ -280,7 +280,7 @@ func TestManyLaggards(t *testing.T) {
 		m.items = []*item{{recordKey: q.records[0], last: "doesn't answer", silent: true}}
 		q.members = append(q.members, m)
 	}
-	if err := laggards([]*quorum{q}, time.Minute); err == nil || len(err.Error()) > 2000 || !strings.Contains(err.Error(), "and 995 more") {
+	if err := laggards([]*quorum{q}, time.Minute); err == nil || len(said(err)) > 2000 || !strings.Contains(said(err), "and 995 more") {
 		t.Errorf("%d characters: %.300s", len(fmt.Sprint(err)), fmt.Sprint(err))
 	}
 }
@@ -304,7 +304,7 @@ func TestWatchDeadline(t *testing.T) {
 		} {
 			begin := time.Now()
 			err := s.watchers.wait(t.Context(), []recordKey{key("late", "x")}, func(int, int) {})
-			if err == nil || err.Error() != want.text || time.Since(begin) != want.after {
+			if err == nil || said(err) != want.text || time.Since(begin) != want.after {
 				t.Errorf("after %s: %v\nwant: after %s: %s", time.Since(begin), err, want.after, want.text)
 			}
 		}
@@ -338,7 +338,7 @@ func TestWatchLateResolver(t *testing.T) {
 				defer closeSolver(t, s)
 				s.Configure([]Provider{{Name: "bind", Nameservers: []string{has.addr}, Check: CheckResolvers}})
 				err := s.watchers.wait(t.Context(), []recordKey{key("cached", "x")}, func(int, int) {})
-				if err == nil || err.Error() != tt.want {
+				if err == nil || said(err) != tt.want {
 					t.Errorf("%v\nwant: %s", err, tt.want)
 				}
 			})

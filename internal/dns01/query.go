@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"autocertd/internal/cure"
 )
 
 const (
@@ -111,7 +113,15 @@ func (e *keyError) Error() string {
 	if e.code != 0 {
 		code = dns.RcodeToString[e.code]
 	}
-	return fmt.Sprintf("%s doesn't take TSIG key %q (%s); name, algorithm and secret must be the same on both sides", e.server, e.key, code)
+	return fmt.Sprintf("%s doesn't take TSIG key %q (%s)", e.server, e.key, code)
+}
+
+// Cure returns what to compare, unless the reason knows better.
+func (e *keyError) Cure() string {
+	if e.why != nil {
+		return cure.Of(e.why)
+	}
+	return "name, algorithm and secret must be the same on both sides"
 }
 
 // exchangeOnce is exchange over a connection of its own.
@@ -161,22 +171,43 @@ type unansweredError struct {
 
 func (e *unansweredError) Unwrap() []error { return e.failures }
 
-func (e *unansweredError) Error() string {
+// Error returns why, as far as the failures say.
+func (e *unansweredError) Error() string { problem, _ := e.explain(); return problem }
+
+// Cure returns what to look at.
+func (e *unansweredError) Cure() string { _, hint := e.explain(); return hint }
+
+func (e *unansweredError) explain() (problem, hint string) {
 	host, port, _ := net.SplitHostPort(e.server)
 	all := func(is func(error) bool) bool {
 		return !slices.ContainsFunc(e.failures, func(err error) bool { return !is(err) })
 	}
 	switch name, unknown := errors.AsType[*net.DNSError](e.failures[0]); {
 	case unknown:
-		return fmt.Sprintf("the address of server %s can't be looked up (%s); see what this machine finds: getent hosts %s", host, name.Err, host)
+		return fmt.Sprintf("the address of server %s can't be looked up (%s)", host, name.Err),
+			"see what this machine finds: getent hosts " + host
 	case all(func(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }):
-		return fmt.Sprintf("nothing listens at %s (connection refused); on the server: systemctl status named; ss -lntu sport = :%s", e.server, port)
+		return fmt.Sprintf("nothing listens at %s (connection refused)", e.server),
+			"on the server: systemctl status named; ss -lntu sport = :" + port
 	case all(func(err error) bool { return errors.Is(err, errUnsigned) }):
-		return fmt.Sprintf("%s answers a signed question without a signature, so the answer doesn't count; see whether it is the server itself that answers there: dig @%s -p %s SOA .", e.server, host, port)
+		return fmt.Sprintf("%s answers a signed question without a signature, so the answer doesn't count", e.server),
+			fmt.Sprintf("see whether it is the server itself that answers there: dig @%s -p %s SOA .", host, port)
 	case all(isTimeout):
-		return fmt.Sprintf("%s doesn't answer, neither by UDP nor by TCP; perhaps a firewall is in between; try: dig @%s -p %s SOA .", e.server, host, port)
+		return fmt.Sprintf("%s doesn't answer, neither by UDP nor by TCP", e.server),
+			fmt.Sprintf("perhaps a firewall is in between; try: dig @%s -p %s SOA .", host, port)
 	}
-	return fmt.Sprintf("%s doesn't answer: %v", e.server, joinEqual(e.failures))
+	return fmt.Sprintf("%s doesn't answer: %v", e.server, cure.Join(e.failures...)), ""
+}
+
+// SameCause reports whether another error says the same of the same server: the network adds ports that differ each time.
+func (e *unansweredError) SameCause(other error) bool {
+	o, ok := other.(*unansweredError)
+	if !ok || e.server != o.server {
+		return false
+	}
+	problem, hint := e.explain()
+	theirs, theirHint := o.explain()
+	return problem == theirs && hint == theirHint
 }
 
 func isTimeout(err error) bool {
@@ -202,7 +233,7 @@ func askFirst(ctx context.Context, servers []server, q *dns.Msg) (*dns.Msg, erro
 			return reply, nil
 		}
 	}
-	return nil, joinEqual(failures)
+	return nil, cure.Join(failures...)
 }
 
 // refusedQuery is an answer that says nothing about the name.
@@ -212,19 +243,29 @@ type refusedQuery struct {
 	recurse      bool // a resolver was asked
 }
 
+// Error returns the answer, and what it may mean.
 func (e *refusedQuery) Error() string {
 	text := fmt.Sprintf("%s answers %s for %s", e.server, dns.RcodeToString[e.rcode], e.name)
-	switch e.rcode {
-	case dns.RcodeRefused, dns.RcodeNotAuth:
+	switch {
+	case e.rcode == dns.RcodeRefused, e.rcode == dns.RcodeNotAuth:
 		text += ": it serves no zone that holds the name, or not to this machine (zones of the provider; allow-query on the server)"
-	case dns.RcodeServerFailure:
-		if e.recurse {
-			text += ": it finds no server of the zone that answers, or signatures that hold; see delv"
-			break
-		}
-		text += ": it can't load the zone, or the zone has expired there; on the server: journalctl -u named -n 50"
+	case e.rcode == dns.RcodeServerFailure && e.recurse:
+		text += ": it finds no server of the zone that answers, or signatures that hold"
+	case e.rcode == dns.RcodeServerFailure:
+		text += ": it can't load the zone, or the zone has expired there"
 	}
 	return text
+}
+
+// Cure returns where to look.
+func (e *refusedQuery) Cure() string {
+	switch {
+	case e.rcode != dns.RcodeServerFailure:
+		return ""
+	case e.recurse:
+		return "see delv"
+	}
+	return "on the server: journalctl -u named -n 50"
 }
 
 // hostOf is a DNS name as we keep it: lower case, without the trailing dot.

@@ -4,12 +4,13 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
 	"github.com/libdns/libdns"
 	"github.com/miekg/dns"
+
+	"autocertd/internal/cure"
 )
 
 // write is what is done to records: one of a Client's methods, and which of its failures are divided.
@@ -37,11 +38,7 @@ func (q *queue) sendAdditions(additions []addition) {
 		results = q.send(records, adding())
 	}
 	for i, a := range additions {
-		var result error
-		if results[i] != nil {
-			result = fmt.Errorf("publishing %s: %w", a.record.name, results[i])
-		}
-		a.result <- result
+		a.result <- cure.For("publishing", a.record.name, results[i])
 	}
 	s.confirm(records, results)
 	if g != nil {
@@ -206,7 +203,7 @@ func (q *queue) sendBy(p Provider, known bool, records []*record, do write) []er
 		_, err := do.call(p.Client, ctx, q.zone+".", part)
 		return err
 	})
-	s.listen(q.provider, several(slices.DeleteFunc(slices.Clone(results), func(err error) bool { return err == nil })).orNil())
+	s.listen(q.provider, cure.Join(results...))
 	s.cfg.Logger.Debug("update sent", "provider", q.provider, "zone", q.zone, "records", len(records), "calls", calls, "took", time.Since(begin))
 	return results
 }

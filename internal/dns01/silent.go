@@ -8,6 +8,8 @@ import (
 	"net"
 	"slices"
 	"syscall"
+
+	"autocertd/internal/cure"
 )
 
 // Silent reports whether an error means that a DNS server, or the API of a provider, gave no answer at all: it can't be
@@ -84,17 +86,17 @@ func (s *Solver) probe(ctx context.Context) {
 	})
 }
 
-// Outage is what an error says of the servers that gave no answer, in the same words for every name that was asked for; ""
-// when it isn't one of them alone.
-func Outage(err error) string {
+// Outage returns the part of an error that is about the servers that gave no answer, the same for every name that was asked
+// for; nil when something else failed too.
+func Outage(err error) error {
 	unanswered, ok := errors.AsType[*unansweredError](err)
 	if !ok || !Silent(err) {
-		return ""
+		return nil
 	}
 	for err := err; err != nil; err = errors.Unwrap(err) {
-		if list, ok := err.(several); ok { // each of several servers is told
-			return list.Error()
+		if list, ok := err.(cure.Several); ok { // each of several servers is named
+			return list
 		}
 	}
-	return unanswered.Error()
+	return unanswered
 }

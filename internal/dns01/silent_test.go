@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/miekg/dns"
+
+	"autocertd/internal/cure"
 )
 
 // saying is an error that knows itself whether anybody answered.
@@ -34,7 +36,7 @@ func TestSilent(t *testing.T) {
 		{"the key isn't taken", &keyError{server: "192.0.2.1:53", key: "k"}, false},
 		{"an answer that says nothing", &refusedQuery{server: "192.0.2.1:53", rcode: dns.RcodeServerFailure}, false},
 		{"one server answers, the other is dead", errors.Join(refused, errors.New("REFUSED")), false},
-		{"both are dead", several{refused, &net.OpError{Op: "read", Err: syscall.EHOSTUNREACH}}, true},
+		{"both are dead", cure.Several{refused, &net.OpError{Op: "read", Err: syscall.EHOSTUNREACH}}, true},
 		{"a provider says that nobody answered", fmt.Errorf("publishing: %w", saying(true)), true},
 		{"a provider says that somebody did", errors.Join(refused, saying(false)), false},
 		{"all servers that lack the record are dead", &PropagationError{silent: 2, late: 2}, true},
@@ -65,7 +67,7 @@ func TestWordsOfTrouble(t *testing.T) {
 	defer closeSolver(t, s)
 	for rcode, hint := range map[int]bool{dns.RcodeServerFailure: false, dns.RcodeRefused: true} {
 		err := s.hinted(t.Context(), Provider{}, Trace{Chain: []string{"_acme-challenge.www.lane.test"}}, &refusedQuery{server: "192.0.2.1:53", name: "www.lane.test", rcode: rcode}, "")
-		if strings.Contains(err.Error(), "did you mean www.lame.test?") != hint {
+		if strings.Contains(said(err), "did you mean www.lame.test?") != hint {
 			t.Errorf("%s: %v", dns.RcodeToString[rcode], err)
 		}
 	}

@@ -3,12 +3,11 @@ package dns01
 import (
 	"cmp"
 	"context"
-	"fmt"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"autocertd/internal/cure"
 	"autocertd/issuer"
 )
 
@@ -44,7 +43,7 @@ func (sol *solution) Publish(ctx context.Context, records []issuer.Record) error
 	for i, r := range records {
 		sol.led[keys[i]] = hostOf(r.Name)
 	}
-	if err := joinEqual(failures); err != nil {
+	if err := cure.Join(failures...); err != nil {
 		return err
 	}
 	keys, err := sol.solver.withoutByHand(ctx, keys)
@@ -64,7 +63,7 @@ func (sol *solution) submit(ctx context.Context, keys []recordKey) error {
 			return ctx.Err()
 		}
 	}
-	return joinEqual(failures)
+	return cure.Join(failures...)
 }
 
 // enqueue hands the records to their zones' queues; each result arrives once.
@@ -149,49 +148,4 @@ func (s *Solver) settle(r *record) {
 		return
 	}
 	s.queue(r.recordKey).remove(r)
-}
-
-// joinEqual joins errors, saying once what several records have in common.
-func joinEqual(failures []error) error {
-	var joined []error
-	said := map[string]bool{}
-	for _, err := range failures {
-		if err != nil && !said[err.Error()] {
-			said[err.Error()] = true
-			joined = append(joined, err)
-		}
-	}
-	switch n := len(joined); {
-	case n == 0:
-		return nil
-	case n == 1:
-		return joined[0]
-	case n > failuresSaid:
-		joined = append(joined[:failuresSaid:failuresSaid], fmt.Errorf("and %d more", n-failuresSaid))
-	}
-	return several(joined)
-}
-
-// failuresSaid is how many different failures of one order are said.
-const failuresSaid = 3
-
-// several is errors.Join in one line.
-type several []error
-
-func (e several) Error() string {
-	texts := make([]string, len(e))
-	for i, err := range e {
-		texts[i] = err.Error()
-	}
-	return strings.Join(texts, "; ")
-}
-
-func (e several) Unwrap() []error { return e }
-
-// orNil is nil when there is none.
-func (e several) orNil() error {
-	if len(e) == 0 {
-		return nil
-	}
-	return e
 }

@@ -9,6 +9,8 @@ import (
 
 	"github.com/miekg/dns"
 	"golang.org/x/sync/errgroup"
+
+	"autocertd/internal/cure"
 )
 
 // looksAtATime bounds how many names are asked about at a time by those who only look.
@@ -161,7 +163,7 @@ func awake(ctx context.Context, servers []server, zone string) (list []server, e
 		}
 	}
 	if len(list) == 0 {
-		return nil, joinEqual(failures)
+		return nil, cure.Join(failures...)
 	}
 	return list, nil
 }
@@ -194,7 +196,7 @@ func valuesAt(ctx context.Context, servers []server, name string) (found Found) 
 	slices.Sort(found.Values)
 	found.Values = slices.Compact(found.Values)
 	if len(failures) == len(servers) {
-		found.Err = joinEqual(failures)
+		found.Err = cure.Join(failures...)
 	}
 	return found
 }

@@ -16,12 +16,12 @@ type View struct {
 	Zone        string   // "" when there is none
 	Nameservers []string // of its NS records, sorted
 	Serial      uint32   // of its SOA
-	Err         string   // why nothing is known
+	Err         error    // why nothing is known
 }
 
 // Same reports whether two views can be of one and the same zone. Serials differ while a change is on its way.
 func (v View) Same(o View) bool {
-	return v.Err == "" && o.Err == "" && v.Zone == o.Zone && slices.Equal(v.Nameservers, o.Nameservers)
+	return v.Err == nil && o.Err == nil && v.Zone == o.Zone && slices.Equal(v.Nameservers, o.Nameservers)
 }
 
 // Views asks about a zone in every way that matters: the provider's servers with its key, as the look-ups before an update
@@ -46,7 +46,7 @@ func withoutKey(addr string) string { return addr + " without a key" }
 func viewOf(ctx context.Context, at server, zone string, v View) View {
 	soa, err := askFirst(ctx, []server{at}, question(zone, dns.TypeSOA, v.Outside))
 	if err != nil {
-		v.Err = err.Error()
+		v.Err = err
 		return v
 	}
 	v.Zone = zoneIn(soa, zone)
@@ -60,7 +60,7 @@ func viewOf(ctx context.Context, at server, zone string, v View) View {
 	}
 	ns, err := askFirst(ctx, []server{at}, question(zone, dns.TypeNS, v.Outside))
 	if err != nil {
-		v.Err = err.Error()
+		v.Err = err
 		return v
 	}
 	for _, rr := range ns.Answer {

@@ -168,7 +168,7 @@ func testDead(t *testing.T, b *testbed.BIND) {
 	}) {
 		t.Errorf("Wait: %v", err)
 	}
-	if late != nil && late.Have == 2 && !strings.HasSuffix(err.Error(), "; look at NOTIFY and zone transfers to them and at their port 53, "+
+	if late != nil && late.Have == 2 && !strings.HasSuffix(said(err), "; look at NOTIFY and zone transfers to them and at their port 53, "+
 		"or set nameservers to those that the CA can ask, or raise propagation_timeout, or go on without them: min_nameservers = 2") {
 		t.Errorf("the cure: %v", err)
 	}
@@ -216,7 +216,7 @@ func testIgnored(t *testing.T, b *testbed.BIND) {
 	defer sol.Remove()
 	mustSubmit(t, sol, key("alias", "x"))
 	err := sol.Wait(t.Context(), func(int, int) {})
-	if err == nil || !strings.Contains(err.Error(), b.Addr()+" has a CNAME in the way, beside which no TXT record can be (BIND takes the update and ignores it: remove the CNAME, or let it lead to a zone of a provider) when asked for _acme-challenge.alias.example.test") {
+	if err == nil || !strings.Contains(said(err), b.Addr()+" has a CNAME in the way, beside which no TXT record can be (BIND takes the update and ignores it: remove the CNAME, or let it lead to a zone of a provider) when asked for _acme-challenge.alias.example.test") {
 		t.Errorf("Wait: %v", err)
 	}
 }

@@ -3,8 +3,10 @@
 package preflight
 
 import (
+	"errors"
 	"testing"
 
+	"autocertd/internal/cure"
 	"autocertd/internal/dns01"
 )
 
@@ -88,14 +90,20 @@ func TestResolverForDig(t *testing.T) {
 	}
 }
 
-func TestCut(t *testing.T) {
-	for _, row := range []struct{ message, text, cure string }{
-		{"wrong secret; copy the key; then reload", "wrong secret", "copy the key; then reload"},
-		{"no cure is known", "no cure is known", ""},
-		{"a failed; next, b failed; wait", "a failed; next, b failed", "wait"},
+// TestSay shows that a finding has problem and cure of an error apart, whatever is in their texts.
+func TestSay(t *testing.T) {
+	for _, row := range []struct {
+		err        error
+		text, cure string
+	}{
+		{cure.New("wrong secret", "copy the key; then reload"), "wrong secret", "copy the key; then reload"},
+		{errors.New("no cure is known"), "no cure is known", ""},
+		{cure.New("a failed; next, b failed", "wait"), "a failed; next, b failed", "wait"},
+		{causeOf(cure.For("publishing", "_acme-challenge.a.test", cure.New("refused; by policy", "allow it"))), "refused; by policy", "allow it"},
 	} {
-		if text, cure := cut(row.message); text != row.text || cure != row.cure {
-			t.Errorf("%q: %q and %q", row.message, text, cure)
+		var f Finding
+		if f.say(row.err); f.Text != row.text || f.Cure != row.cure {
+			t.Errorf("%v: %q and %q", row.err, f.Text, f.Cure)
 		}
 	}
 }

@@ -1,5 +1,7 @@
 package preflight
 
+import "autocertd/internal/cure"
+
 // Status is how bad a finding is.
 type Status string
 
@@ -19,3 +21,6 @@ type Finding struct {
 	Why     string `json:"why,omitempty"`  // why it matters; empty when all is well
 	Cure    string `json:"cure,omitempty"` // what to paste and where; empty when all is well
 }
+
+// say takes problem and cure over from an error.
+func (f *Finding) say(err error) { f.Text, f.Cure = err.Error(), cure.Of(err) }

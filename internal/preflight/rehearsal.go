@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"autocertd/internal/cure"
 	"autocertd/internal/dns01"
 )
 
@@ -38,9 +39,9 @@ func (r rehearsal) findings(zones []string) (list []Finding) {
 		Text: fmt.Sprintf("provider %s writes into zone %s", r.Trace.Provider, r.Trace.Zone)}
 	outage := dns01.Outage(r.Err)
 	switch {
-	case outage != "" && r.Step != "wait": // the same words for all names
+	case outage != nil && r.Step != "wait": // the same words for all names
 		f.Check, f.Status, f.Why = "server", Failure, "without the server no record can be written"
-		f.Text, f.Cure = cut(outage)
+		f.say(outage)
 	case r.ByHand:
 		f.Text = fmt.Sprintf("a person adds the record to zone %s: provider %s is manual", r.Trace.Zone, r.Trace.Provider)
 	case r.skipped:
@@ -58,7 +59,7 @@ func (r rehearsal) findings(zones []string) (list []Finding) {
 		f.Text, f.Cure = "nothing was sent, since it can't be noted on disk: "+storageTrouble(r.Err).Error(), "see why:\n"+unwritten(r.Err)
 	case r.Step != "":
 		f.Status, f.Why = Failure, "without the record the CA doesn't issue"
-		f.Text, f.Cure = cut(strings.TrimPrefix(r.Err.Error(), "publishing "+r.Trace.Name()+": "))
+		f.say(causeOf(r.Err))
 	}
 	return append(list, f)
 }
@@ -95,20 +96,16 @@ func unlocated(r rehearsal, zones []string) (text, cure string) {
 	case meant != "" && len(r.Trace.Chain) == 1 && (!ok || none.Zone == "" && !none.Delegated):
 		return fmt.Sprintf("no zone for %s is found; did you mean %s, in zone %s?", r.name, meant, zone), "correct the hostname:\n" + fmt.Sprintf("%q", meant)
 	case !ok:
-		text = r.Err.Error()
-		if text, _, _ = strings.Cut(text, "; other names are in "); len(zones) > 0 {
+		if text = r.Err.Error(); len(zones) > 0 {
 			text += "; other names are in " + listFew(zones)
 		}
 		return text, look + "\ndig SOA " + r.Trace.Name()
 	}
-	text = "no provider serves " + none.Name
-	if none.Zone != "" {
-		text += ", which is in zone " + none.Zone
-	}
+	text = none.Error()
 	wanted := fmt.Sprintf("zones = [%q]", cmp.Or(none.Zone, "ZONE"))
 	switch {
 	case none.Delegated:
-		return text + ", delegated to other servers", "add a provider for those servers:\n[provider.NAME]\n" + wanted
+		return text, "add a provider for those servers:\n[provider.NAME]\n" + wanted
 	case none.Zone == "" && len(r.Trace.Chain) > 1:
 		return text, "correct the alias, if it leads nowhere; " + look
 	}
@@ -128,12 +125,12 @@ func listFew(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// cut splits a message into the problem and the cure, where it names one.
-func cut(message string) (text, cure string) {
-	const others = "; next, " // of the other servers that were tried
-	kept := strings.ReplaceAll(message, others, "\x00")
-	text, cure, _ = strings.Cut(kept, "; ")
-	return strings.ReplaceAll(text, "\x00", others), strings.ReplaceAll(cure, "\x00", others)
+// causeOf returns why something failed for one record, without its name: that is the subject of the finding.
+func causeOf(err error) error {
+	if group, ok := err.(*cure.Group); ok {
+		return group.Cause
+	}
+	return err
 }
 
 // judgeAliases shows where aliases lead: each, or one of many.
@@ -153,7 +150,7 @@ func judgeAliases(at place, names []rehearsal) (list []Finding) {
 func judgeLate(r rehearsal) Finding {
 	f := Finding{Subject: r.subject, Check: "record", Status: Failure,
 		Why: "the CA asks from several places, so every server must have the record"}
-	f.Text, f.Cure = cut(r.Err.Error())
+	f.say(r.Err)
 	if len(r.Sightings) == 0 {
 		return f // the servers themselves weren't found
 	}

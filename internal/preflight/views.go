@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"autocertd/internal/cure"
 	"autocertd/internal/dns01"
 )
 
@@ -22,7 +23,7 @@ func judgeViews(at place, views []dns01.View, glances []dns01.Glance) []Finding 
 func compareViews(at place, views []dns01.View) Finding {
 	alike := group(views)
 	f := Finding{Subject: at.zone, Check: "views", Status: OK}
-	if len(alike) == 1 && alike[0][0].Err == "" {
+	if len(alike) == 1 && alike[0][0].Err == nil {
 		f.Text = "all who were asked say that its name servers are " + listFew(alike[0][0].Nameservers)
 		return f
 	}
@@ -104,7 +105,7 @@ func splitCure(key string) string {
 // group puts views together that are the same.
 func group(views []dns01.View) (groups [][]dns01.View) {
 	for _, v := range views {
-		i := slices.IndexFunc(groups, func(g []dns01.View) bool { return g[0].Same(v) || g[0].Err != "" && g[0].Err == v.Err })
+		i := slices.IndexFunc(groups, func(g []dns01.View) bool { return g[0].Same(v) || g[0].Err != nil && cure.Same(g[0].Err, v.Err) })
 		if i < 0 {
 			groups = append(groups, nil)
 			i = len(groups) - 1
@@ -122,8 +123,8 @@ func tell(zone string, some []dns01.View) string {
 	}
 	text, v := strings.Join(who, " and ")+": ", some[0]
 	switch {
-	case v.Err != "":
-		return text + v.Err
+	case v.Err != nil:
+		return text + v.Err.Error()
 	case v.Zone == zone:
 		return text + "on " + listFew(v.Nameservers)
 	case v.Zone == "":
@@ -135,7 +136,7 @@ func tell(zone string, some []dns01.View) string {
 // cureView is what to do where the outside doesn't see what updates change.
 func cureView(at place, inside, outside dns01.View) string {
 	switch {
-	case outside.Err != "" || inside.Err != "":
+	case outside.Err != nil || inside.Err != nil:
 		return "see what is wrong with the answer:\ndig SOA " + at.zone
 	case outside.Zone != at.zone:
 		cure := "move the challenges to a zone that the outside sees:\nautocertd check --delegation ZONE"

@@ -27,7 +27,7 @@ func TestJudgeViews(t *testing.T) {
 	others := func(v *dns01.View) { v.Nameservers = []string{"x.test", "y.test"} }
 	parent := func(v *dns01.View) { v.Zone, v.Nameservers = "test", nil }
 	nothing := func(v *dns01.View) { v.Zone, v.Nameservers = "", nil }
-	broken := func(v *dns01.View) { v.Zone, v.Nameservers, v.Err = "", nil, "it doesn't answer" }
+	broken := func(v *dns01.View) { v.Zone, v.Nameservers, v.Err = "", nil, errors.New("it doesn't answer") }
 	tests := []struct {
 		name  string
 		views []dns01.View
