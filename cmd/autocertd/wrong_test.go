@@ -170,12 +170,12 @@ func failureSaid(t *testing.T, r result) string {
 		if strings.HasPrefix(line, "mistake: ") {
 			return strings.TrimSpace(line)
 		}
-		var entry struct{ Level, Err string }
+		var entry struct{ Level, Err, Cure string }
 		if err := json.Unmarshal([]byte(line), &entry); err != nil {
 			t.Fatalf("%v in what it says:\n%s", err, r.stderr)
 		}
 		if entry.Level == "WARN" {
-			return entry.Err
+			return withCure(entry.Err, entry.Cure)
 		}
 	}
 	t.Fatalf("it doesn't say what failed:\n%s", r.stderr)

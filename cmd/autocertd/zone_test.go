@@ -28,8 +28,8 @@ func TestRefusedHostname(t *testing.T) {
 	s.deployed(t, allowed...)
 	status := s.failing(t, refused)
 	grant := fmt.Sprintf("grant acme-key name _acme-challenge.%s. TXT;", refused)
-	if !strings.Contains(status.Issue.Error, grant) {
-		t.Errorf("status doesn't show the cure %q: %s", grant, status.Issue.Error)
+	if !strings.Contains(status.Issue.Cure, grant) {
+		t.Errorf("status doesn't show the cure %q: %s", grant, status.Issue.Cure)
 	}
 	if wait := status.Issue.RetryAt.Sub(status.Issue.At); wait < 30*time.Second || wait > 90*time.Second {
 		t.Errorf("after the first failure it is tried again in %s", wait)
