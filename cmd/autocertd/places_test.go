@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"autocertd/internal/term"
 	"autocertd/internal/testbed"
 )
 
@@ -70,7 +71,7 @@ func TestPlaces(t *testing.T) {
 	d := s.start(t)
 	s.deployed(t, good...)
 	status := s.failing(t, "loop."+zone)
-	if want := "_acme-challenge.loop.example.test -> pool.example.test -> _acme-challenge.loop.example.test: the CNAMEs go round in a circle; remove one of them"; !strings.HasSuffix(withCure(status.Issue.Error, status.Issue.Cure), want) {
+	if want := "_acme-challenge.loop.example.test -> pool.example.test -> _acme-challenge.loop.example.test: the CNAMEs go round in a circle; remove one of them"; !strings.HasSuffix(term.WithCure(status.Issue.Error, status.Issue.Cure), want) {
 		t.Errorf("status says %s", status.Issue.Error)
 	}
 	d.stop(t)

@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"autocertd/internal/term"
 )
 
 // wrongSetUp is a set-up that can't work, and what its user reads. Words in capitals stand for what differs from run to
@@ -175,7 +177,7 @@ func failureSaid(t *testing.T, r result) string {
 			t.Fatalf("%v in what it says:\n%s", err, r.stderr)
 		}
 		if entry.Level == "WARN" {
-			return withCure(entry.Err, entry.Cure)
+			return term.WithCure(entry.Err, entry.Cure)
 		}
 	}
 	t.Fatalf("it doesn't say what failed:\n%s", r.stderr)
