@@ -178,6 +178,29 @@ func TestReadBounds(t *testing.T) {
 	}
 }
 
+// TestReadAt reads in an open folder, where a link leads nowhere, as it does when a whole path is read.
+func TestReadAt(t *testing.T) {
+	dir := t.TempDir()
+	if err := errors.Join(os.WriteFile(filepath.Join(dir, "f"), []byte("x"), 0o600), os.Symlink("f", filepath.Join(dir, "link"))); err != nil {
+		t.Fatal(err)
+	}
+	folder, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer folder.Close()
+	if data, err := durable.ReadAt(int(folder.Fd()), "f", "shown", 10); err != nil || string(data) != "x" {
+		t.Errorf("read %q, %v", data, err)
+	}
+	_, err = durable.ReadAt(int(folder.Fd()), "link", "shown", 10)
+	if path, ok := errors.AsType[*fs.PathError](err); !errors.Is(err, durable.ErrIrregular) || !ok || path.Path != "shown" {
+		t.Errorf("a link: %v", err)
+	}
+	if data, err := durable.Read(filepath.Join(dir, "link"), 10); err != nil || string(data) != "x" {
+		t.Errorf("a link in a path: read %q, %v", data, err)
+	}
+}
+
 // TestMakeFolder makes a folder under any umask, and nothing where something stands already.
 func TestMakeFolder(t *testing.T) {
 	defer unix.Umask(unix.Umask(0o077))

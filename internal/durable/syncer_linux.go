@@ -38,7 +38,12 @@ var syncfsTells = sync.OnceValue(func() bool {
 	if unix.Uname(&name) != nil {
 		return false
 	}
-	var major, minor int
-	_, err := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &major, &minor)
-	return err == nil && (major > 5 || major == 5 && minor >= 8)
+	return tellsFrom(unix.ByteSliceToString(name.Release[:]))
 })
+
+// tellsFrom reports whether a kernel's release, as uname(2) returns it, is 5.8 or later.
+func tellsFrom(release string) bool {
+	var major, minor int
+	_, err := fmt.Sscanf(release, "%d.%d", &major, &minor)
+	return err == nil && (major > 5 || major == 5 && minor >= 8)
+}
