@@ -16,6 +16,7 @@ import (
 	"github.com/libdns/libdns"
 
 	"autocertd/internal/secret"
+	"autocertd/internal/store"
 	"autocertd/issuer"
 )
 
@@ -61,14 +62,10 @@ type Key struct {
 	Secret    secret.Secret // base64
 }
 
-// Storage keeps the journal. Save returns nil when the object is durable; TryLock fails at once when another process
-// holds the lock.
+// Storage keeps the journal, whose slots are written through their leases.
 type Storage interface {
-	Load(ctx context.Context, key string) ([]byte, error)
-	Save(ctx context.Context, key string, data []byte) error
-	Delete(ctx context.Context, key string) error
-	List(ctx context.Context, prefix string) ([]string, error)
-	TryLock(ctx context.Context, name string) (unlock func(), err error)
+	store.Reader
+	store.Leaser
 }
 
 // Config is what a Solver needs beside providers.
@@ -144,10 +141,10 @@ type shared struct {
 
 	// journal guards what follows and is taken before mu. It is held while storage is waited for.
 	journal  sync.Mutex
-	slots    map[string]func() // journal slots that are ours, with what gives them back; nil when the solver is closed
-	slot     string            // the one that we write to; "" before the first record
-	unfit    map[string]bool   // slots that are ours and can't be written
-	aside    map[string]bool   // objects and slots that can't be read, which was told
+	slots    map[string]store.Lease // journal slots that are ours; nil when the solver is closed
+	slot     string                 // the one that we write to; "" before the first record
+	unfit    map[string]bool        // slots that are ours and can't be written
+	aside    map[string]bool        // objects and slots that can't be read, which was told
 	sequence int64
 
 	// mu guards what follows. It is never held while a server or storage is waited for.
@@ -171,7 +168,7 @@ func New(cfg Config) *Solver {
 	if cfg.System == nil {
 		cfg.System = systemResolvers
 	}
-	s := &Solver{shared: &shared{cfg: cfg, system: cfg.System, slots: map[string]func(){},
+	s := &Solver{shared: &shared{cfg: cfg, system: cfg.System, slots: map[string]store.Lease{},
 		unfit: map[string]bool{}, aside: map[string]bool{}, answering: map[string]string{}, located: map[string]bool{}, mute: map[string]bool{},
 		queues: map[zoneKey]*queue{}, records: map[recordKey]*record{}, sightings: &sightings{}}}
 	s.current.Store(&table{resolving: cfg.Resolvers})
@@ -276,8 +273,8 @@ func (s *Solver) Close(ctx context.Context) error {
 	s.finish(ctx)
 	s.stop()
 	s.journal.Lock()
-	for _, release := range s.slots {
-		release()
+	for _, lease := range s.slots {
+		lease.Release()
 	}
 	s.slots = nil
 	s.journal.Unlock()

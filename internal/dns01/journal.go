@@ -14,12 +14,14 @@ import (
 
 	"autocertd/internal/cure"
 	"autocertd/internal/durable"
+	"autocertd/internal/store"
 )
 
 // The journal: journal/SLOT/SEQUENCE is one group of records that were about to be sent. It is durable before the first
 // of them is sent and goes when the last was removed, so that at any moment every record of ours in a zone is in it.
 //
-// A slot belongs to the process that holds its lock. The records in a slot whose lock is free are a dead process's.
+// A slot belongs to the process that holds its lease, and is written through that. The records in a slot whose lease is free
+// are a dead process's.
 const (
 	journalFolder = "journal"
 	maxSlots      = 64 // processes that publish at a time
@@ -28,7 +30,8 @@ const (
 // group is one object of the journal.
 type group struct {
 	object string
-	left   int // records not yet removed; guarded by the solver's mu
+	lease  store.Lease // of its slot
+	left   int         // records not yet removed; guarded by the solver's mu
 }
 
 // journaled is how a group is stored.
@@ -83,26 +86,28 @@ func (s *Solver) enter(zone zoneKey, records []*record) (*group, error) {
 		switch {
 		case err == nil:
 			return g, nil
+		case g != nil && errors.Is(err, store.ErrLost):
+			s.lost(g)
 		case g == nil || !isForbidden(err):
 			return nil, err
+		default:
+			s.giveUp(g, err)
 		}
-		s.giveUp(g, err)
 	}
 }
 
 // save writes one object for the records. The group is nil when nothing was written, and no slot is left to try.
 func (s *Solver) save(records []*record, data []byte) (*group, error) {
-	name, err := s.nextObject(s.ctx)
+	g, err := s.nextGroup(s.ctx, len(records))
 	if err != nil {
 		return nil, fmt.Errorf("nothing was sent, since it can't be noted in the journal: %w", err)
 	}
-	g := &group{object: name, left: len(records)}
 	s.mu.Lock()
 	for _, r := range records {
 		r.groups = append(r.groups, g)
 	}
 	s.mu.Unlock()
-	if err := s.cfg.Storage.Save(s.ctx, g.object, data); err != nil {
+	if err := g.lease.Save(s.ctx, g.object, data); err != nil {
 		s.leave(g, records) // the object may be there although Save failed
 		return g, fmt.Errorf("nothing was sent, since it can't be noted in the journal: %w", err)
 	}
@@ -128,6 +133,26 @@ func (s *Solver) giveUp(g *group, err error) {
 	s.setAside(journalFolder+"/"+slot, "another one is used", err)
 }
 
+// lost takes another slot for what is written from now on. Whoever has the lost one by now removes what is in it.
+func (s *Solver) lost(g *group) {
+	s.journal.Lock()
+	defer s.journal.Unlock()
+	slot := slotOf(g.object)
+	if lease := s.slots[slot]; lease != nil && lease.Context().Err() != nil {
+		s.dropSlotLocked(slot)
+	}
+}
+
+// dropSlotLocked gives a slot up that is ours no longer.
+func (s *Solver) dropSlotLocked(slot string) {
+	s.slots[slot].Release()
+	delete(s.slots, slot)
+	delete(s.unfit, slot)
+	if s.slot == slot {
+		s.slot = ""
+	}
+}
+
 // setAside tells once of something in the journal that can't be used. The journal is locked.
 func (s *Solver) setAside(object, instead string, err error) {
 	if s.aside[object] {
@@ -138,34 +163,48 @@ func (s *Solver) setAside(object, instead string, err error) {
 		"object", object, "err", err)
 }
 
-// nextObject names the next object of our slot.
-func (s *Solver) nextObject(ctx context.Context) (string, error) {
+// nextGroup names the next object of our slot, for so many records.
+func (s *Solver) nextGroup(ctx context.Context, records int) (*group, error) {
 	s.journal.Lock()
 	defer s.journal.Unlock()
 	if err := s.takeSlot(ctx); err != nil {
-		return "", err
+		return nil, err
 	}
 	s.sequence = max(s.sequence+1, time.Now().UnixNano())
-	return journalFolder + "/" + s.slot + "/" + strconv.FormatInt(s.sequence, 36), nil
+	object := journalFolder + "/" + s.slot + "/" + strconv.FormatInt(s.sequence, 36)
+	return &group{object: object, lease: s.slots[s.slot], left: records}, nil
 }
 
-// objects lists the journal. Where it can't be listed as a whole, a slot that can't is set aside. The journal is locked.
-func (s *Solver) objects(ctx context.Context) ([]string, error) {
-	return listJournal(ctx, s.cfg.Storage, func(slot string, err error) {
-		s.setAside(journalFolder+"/"+slot, "the others are used", err)
-	})
+// listJournal lists the journal, without the objects of slots that can't be read, for which bad is called.
+func listJournal(ctx context.Context, storage Storage, bad func(slot string, err error)) ([]string, error) {
+	return eachSlot(func(prefix string) ([]string, error) { return storage.List(ctx, prefix) }, bad)
 }
 
-// listJournal lists the objects of the journal, without those of slots that can't be read, which bad is told.
-func listJournal(ctx context.Context, store Storage, bad func(slot string, err error)) ([]string, error) {
-	all, err := store.List(ctx, journalFolder)
+// scanJournal is listJournal with what the objects hold.
+func scanJournal(ctx context.Context, storage Storage, bad func(slot string, err error)) ([]store.Object, error) {
+	return eachSlot(func(prefix string) ([]store.Object, error) { return scan(ctx, storage, prefix) }, bad)
+}
+
+func scan(ctx context.Context, storage Storage, prefix string) (objects []store.Object, err error) {
+	for o, err := range storage.Scan(ctx, prefix) {
+		if err != nil {
+			return nil, err
+		}
+		objects = append(objects, o)
+	}
+	return objects, nil
+}
+
+// eachSlot gets the journal as a whole, or where that is forbidden slot by slot.
+func eachSlot[T any](get func(prefix string) ([]T, error), bad func(slot string, err error)) ([]T, error) {
+	all, err := get(journalFolder)
 	if err == nil || !isForbidden(err) {
 		return all, err
 	}
 	failures := map[string]error{}
 	for n := range maxSlots {
 		slot := strconv.Itoa(n)
-		list, failure := store.List(ctx, journalFolder+"/"+slot)
+		list, failure := get(journalFolder + "/" + slot)
 		switch {
 		case failure == nil:
 			all = append(all, list...)
@@ -182,6 +221,11 @@ func listJournal(ctx context.Context, store Storage, bad func(slot string, err e
 		bad(slot, failures[slot])
 	}
 	return all, nil
+}
+
+// badSlot sets a slot aside that can't be read. The journal is locked.
+func (s *Solver) badSlot(slot string, err error) {
+	s.setAside(journalFolder+"/"+slot, "the others are used", err)
 }
 
 // leave takes records out of one group, which aren't in the zone on its account.
@@ -211,10 +255,11 @@ func (r *record) forget(groups ...*group) (done []*group) {
 }
 
 // drop deletes the objects of groups that are empty. When that fails, the next process removes their records once more,
-// which is harmless.
+// which is harmless. So does whoever has a slot by now that we lost.
 func (s *Solver) drop(done []*group) {
 	for _, g := range done {
-		if err := s.cfg.Storage.Delete(context.WithoutCancel(s.ctx), g.object); err != nil {
+		err := g.lease.Delete(context.WithoutCancel(s.ctx), g.object)
+		if err != nil && !errors.Is(err, store.ErrLost) {
 			s.cfg.Logger.Warn("journal entry can't be deleted; the next start does it", "object", g.object, "err", err)
 		}
 	}

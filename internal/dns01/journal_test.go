@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -13,7 +14,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"autocertd/internal/store"
 	"autocertd/internal/store/files"
+	"autocertd/internal/store/storetest"
 )
 
 // process is what one process sees of storage and of the zone. Each operation that changes something is a step; at the
@@ -25,11 +28,11 @@ type process struct {
 	Effect bool  // the failing step takes effect all the same
 	Fault  error // what the failing call returns; nil: the process dies
 
-	mu    sync.Mutex
-	steps int
-	saves int
-	dead  bool
-	locks []func()
+	mu     sync.Mutex
+	steps  int
+	saves  int
+	dead   bool
+	leases []store.Lease
 }
 
 var errDead = errors.New("the process is dead")
@@ -57,39 +60,34 @@ func (p *process) step(f func() error) error {
 	return p.Fault
 }
 
-// die makes all that the process still does go unheard and frees its locks, as the end of a process does. mu is held.
+// die makes all that the process still does go unheard and frees its leases, as the end of a process does. mu is held.
 func (p *process) die() {
 	p.dead = true
-	for _, unlock := range p.locks {
-		unlock()
+	for _, lease := range p.leases {
+		lease.Release()
 	}
-	p.locks = nil
+	p.leases = nil
 }
 
-func (p *process) Save(ctx context.Context, key string, data []byte) error {
-	return p.step(func() error {
-		p.saves++
-		return p.Store.Save(ctx, key, data)
-	})
-}
-
-func (p *process) Delete(ctx context.Context, key string) error {
-	return p.step(func() error { return p.Store.Delete(ctx, key) })
-}
-
-func (p *process) TryLock(ctx context.Context, name string) (func(), error) {
+func (p *process) Try(ctx context.Context, name string) (store.Lease, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.dead {
 		return nil, errDead
 	}
-	unlock, err := p.Store.TryLock(ctx, name)
+	lease, err := p.Store.Try(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	once := sync.OnceFunc(unlock)
-	p.locks = append(p.locks, once)
-	return once, nil
+	p.leases = append(p.leases, lease)
+	return storetest.Hooked{Lease: lease, Write: func(op, _ string, write func() error) error {
+		return p.step(func() error {
+			if op == "Save" {
+				p.saves++
+			}
+			return write()
+		})
+	}}, nil
 }
 
 // before lets the calls of the provider be steps, too.
@@ -216,11 +214,21 @@ func (f spoilt) Load(ctx context.Context, key string) ([]byte, error) {
 	return f.Store.Load(ctx, key)
 }
 
-func (f spoilt) Save(ctx context.Context, key string, data []byte) error {
-	if err := f.forbids(key); err != nil {
-		return err
+func (f spoilt) Scan(ctx context.Context, prefixes ...string) iter.Seq2[store.Object, error] {
+	return store.ScanByLoad(ctx, f, prefixes...)
+}
+
+func (f spoilt) Try(ctx context.Context, name string) (store.Lease, error) {
+	lease, err := f.Store.Try(ctx, name)
+	if err != nil {
+		return nil, err
 	}
-	return f.Store.Save(ctx, key, data)
+	return storetest.Hooked{Lease: lease, Write: func(op, key string, write func() error) error {
+		if err := f.forbids(key); err != nil && op != "Delete" {
+			return err
+		}
+		return write()
+	}}, nil
 }
 
 func (f spoilt) List(ctx context.Context, prefix string) ([]string, error) {

@@ -22,41 +22,36 @@ type JournalRecord struct {
 func (r JournalRecord) key() recordKey { return recordKey{r.Provider, r.Zone, r.Name, r.Value} }
 
 // ListRecords reads the journal: each record once, sorted by zone and name. Of several processes that have one, a living
-// one is named, since it removes the record. The lock of a slot is tried to see whether its process lives, and given
-// back at once; a sweep that finds it held in that moment comes again.
+// one is named, since it removes the record.
 func ListRecords(ctx context.Context, storage Storage) ([]JournalRecord, error) {
 	var all []JournalRecord
 	bad := func(slot string, err error) {
 		all = append(all, JournalRecord{Object: journalFolder + "/" + slot, Damaged: err})
 	}
-	objects, err := listJournal(ctx, storage, bad)
+	objects, err := scanJournal(ctx, storage, bad)
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
-	holders, locks := map[string]*store.Holder{}, map[string]error{}
-	for slot := range slotsOf(objects) {
-		holders[slot], locks[slot] = holderOf(ctx, storage, slot)
-	}
+	holders, unknown := map[string]*store.Holder{}, map[string]error{}
 	var failure error
 	failed := 0
-	for _, object := range objects {
-		slot := slotOf(object)
+	for _, o := range objects {
+		slot := slotOf(o.Key)
 		if slot == "" {
 			continue
 		}
-		if err := locks[slot]; err != nil { // nor can anybody take over what it holds
-			all = append(all, JournalRecord{Object: object, Damaged: err})
+		if _, asked := holders[slot]; !asked {
+			holders[slot], unknown[slot] = storage.Holder(ctx, slotLock(slot))
+		}
+		if err := unknown[slot]; err != nil { // nor can anybody take over what it holds
+			all = append(all, JournalRecord{Object: o.Key, Damaged: err})
 			continue
 		}
-		list, err := readObject(ctx, storage, object)
-		if err != nil && ctx.Err() != nil {
-			return nil, fmt.Errorf("journal: %w", err)
+		if o.Err != nil {
+			failure, failed = o.Err, failed+1
 		}
-		if err != nil {
-			list, failure, failed = []JournalRecord{{Damaged: err}}, err, failed+1
-		}
-		for _, r := range list {
-			r.Object, r.Holder = object, holders[slot]
+		for _, r := range recordsOf(o) {
+			r.Object, r.Holder = o.Key, holders[slot]
 			all = append(all, r)
 		}
 	}
@@ -66,40 +61,20 @@ func ListRecords(ctx context.Context, storage Storage) ([]JournalRecord, error) 
 	return eachOnce(all), nil
 }
 
-// holderOf returns the living process that has the slot, nil when there is none.
-func holderOf(ctx context.Context, storage Storage, slot string) (*store.Holder, error) {
-	unlock, err := storage.TryLock(ctx, slotLock(slot))
-	var held *store.HeldError
-	switch {
-	case err == nil:
-		unlock()
-		return nil, nil
-	case errors.As(err, &held):
-		return &held.Holder, nil
-	case errors.Is(err, fs.ErrNotExist): // there is no folder of locks: a journal that was put back from a copy
-		return nil, nil
-	}
-	return nil, err
-}
-
-// readObject returns the records of an object of the journal; none when its owner has just finished with it.
-func readObject(ctx context.Context, storage Storage, object string) ([]JournalRecord, error) {
-	data, err := storage.Load(ctx, object)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+// recordsOf returns the records of an object of the journal, or one that says why they aren't known.
+func recordsOf(o store.Object) (list []JournalRecord) {
+	var entry journaled
+	err := o.Err
+	if err == nil {
+		err = json.Unmarshal(o.Data, &entry)
 	}
 	if err != nil {
-		return nil, err
+		return []JournalRecord{{Damaged: err}}
 	}
-	var entry journaled
-	if err := json.Unmarshal(data, &entry); err != nil {
-		return []JournalRecord{{Damaged: err}}, nil
-	}
-	var list []JournalRecord
 	for _, key := range entry.keys() {
 		list = append(list, JournalRecord{Provider: key.provider, Zone: key.zone, Name: key.name, Value: key.value})
 	}
-	return list, nil
+	return list
 }
 
 func eachOnce(all []JournalRecord) []JournalRecord {

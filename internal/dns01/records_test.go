@@ -57,10 +57,10 @@ func TestListRecords(t *testing.T) {
 		if now := journalObjects(t, view); !slices.Equal(now, objects) || zone.Len() != 3 {
 			t.Errorf("looking changed the journal from %q to %q", objects, now)
 		}
-		if unlock, err := view.TryLock(t.Context(), slotLock("0")); err != nil {
+		if lease, err := view.Try(t.Context(), slotLock("0")); err != nil {
 			t.Errorf("the lock of the dead process's slot is still held: %v", err)
 		} else {
-			unlock()
+			lease.Release()
 		}
 		sol.Remove()
 		closeSolver(t, s)

@@ -5,12 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"strconv"
 	"strings"
 	"time"
 
 	"autocertd/internal/dnschallenge"
+	"autocertd/internal/store"
 )
 
 // Sweep takes over what dead processes left in the journal and tries again what couldn't be removed. It is called at
@@ -43,25 +43,30 @@ func (s *Solver) sweep(ctx context.Context, due time.Time) error {
 	if s.slots == nil {
 		return nil
 	}
-	objects, err := s.objects(ctx)
+	for slot, lease := range s.slots {
+		if lease.Context().Err() != nil { // what is in it is taken over again, if nobody else has it
+			s.dropSlotLocked(slot)
+		}
+	}
+	keys, err := listJournal(ctx, s.cfg.Storage, s.badSlot)
 	if err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
 	s.reconsider(ctx)
-	dead := map[string]func(){}
-	for slot := range slotsOf(objects) {
+	dead := map[string]store.Lease{}
+	for slot := range slotsOf(keys) {
 		if s.slots[slot] != nil || s.isClosing() {
 			continue
 		}
-		if unlock, err := s.cfg.Storage.TryLock(ctx, slotLock(slot)); err == nil {
-			dead[slot] = unlock
+		if lease, err := s.cfg.Storage.Try(ctx, slotLock(slot)); err == nil {
+			dead[slot] = lease
 		}
 	}
 	var failures []error
-	for slot, unlock := range dead {
-		failures = append(failures, s.takeOver(ctx, slot, unlock))
+	for slot, lease := range dead {
+		failures = append(failures, s.takeOver(ctx, slot, lease))
 	}
-	s.retryRemovals(due, s.elsewhere(ctx, objects))
+	s.retryRemovals(ctx, due)
 	return errors.Join(failures...)
 }
 
@@ -110,11 +115,11 @@ func (s *Solver) takeSlot(ctx context.Context) error {
 		if s.slots[slot] != nil {
 			continue // ours, and unfit
 		}
-		unlock, err := s.cfg.Storage.TryLock(ctx, slotLock(slot))
+		lease, err := s.cfg.Storage.Try(ctx, slotLock(slot))
 		if last = err; err != nil {
 			continue // somebody else's, or nobody's to have
 		}
-		if last = s.takeOver(ctx, slot, unlock); last != nil {
+		if last = s.takeOver(ctx, slot, lease); last != nil {
 			s.setAside(journalFolder+"/"+slot, "another one is used", last)
 			continue
 		}
@@ -124,13 +129,13 @@ func (s *Solver) takeSlot(ctx context.Context) error {
 	return fmt.Errorf("none of %d slots is free: %w", maxSlots, last)
 }
 
-// takeOver makes a slot ours, whose lock we hold, with the records in it. On failure it isn't ours, and a later sweep
+// takeOver makes a slot ours, whose lease we hold, with the records in it. On failure it isn't ours, and a later sweep
 // finds it again. The journal is locked.
-func (s *Solver) takeOver(ctx context.Context, slot string, unlock func()) error {
-	s.slots[slot] = unlock
+func (s *Solver) takeOver(ctx context.Context, slot string, lease store.Lease) error {
+	s.slots[slot] = lease
 	if err := s.inherit(ctx, slot); err != nil {
 		delete(s.slots, slot)
-		unlock()
+		lease.Release()
 		return fmt.Errorf("journal: %w", err)
 	}
 	return nil
@@ -138,59 +143,60 @@ func (s *Solver) takeOver(ctx context.Context, slot string, unlock func()) error
 
 // inherit queues the records in a slot of ours for removal.
 func (s *Solver) inherit(ctx context.Context, slot string) error {
-	objects, err := s.objects(ctx)
-	if err != nil {
+	objects, err := scan(ctx, s.cfg.Storage, journalFolder+"/"+slot)
+	switch {
+	case err != nil && isForbidden(err):
+		s.badSlot(slot, err)
+		return nil
+	case err != nil:
 		return err
 	}
 	entries := map[string]journaled{}
-	for _, object := range objects {
-		if slotOf(object) != slot {
-			continue
-		}
-		if err := s.load(ctx, object, entries); err != nil {
+	for _, o := range objects {
+		if err := s.read(o, entries); err != nil {
 			return err
 		}
 	}
 	if len(entries) == 0 {
 		return nil
 	}
-	s.adopt(entries, s.elsewhere(ctx, objects), s.wanted(ctx))
+	s.adopt(entries, s.slots[slot], s.elsewhere(ctx), s.wanted(ctx))
 	return nil
 }
 
-// load reads one object into entries. One that is gone was its owner's, who has just finished with it; one that can't be
-// read is told of, stays, and keeps nobody from using the others.
-func (s *Solver) load(ctx context.Context, object string, entries map[string]journaled) error {
-	data, err := s.cfg.Storage.Load(ctx, object)
+// read reads one object into entries. One that can't be read is told of, stays, and keeps nobody from using the others.
+func (s *Solver) read(o store.Object, entries map[string]journaled) error {
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case isForbidden(o.Err):
+		s.setAside(o.Key, "the others are used", o.Err)
 		return nil
-	case isForbidden(err):
-		s.setAside(object, "the others are used", err)
-		return nil
-	case err != nil:
-		return err
+	case o.Err != nil:
+		return o.Err
 	}
 	var entry journaled
-	if err := json.Unmarshal(data, &entry); err != nil {
-		if !s.aside[object] {
-			s.cfg.Logger.Error("journal entry is damaged and stays: remove the _acme-challenge records that it names by hand, then the entry", "object", object, "err", err)
+	if err := json.Unmarshal(o.Data, &entry); err != nil {
+		if !s.aside[o.Key] {
+			s.cfg.Logger.Error("journal entry is damaged and stays: remove the _acme-challenge records that it names by hand, then the entry", "object", o.Key, "err", err)
 		}
-		s.aside[object] = true
+		s.aside[o.Key] = true
 		return nil
 	}
-	entries[object] = entry
+	entries[o.Key] = entry
 	return nil
 }
 
 // elsewhere returns the records in slots that aren't ours. They are left to those: the process that holds one has
-// resumed the order of a dead one, or will be swept itself.
-func (s *Solver) elsewhere(ctx context.Context, objects []string) map[recordKey]bool {
+// resumed the order of a dead one, or will be swept itself. The journal is locked.
+func (s *Solver) elsewhere(ctx context.Context) map[recordKey]bool {
+	objects, err := scanJournal(ctx, s.cfg.Storage, s.badSlot)
+	if err != nil {
+		s.setAside(journalFolder, "the others are used", err)
+	}
 	entries := map[string]journaled{}
-	for _, object := range objects {
-		if slot := slotOf(object); slot != "" && s.slots[slot] == nil {
-			if err := s.load(ctx, object, entries); err != nil {
-				s.setAside(object, "the others are used", err)
+	for _, o := range objects {
+		if slot := slotOf(o.Key); slot != "" && s.slots[slot] == nil {
+			if err := s.read(o, entries); err != nil {
+				s.setAside(o.Key, "the others are used", err)
 			}
 		}
 	}
@@ -257,11 +263,11 @@ func (s *Solver) releaseKept(which func(*record) bool) {
 
 // adopt queues the records of a dead process for removal. Orders of ours that resumed its orders keep theirs, and those
 // that may yet be resumed keep theirs for a while.
-func (s *Solver) adopt(entries map[string]journaled, elsewhere map[recordKey]bool, wanted func(challenge string) bool) {
+func (s *Solver) adopt(entries map[string]journaled, lease store.Lease, elsewhere map[recordKey]bool, wanted func(challenge string) bool) {
 	var done []*group
 	s.mu.Lock()
 	for object, entry := range entries {
-		g := &group{object: object}
+		g := &group{object: object, lease: lease}
 		kept := 0
 		for _, key := range entry.keys() {
 			if elsewhere[key] {
@@ -298,15 +304,25 @@ func (s *Solver) adopt(entries map[string]journaled, elsewhere map[recordKey]boo
 	s.drop(done)
 }
 
-// retryRemovals queues again what couldn't be removed, is due by the given time and can be removed now.
-func (s *Solver) retryRemovals(due time.Time, elsewhere map[recordKey]bool) {
+// retryRemovals queues again what couldn't be removed, is due by the given time and can be removed now. What another process
+// needs by now is left to that. The journal is locked.
+func (s *Solver) retryRemovals(ctx context.Context, due time.Time) {
+	s.mu.Lock()
+	failed := false
+	for _, r := range s.records {
+		failed = failed || s.retriesLocked(r)
+	}
+	s.mu.Unlock()
+	if !failed {
+		return
+	}
+	elsewhere := s.elsewhere(ctx)
 	var done []*group
 	s.mu.Lock()
 	for key, r := range s.records {
-		_, configured := s.provider(r.provider)
 		switch {
-		case r.users > 0 || !r.kept.IsZero() || r.failures == 0 || r.leaving || !configured:
-		case elsewhere[key]: // another process needs it by now, and removes it
+		case !s.retriesLocked(r):
+		case elsewhere[key]:
 			done = append(done, r.forget(r.groups...)...)
 			delete(s.records, key)
 		case errors.Is(r.failure, errNoProvider) || !due.Before(r.retryAt):
@@ -315,4 +331,10 @@ func (s *Solver) retryRemovals(due time.Time, elsewhere map[recordKey]bool) {
 	}
 	s.mu.Unlock()
 	s.drop(done)
+}
+
+// retriesLocked reports whether the removal of a record failed, and can be tried again.
+func (s *Solver) retriesLocked(r *record) bool {
+	_, configured := s.provider(r.provider)
+	return r.users == 0 && r.kept.IsZero() && r.failures > 0 && !r.leaving && configured
 }

@@ -3,11 +3,15 @@ package dns01
 import (
 	"context"
 	"errors"
+	"iter"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"autocertd/internal/store"
 	"autocertd/issuer"
 )
 
@@ -200,11 +204,11 @@ func TestCloseRemovesWhatWasKept(t *testing.T) {
 // occupySlot gives the solver a slot other than the dead process's, as a process has that lived beside it.
 func occupySlot(t *testing.T, s *Solver) {
 	t.Helper()
-	unlock, err := s.cfg.Storage.TryLock(t.Context(), slotLock("7"))
+	lease, err := s.cfg.Storage.Try(t.Context(), slotLock("7"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.slots["7"] = unlock
+	s.slots["7"] = lease
 }
 
 // A removal that fails for long isn't tried again once another process needs the record.
@@ -333,6 +337,10 @@ type unreadable struct {
 	times int
 }
 
+func (u *unreadable) Scan(ctx context.Context, prefixes ...string) iter.Seq2[store.Object, error] {
+	return store.ScanByLoad(ctx, u, prefixes...)
+}
+
 func (u *unreadable) Load(ctx context.Context, key string) ([]byte, error) {
 	if u.times--; u.times >= 0 {
 		return nil, errUnreadable
@@ -381,6 +389,56 @@ func TestServerGoesDownWithTheRecord(t *testing.T) {
 			if objects := journalObjects(t, p.Store); zone.Len() != 0 || len(objects) != 0 {
 				t.Errorf("after %q: left in the zone %v, in the journal %q", report, zone.records, objects)
 			}
+		})
+	}
+}
+
+// A process whose slot's lease is lost goes on with another, or with the same when it is free. What it published is removed in
+// the end by one of those who have the slots, and stays as long as an order needs it.
+func TestLostSlot(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		taken  bool // another process takes the slot before
+		sweeps bool // before it writes
+	}{
+		{"found out by a write", false, false},
+		{"found out by a sweep", false, true},
+		{"found out by a write, and taken", true, false},
+		{"found out by a sweep, and taken", true, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir, zone := t.TempDir(), &fakeZone{}
+			synctest.Test(t, func(t *testing.T) {
+				p, q := &process{}, &process{}
+				ours, others := p.start(t, dir, zone), q.start(t, dir, zone)
+				others.cfg.Wanted = func(context.Context) ([]string, error) { return []string{"h0.example.test"}, nil }
+				first := begin(ours)
+				mustSubmit(t, first, keys(1, "before")...)
+				if err := os.Remove(filepath.Join(dir, "locks", slotLock("0")+".lock")); err != nil {
+					t.Fatal(err)
+				}
+				if tt.taken {
+					mustSweep(t, others)
+				}
+				if tt.sweeps {
+					time.Sleep(2 * time.Second) // it is noticed by itself
+					mustSweep(t, ours)
+				}
+				second := begin(ours)
+				mustSubmit(t, second, key("second", "after"))
+				if zone.Len() != 2 {
+					t.Errorf("in the zone: %v, want both records", zone.records)
+				}
+				first.Remove()
+				second.Remove()
+				time.Sleep(time.Minute)
+				closeSolver(t, ours)
+				mustSweep(t, others)
+				closeSolver(t, others)
+				if objects := journalObjects(t, p.Store); zone.Len() != 0 || len(objects) != 0 {
+					t.Errorf("left in the zone %v, in the journal %q", zone.records, objects)
+				}
+			})
 		})
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"iter"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -49,6 +50,38 @@ type Object struct {
 	Err  error // why Data can't be read
 }
 
+// ScanByLoad is the Scan of a store whose objects are loaded one by one at no cost.
+func ScanByLoad(ctx context.Context, r interface {
+	Load(ctx context.Context, key string) ([]byte, error)
+	List(ctx context.Context, prefix string) ([]string, error)
+}, prefixes ...string) iter.Seq2[Object, error] {
+	return func(yield func(Object, error) bool) {
+		var keys []string
+		for _, prefix := range prefixes {
+			list, err := r.List(ctx, prefix)
+			if err != nil {
+				yield(Object{}, err)
+				return
+			}
+			keys = append(keys, list...)
+		}
+		slices.Sort(keys)
+		for _, key := range slices.Compact(keys) {
+			data, err := r.Load(ctx, key)
+			if errors.Is(err, ErrNotExist) {
+				continue // deleted meanwhile
+			}
+			if ctx.Err() != nil {
+				yield(Object{}, ctx.Err())
+				return
+			}
+			if !yield(Object{Key: key, Data: data, Err: err}, nil) {
+				return
+			}
+		}
+	}
+}
+
 // Writer writes objects.
 type Writer interface {
 	// Save replaces the object. Returned nil means that it survives a power loss.
@@ -72,8 +105,8 @@ type Leaser interface {
 }
 
 // Lease is the right to work on what its name stands for. It ends with Release, with the death of its holder, or when it
-// is lost: then others may have it. All writes go through it, and are refused with an error that wraps ErrLost once it
-// has ended; a write that returns another error may have taken effect.
+// is lost: then others may have it. All writes go through it. Once it has ended they are refused with an error that wraps
+// ErrLost, and its context has ended by then. A write that returns another error may have taken effect.
 type Lease interface {
 	Writer
 	// Context ends with the lease, with a cause that wraps ErrLost. Nothing else ends it; see Within.

@@ -175,31 +175,7 @@ func (f *Store) List(ctx context.Context, prefix string) ([]string, error) {
 
 // Scan implements store.Reader.
 func (f *Store) Scan(ctx context.Context, prefixes ...string) iter.Seq2[store.Object, error] {
-	return func(yield func(store.Object, error) bool) {
-		var keys []string
-		for _, prefix := range prefixes {
-			list, err := f.List(ctx, prefix)
-			if err != nil {
-				yield(store.Object{}, err)
-				return
-			}
-			keys = append(keys, list...)
-		}
-		slices.Sort(keys)
-		for _, key := range slices.Compact(keys) {
-			data, err := f.Load(ctx, key)
-			if errors.Is(err, store.ErrNotExist) {
-				continue // deleted meanwhile
-			}
-			if ctx.Err() != nil {
-				yield(store.Object{}, ctx.Err())
-				return
-			}
-			if !yield(store.Object{Key: key, Data: data, Err: err}, nil) {
-				return
-			}
-		}
-	}
+	return store.ScanByLoad(ctx, f, prefixes...)
 }
 
 // Lock implements store.Locker.

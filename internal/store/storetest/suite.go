@@ -403,6 +403,9 @@ func (b bench) refuses(lease store.Lease) {
 			b.Errorf("%s through a lease that has ended: %v, want ErrLost", op, err)
 		}
 	}
+	if lease.Context().Err() == nil {
+		b.Error("writes are refused, and the context goes on")
+	}
 	b.has("states/x", "before")
 	b.isAbsent("states/new")
 }
