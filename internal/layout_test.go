@@ -30,7 +30,9 @@ var limits = []limit{
 	{pkg: "internal/dnschallenge", only: []string{}},
 	{pkg: "internal/proc", only: []string{"internal/printable", "internal/cure"}},
 	{pkg: "internal/suggest", only: []string{}},
-	{pkg: "internal/config", only: []string{"internal/suggest", "internal/secret", "internal/printable", "internal/durable", "internal/cure", "internal/dnschallenge"}},
+	{pkg: "internal/config", only: []string{"internal/knownca", "internal/suggest", "internal/secret", "internal/printable", "internal/durable", "internal/cure", "internal/dnschallenge"}},
+	{pkg: "internal/knownca", only: []string{"internal/printable"}},
+	{pkg: "internal/budget", only: []string{"internal/knownca"}},
 	{pkg: "providers", only: []string{"internal/secret", "internal/printable", "internal/durable", "internal/proc", "internal/cure"}},
 	// No DNS, disk or providers.
 	{pkg: "issuer", never: []string{"internal/dns01", "internal/store", "internal/durable", "providers"}},

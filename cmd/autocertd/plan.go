@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"autocertd/internal/config"
+	"autocertd/internal/knownca"
 	"autocertd/internal/lifecycle"
 	"autocertd/internal/store/files"
 	"autocertd/internal/term"
@@ -103,7 +103,7 @@ func parseScenario(text string, now time.Time) (*lifecycle.Scenario, error) {
 		case "lifetime":
 			sc.Lifetime, err = positive(value)
 		case "profile":
-			if sc.Lifetime = config.ProfileLifetime(value, now); sc.Lifetime == 0 || value == "" {
+			if sc.Lifetime = knownca.At(knownca.Directory(knownca.LetsEncrypt)).Profile(value).Lifetime(now); sc.Lifetime == 0 || value == "" {
 				err = fmt.Errorf("the lifetime of profile %q isn't known; write lifetime=160h", value)
 			}
 		default:

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"autocertd/internal/config"
+	"autocertd/internal/knownca"
 )
 
 // FuzzLedger reads whatever a disk may hold as a ledger. It never keeps anybody waiting for longer than an empty bucket takes
@@ -16,7 +16,7 @@ func FuzzLedger(f *testing.F) {
 	f.Add([]byte(`{"full":null,"running":[{"since":"2999-01-01T00:00:00Z","keys":[""]}]}`))
 	f.Add([]byte(`{"running":[{"id":"a","keys":["orders"]},{"id":"a","keys":["orders","orders"]}]}`))
 	f.Add([]byte(`{`))
-	limits := config.Limits{Orders: config.Rate{Count: 3, Per: 3 * time.Hour}, Domain: config.Rate{Count: 2, Per: day}}
+	limits := knownca.Limits{Orders: knownca.Rate{Count: 3, Per: 3 * time.Hour}, Domain: knownca.Rate{Count: 2, Per: day}}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		l, _ := Open(data, limits)
 		l.Mend(noon(), nobody)

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/net/publicsuffix"
 
-	"autocertd/internal/config"
+	"autocertd/internal/knownca"
 )
 
 // A Key names one bucket of one account at one CA: which limit, and for what.
@@ -29,7 +29,7 @@ const (
 )
 
 // Keys returns the buckets that a certificate for the hostnames takes from: for a renewal those that no renewal is free of.
-func Keys(l config.Limits, hostnames []string, renewal bool) (keys []Key) {
+func Keys(l knownca.Limits, hostnames []string, renewal bool) (keys []Key) {
 	if !(renewal && l.FreeRenewals) {
 		if l.Orders.Limited() {
 			keys = append(keys, orders)
@@ -46,7 +46,7 @@ func Keys(l config.Limits, hostnames []string, renewal bool) (keys []Key) {
 
 // FailureKeys returns the buckets that failed validations of the hostnames take from. A CA validates nothing more for a
 // hostname whose bucket is empty.
-func FailureKeys(l config.Limits, hostnames []string) (keys []Key) {
+func FailureKeys(l knownca.Limits, hostnames []string) (keys []Key) {
 	if !l.Failures.Limited() {
 		return nil
 	}
@@ -81,7 +81,7 @@ func RegisteredDomain(hostname string) string {
 }
 
 // rate is the limit of a bucket.
-func rate(l config.Limits, key Key) config.Rate {
+func rate(l knownca.Limits, key Key) knownca.Rate {
 	switch k := string(key); {
 	case key == orders:
 		return l.Orders
@@ -92,11 +92,11 @@ func rate(l config.Limits, key Key) config.Rate {
 	case strings.HasPrefix(k, failurePrefix):
 		return l.Failures
 	}
-	return config.Rate{}
+	return knownca.Rate{}
 }
 
 // Describe says a limit in words.
-func Describe(l config.Limits, key Key) string {
+func Describe(l knownca.Limits, key Key) string {
 	allowed, what := rate(l, key), ""
 	switch k := string(key); {
 	case key == orders:

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"autocertd/internal/config"
+	"autocertd/internal/knownca"
 )
 
 // A Ledger is what is used of the limits of one account at one CA.
@@ -16,7 +16,7 @@ import (
 // answered; until then what is under way counts as taken at the very moment of the question, which is the worst case. So
 // the CA's buckets are never emptier than these.
 type Ledger struct {
-	Limits config.Limits `json:"-"`
+	Limits knownca.Limits `json:"-"`
 
 	Full    map[Key]time.Time `json:"full,omitempty"` // of the buckets that aren't full
 	Running []Running         `json:"running,omitempty"`
@@ -34,7 +34,7 @@ type Running struct {
 const longestRun = time.Hour
 
 // Open reads a ledger. It reports false when the data is none.
-func Open(data []byte, l config.Limits) (*Ledger, bool) {
+func Open(data []byte, l knownca.Limits) (*Ledger, bool) {
 	ledger := &Ledger{Limits: l}
 	if json.Unmarshal(data, ledger) != nil {
 		return &Ledger{Limits: l}, false

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"autocertd/internal/config"
+	"autocertd/internal/knownca"
 )
 
 func noon() time.Time { return time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC) }
@@ -19,9 +19,9 @@ func nobody(Running) bool    { return false }
 const day = 24 * time.Hour
 
 // letsencrypt are its limits.
-func letsencrypt() config.Limits {
-	return config.Limits{Orders: config.Rate{Count: 300, Per: 3 * time.Hour}, Domain: config.Rate{Count: 50, Per: 7 * day},
-		Set: config.Rate{Count: 5, Per: 7 * day}, Failures: config.Rate{Count: 5, Per: time.Hour}, FreeRenewals: true}
+func letsencrypt() knownca.Limits {
+	return knownca.Limits{Orders: knownca.Rate{Count: 300, Per: 3 * time.Hour}, Domain: knownca.Rate{Count: 50, Per: 7 * day},
+		Set: knownca.Rate{Count: 5, Per: 7 * day}, Failures: knownca.Rate{Count: 5, Per: time.Hour}, FreeRenewals: true}
 }
 
 func TestKeys(t *testing.T) {
@@ -45,7 +45,7 @@ func TestKeys(t *testing.T) {
 			t.Errorf("%s: %q, want %q", tt.what, got, tt.want)
 		}
 	}
-	if got := Keys(config.Limits{}, []string{"a.example.com"}, false); got != nil {
+	if got := Keys(knownca.Limits{}, []string{"a.example.com"}, false); got != nil {
 		t.Errorf("without limits: %q", got)
 	}
 	if got := FailureKeys(letsencrypt(), []string{"*.a.test", "a.test", "b.test"}); !slices.Equal(got, []Key{"failures a.test", "failures b.test"}) {
@@ -132,7 +132,7 @@ func TestMend(t *testing.T) {
 func TestNothingIsRefused(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	random := rand.New(rand.NewPCG(seed, 0))
-	limits := config.Limits{Orders: config.Rate{Count: 10, Per: time.Minute}}
+	limits := knownca.Limits{Orders: knownca.Rate{Count: 10, Per: time.Minute}}
 	each := limits.Orders.Each()
 	l := &Ledger{Limits: limits}
 	var full time.Time // the CA's bucket

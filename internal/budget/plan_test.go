@@ -7,11 +7,11 @@ import (
 	"testing"
 	"time"
 
-	"autocertd/internal/config"
+	"autocertd/internal/knownca"
 )
 
 func TestPlan(t *testing.T) {
-	few := config.Limits{Orders: config.Rate{Count: 4, Per: 4 * time.Hour}, Domain: config.Rate{Count: 2, Per: 4 * time.Hour}, Failures: config.Rate{Count: 1, Per: 4 * time.Hour}}
+	few := knownca.Limits{Orders: knownca.Rate{Count: 4, Per: 4 * time.Hour}, Domain: knownca.Rate{Count: 2, Per: 4 * time.Hour}, Failures: knownca.Rate{Count: 1, Per: 4 * time.Hour}}
 	ledger := func() *Ledger { return &Ledger{Limits: few} }
 	wish := func(l *Ledger, name string, due time.Duration, urgency float64, keys ...Key) Wish {
 		return Wish{Name: name, Due: noon().Add(due), Urgency: urgency, Ledger: l, Keys: keys}

@@ -7,7 +7,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"maps"
 	"net/mail"
 	"net/url"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"autocertd/internal/dnschallenge"
+	"autocertd/internal/knownca"
 	"autocertd/internal/secret"
 	"autocertd/internal/suggest"
 )
@@ -55,12 +55,12 @@ func (l *loader) buildCA(name string, f field[rawCA]) CA {
 		return ca
 	}
 	if !raw.Directory.set {
-		if ca.Directory = publicDirectories()[name]; ca.Directory == "" {
+		if ca.Directory = knownca.Directory(name); ca.Directory == "" {
 			l.missing(f.at, "directory", "has no directory", "directory = "+directoryWords("URL that the CA names"))
 		}
 	}
-	if !raw.Staging.set && ca.Directory == publicDirectories()[letsEncrypt] {
-		ca.Staging = publicDirectories()[letsEncryptStaging]
+	if !raw.Staging.set {
+		ca.Staging = knownca.Directory(knownca.At(ca.Directory).Staging)
 	}
 	l.checkPreferredChain(raw.PreferredChain)
 	ca.Challenges = l.challenges(raw.Challenge)
@@ -93,25 +93,9 @@ func (l *loader) buildCA(name string, f field[rawCA]) CA {
 	return ca
 }
 
-// Short names that have a meaning beside their URLs.
-const (
-	letsEncrypt        = "letsencrypt"
-	letsEncryptStaging = "letsencrypt-staging"
-)
-
-// publicDirectories holds the directories of public CAs by their short names. A table that is named so needs none.
-func publicDirectories() map[string]string {
-	return map[string]string{
-		letsEncrypt:        "https://acme-v02.api.letsencrypt.org/directory",
-		letsEncryptStaging: "https://acme-staging-v02.api.letsencrypt.org/directory",
-		"zerossl":          "https://acme.zerossl.com/v2/DV90",
-		"google":           "https://dv.acme-v02.api.pki.goog/directory",
-	}
-}
-
 // directoryWords lists what a directory may be: the short names, or else.
 func directoryWords(or string) string {
-	names := slices.Sorted(maps.Keys(publicDirectories()))
+	names := knownca.Names()
 	for i, name := range names {
 		names[i] = strconv.Quote(name)
 	}
@@ -120,7 +104,7 @@ func directoryWords(or string) string {
 
 // directory returns the URL of a directory, "" when nothing is said.
 func (l *loader) directory(f field[string]) string {
-	if known := publicDirectories()[f.Value]; known != "" {
+	if known := knownca.Directory(f.Value); known != "" {
 		return known
 	}
 	if !f.ok {
@@ -129,7 +113,7 @@ func (l *loader) directory(f field[string]) string {
 	u, err := url.Parse(f.Value)
 	switch {
 	case err != nil || u.Scheme == "" || u.Host == "":
-		l.fail(f.at, "must be one of "+directoryWords("https URL of a CA"), suggest.DidYouMean(f.Value, slices.Sorted(maps.Keys(publicDirectories()))))
+		l.fail(f.at, "must be one of "+directoryWords("https URL of a CA"), suggest.DidYouMean(f.Value, knownca.Names()))
 	case u.Scheme != "https":
 		l.fail(f.at, "must be an https URL: ACME requires TLS, and anyone on the way could issue certificates otherwise", "for a private CA set roots to its root certificate")
 	case u.User != nil:
@@ -146,10 +130,8 @@ func asKnown(u *url.URL, text string) string {
 		return text
 	}
 	host := strings.TrimSuffix(strings.TrimSuffix(strings.ToLower(u.Host), ":443"), ".")
-	for _, known := range publicDirectories() {
-		if u.Scheme+"://"+host+u.EscapedPath() == known {
-			return known
-		}
+	if known := knownca.At(u.Scheme + "://" + host + u.EscapedPath()).Directory; known != "" {
+		return known
 	}
 	return text
 }

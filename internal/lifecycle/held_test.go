@@ -8,6 +8,7 @@ import (
 
 	"autocertd/internal/budget"
 	"autocertd/internal/config"
+	"autocertd/internal/knownca"
 	"autocertd/internal/testbed"
 )
 
@@ -225,7 +226,7 @@ func TestOrdersOfTheDead(t *testing.T) {
 // TestMostUrgentFirst: of those that wait for one token, the most urgent gets it, though it came last.
 func TestMostUrgentFirst(t *testing.T) {
 	now := time.Now()
-	limits := config.Limits{Orders: config.Rate{Count: 1, Per: time.Hour}}
+	limits := knownca.Limits{Orders: knownca.Rate{Count: 1, Per: time.Hour}}
 	ca := config.CA{Name: "one"}
 	m := New(Config{})
 	ledger := &budget.Ledger{Limits: limits}

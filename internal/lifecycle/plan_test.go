@@ -10,6 +10,7 @@ import (
 
 	"autocertd/internal/budget"
 	"autocertd/internal/config"
+	"autocertd/internal/knownca"
 	"autocertd/issuer"
 )
 
@@ -42,7 +43,7 @@ func planned(t *testing.T, certificate string, age, lifetime time.Duration, chan
 func planNow() time.Time { return time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC) }
 
 func TestPlan(t *testing.T) {
-	limits := config.Limits{Domain: config.Rate{Count: 1, Per: 10 * planDay}}
+	limits := knownca.Limits{Domain: knownca.Rate{Count: 1, Per: 10 * planDay}}
 	after := func(d time.Duration) time.Time { return planNow().Add(d) }
 	tests := []struct {
 		what  string
@@ -88,22 +89,22 @@ func TestPlan(t *testing.T) {
 
 func TestSimulate(t *testing.T) {
 	hours := func(n int) time.Duration { return time.Duration(n) * time.Hour }
-	everyDay := config.Limits{Set: config.Rate{Count: 1, Per: planDay}, Orders: config.Rate{Count: 1, Per: planDay}}
+	everyDay := knownca.Limits{Set: knownca.Rate{Count: 1, Per: planDay}, Orders: knownca.Rate{Count: 1, Per: planDay}}
 	tests := []struct {
 		what     string
 		scenario Scenario
-		limits   config.Limits
+		limits   knownca.Limits
 		facts    []facts
 		want     string // outage in hours from now, who is first and how many hours are left then, expired of delayed
 	}{
-		{"nothing there", Scenario{Outage: hours(48)}, config.Limits{}, []facts{planned(t, "new", 0, 0, nil)}, "nil"},
-		{"long lives don't mind", Scenario{Outage: hours(48)}, config.Limits{}, []facts{planned(t, "a", 0, 90*planDay, nil)},
+		{"nothing there", Scenario{Outage: hours(48)}, knownca.Limits{}, []facts{planned(t, "new", 0, 0, nil)}, "nil"},
+		{"long lives don't mind", Scenario{Outage: hours(48)}, knownca.Limits{}, []facts{planned(t, "a", 0, 90*planDay, nil)},
 			"1440 to 1488: a 672, 0 of 1"},
-		{"short lives have a day and a half left", Scenario{Lifetime: hours(160), Outage: hours(48)}, config.Limits{}, []facts{planned(t, "a", 0, 0, nil)},
+		{"short lives have a day and a half left", Scenario{Lifetime: hours(160), Outage: hours(48)}, knownca.Limits{}, []facts{planned(t, "a", 0, 0, nil)},
 			"80 to 128: a 32, 0 of 1"},
-		{"or too little", Scenario{Lifetime: hours(160), Outage: hours(100)}, config.Limits{}, []facts{planned(t, "a", 0, 0, nil), planned(t, "b", 0, 0, nil)},
+		{"or too little", Scenario{Lifetime: hours(160), Outage: hours(100)}, knownca.Limits{}, []facts{planned(t, "a", 0, 0, nil), planned(t, "b", 0, 0, nil)},
 			"80 to 180: a -20, 2 of 2"},
-		{"the one with the least time left is first", Scenario{Outage: hours(48)}, config.Limits{},
+		{"the one with the least time left is first", Scenario{Outage: hours(48)}, knownca.Limits{},
 			[]facts{planned(t, "a", 0, 90*planDay, nil), planned(t, "b", 0, hours(160), nil), planned(t, "c", 0, hours(170), nil)},
 			"80 to 128: b 32, 0 of 2"},
 		{"after the outage all queue", Scenario{Outage: hours(48)}, everyDay,

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"autocertd/internal/knownca"
 )
 
 // acmesh reads ~/.acme.sh: NAME or NAME_ecc with NAME.conf, NAME.key and fullchain.cer, and ca/HOST/PATH with the account
@@ -78,7 +80,7 @@ func (r *reader) acmeshCertificate(folder, config string, shared map[string]stri
 		return
 	}
 	c.Profile = set["Le_Certificate_Profile"]
-	directory := cmp.Or(set["Le_API"], letsEncrypt)
+	directory := cmp.Or(set["Le_API"], knownca.Directory(knownca.LetsEncrypt))
 	c.Account = r.account(directory, accounts, func() (*Account, error) {
 		return acmeshAccount(r.Dir, directory, shared["ACCOUNT_EMAIL"])
 	})

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"autocertd/internal/knownca"
 )
 
 // dehydrated reads its base folder: certs/NAME with the files, and accounts/ID, where ID is the directory URL in
@@ -118,9 +120,11 @@ func (r *reader) dehydratedIssuer(ca string) (*Account, error) {
 	if len(r.Accounts) < 2 {
 		return r.only(), nil
 	}
-	presets := map[string]string{"": "", "letsencrypt": letsEncrypt, "letsencrypt-test": letsEncryptStaging, "zerossl": zeroSSL, "google": googleCA}
-	if preset, ok := presets[ca]; ok {
-		ca = preset
+	switch ca {
+	case knownca.LetsEncrypt, knownca.ZeroSSL, knownca.Google:
+		ca = knownca.Directory(ca)
+	case "letsencrypt-test":
+		ca = knownca.Directory(knownca.LetsEncryptStaging)
 	}
 	var all []string
 	for _, a := range r.Accounts {

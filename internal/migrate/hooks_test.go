@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"autocertd/internal/config"
+	"autocertd/internal/knownca"
 	"autocertd/internal/lifecycle"
 )
 
@@ -329,7 +330,7 @@ func TestCertHome(t *testing.T) {
 
 // TestConfiguredCA finds the directory of which lego keeps only the host among those of the configuration, if it is one.
 func TestConfiguredCA(t *testing.T) {
-	tree, err := Read("lego", "testdata/lego", Options{Names: map[string]string{testDirectory: "own", letsEncrypt: "le"}})
+	tree, err := Read("lego", "testdata/lego", Options{Names: map[string]string{testDirectory: "own", knownca.Directory(knownca.LetsEncrypt): "le"}})
 	if err != nil || len(tree.Accounts) != 1 || tree.Accounts[0].CA != "own" {
 		t.Errorf("%+v, %v", tree, err)
 	}

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"autocertd/internal/knownca"
 )
 
 const (
@@ -224,7 +226,7 @@ func TestReadNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	accounts, _ := filepath.Glob(filepath.Join(two, "accounts", "*"))
-	write(t, filepath.Join(two, "accounts", base64.RawURLEncoding.EncodeToString([]byte(letsEncrypt)), "account_key.pem"), read(t, filepath.Join(accounts[0], "account_key.pem")))
+	write(t, filepath.Join(two, "accounts", base64.RawURLEncoding.EncodeToString([]byte(knownca.Directory(knownca.LetsEncrypt))), "account_key.pem"), read(t, filepath.Join(accounts[0], "account_key.pem")))
 	write(t, filepath.Join(two, "config"), `CA="$OTHER"`)
 	tests := []struct{ name, client, dir, want string }{
 		{"no folder", "lego", filepath.Join(other, "gone"), "no such file"},

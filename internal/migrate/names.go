@@ -3,27 +3,13 @@ package migrate
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"net"
 	"net/url"
 	"slices"
 	"strings"
-)
 
-// The directories of CAs that clients know by shorter names.
-const (
-	letsEncrypt        = "https://acme-v02.api.letsencrypt.org/directory"
-	letsEncryptStaging = "https://acme-staging-v02.api.letsencrypt.org/directory"
-	zeroSSL            = "https://acme.zerossl.com/v2/DV90"
-	googleCA           = "https://dv.acme-v02.api.pki.goog/directory"
-	buypass            = "https://api.buypass.com/acme/directory"
+	"autocertd/internal/knownca"
 )
-
-// wellKnown are those directories and what a configuration calls them.
-func wellKnown() map[string]string {
-	return map[string]string{letsEncrypt: "letsencrypt", letsEncryptStaging: "letsencrypt-staging", zeroSSL: "zerossl",
-		googleCA: "google", buypass: "buypass"}
-}
 
 // directoryAt finds a directory URL: one that the caller named, else the only one of the configuration, else one that is
 // well known.
@@ -42,7 +28,12 @@ func (r *reader) directoryAt(matches func(*url.URL) bool) string {
 	if list := matching(r.configured); len(list) == 1 {
 		return list[0]
 	}
-	if list := matching(slices.Sorted(maps.Keys(wellKnown()))); len(list) > 0 {
+	var known []string
+	for _, ca := range knownca.All() {
+		known = append(known, ca.Directory)
+	}
+	slices.Sort(known)
+	if list := matching(known); len(list) > 0 {
 		return list[0]
 	}
 	return ""
@@ -61,7 +52,7 @@ func (r *reader) nameCAs(names map[string]string) {
 	for _, a := range r.Accounts {
 		name := names[a.Directory]
 		if name == "" {
-			name = wellKnown()[a.Directory]
+			name = knownca.At(a.Directory).Name
 		}
 		if u, err := url.Parse(a.Directory); name == "" && err == nil {
 			name = strings.ReplaceAll(usable(u.Host), ".", "-")

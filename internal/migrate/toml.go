@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"autocertd/internal/knownca"
 )
 
 // defaultKeyType is what a hostname alone gets where the configuration says nothing else.
@@ -129,7 +131,7 @@ func (p *page) account(a *Account) {
 	if a.Email != "" && !strings.Contains(a.Email, "$") {
 		fmt.Fprintf(p, "email        = %s\n", quote(a.Email))
 	}
-	if _, public := wellKnown()[a.Directory]; p.tree.Roots != "" && !public {
+	if p.tree.Roots != "" && knownca.At(a.Directory).Name == "" {
 		fmt.Fprintf(p, "roots        = [%s]\n", quote(p.tree.Roots))
 	}
 	fmt.Fprintln(p, "accept_terms = true")

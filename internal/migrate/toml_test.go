@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"autocertd/internal/config"
+	"autocertd/internal/knownca"
 )
 
 // TestTOML writes what trees mean, loads it together with what an administrator adds, and wants the certificates that the
@@ -157,7 +158,7 @@ func TestNames(t *testing.T) {
 	tree.Accounts = append(tree.Accounts, &second)
 	tree.Certificates[0].Account, tree.Certificates[0].Name = &second, "lego.example.test_ecc"
 	r := &reader{Tree: tree}
-	r.nameCAs(map[string]string{testDirectory: "home", letsEncrypt: "home-2"})
+	r.nameCAs(map[string]string{testDirectory: "home", knownca.Directory(knownca.LetsEncrypt): "home-2"})
 	r.nameCertificates()
 	if a, b := tree.Accounts[0].CA, tree.Accounts[1].CA; a != "home" || b != "home-3" {
 		t.Errorf("the CAs are %q and %q", a, b)
