@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"slices"
 	"strings"
@@ -13,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"autocertd/internal/config"
-	"autocertd/internal/store/files"
 	"autocertd/internal/term"
 	"autocertd/issuer"
 )
@@ -39,78 +37,63 @@ func (f *caFlags) add(command *cobra.Command) {
 	flags.StringVar(&f.stateDir, "state-dir", "", "another state directory, a `DIR`")
 }
 
-// place is where such a command works.
-type place struct {
-	settings *settings // nil without a configuration
-	stateDir string
-	store    *files.Store
-	cas      []config.CA
-}
-
-// open reads the configuration, or the flags in its place, and opens the state directory as its owner.
-func (f *caFlags) open(command string) (*place, error) {
-	p := &place{}
+// load reads the configuration, or the flags in its place. The session enters the state directory later.
+func (f *caFlags) load(command string) (*session, error) {
 	if f.directory == "" && len(f.roots)+len(f.hosts) > 0 {
 		return nil, &usageError{errors.New("--roots and --ca-host go with --directory; of a configured CA they stand in its table: roots = […], hosts = […]")}
 	}
-	stateDir := cmp.Or(f.stateDir, config.DefaultStateDir)
+	s := &session{command: "autocertd " + command, path: f.config, stateDir: config.DefaultStateDir}
 	if f.directory != "" {
 		ca, err := config.FlagCA{Directory: f.directory, Email: f.email, Roots: f.roots, Hosts: f.hosts}.CA()
 		if err != nil {
 			return nil, &usageError{err}
 		}
 		ca.AcceptTerms = f.acceptTerms
-		p.cas = []config.CA{ca}
+		s.cas = []config.CA{ca}
 	} else {
 		var err error
-		if p.settings, err = loadByHand(f.config); err != nil {
+		if s.settings, err = loadByHand(f.config); err != nil {
 			return nil, err
 		}
-		p.cas, stateDir = p.settings.CAs, cmp.Or(f.stateDir, p.settings.StateDir)
+		s.cas, s.stateDir = s.settings.CAs, s.settings.StateDir
 	}
-	if err := becomeOwner(f.config, stateDir, writes); err != nil {
-		return nil, err
-	}
-	var err error
-	p.stateDir = stateDir
-	if p.store, err = files.Open(stateDir, "autocertd "+command); err != nil {
-		return nil, stateDirHint(stateDir, err)
-	}
-	return p, nil
+	s.stateDir = cmp.Or(f.stateDir, s.stateDir)
+	return s, nil
 }
 
-// log returns the logger for the journal. The person at the terminal has read the same already.
-func (p *place) log(command string) *slog.Logger {
-	return commandLogger(config.Log{}, command, true)
-}
-
-// issuer builds the issuer of the CA of that name; "" stands for the only one.
-func (p *place) issuer(ctx context.Context, name string) (*issuer.Issuer, error) {
-	ca, err := p.choose(ctx, name)
+// open is load for commands that enter the state directory at once.
+func (f *caFlags) open(command string) (*session, error) {
+	s, err := f.load(command)
 	if err != nil {
 		return nil, err
 	}
-	cfg := issuerConfig(ca)
-	cfg.ByFlags = p.settings == nil
-	cfg.Storage, cfg.Logger = p.store, newLogger(config.Log{Level: slog.LevelWarn})
-	return issuer.New(cfg)
+	return s, s.enter(writes)
 }
 
-func (p *place) choose(ctx context.Context, name string) (config.CA, error) {
-	if p.settings == nil {
-		ca := p.cas[0]
-		ca.Name = cmp.Or(name, p.knownAs(ctx, ca))
+// issuer builds the issuer of the CA of that name; "" stands for the only one.
+func (s *session) issuer(ctx context.Context, name string) (*issuer.Issuer, error) {
+	ca, err := s.choose(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return issuer.New(s.issuerConfig(ca))
+}
+
+func (s *session) choose(ctx context.Context, name string) (config.CA, error) {
+	if s.settings == nil {
+		ca := s.cas[0]
+		ca.Name = cmp.Or(name, s.knownAs(ctx, ca))
 		return ca, nil
 	}
-	n := slices.IndexFunc(p.cas, func(ca config.CA) bool { return ca.Name == name })
-	if name == "" && len(p.cas) == 1 {
+	n := slices.IndexFunc(s.cas, func(ca config.CA) bool { return ca.Name == name })
+	if name == "" && len(s.cas) == 1 {
 		n = 0
 	}
 	if n >= 0 {
-		return p.cas[n], nil
+		return s.cas[n], nil
 	}
-	names := make([]string, len(p.cas))
-	for i, ca := range p.cas {
+	names := make([]string, len(s.cas))
+	for i, ca := range s.cas {
 		names[i] = ca.Name
 	}
 	all := strings.Join(names, ", ")
@@ -122,8 +105,8 @@ func (p *place) choose(ctx context.Context, name string) (config.CA, error) {
 
 // knownAs is the name under which the state directory has an account at a CA that flags name. When there is none, or more
 // than one, it is the one that the flags lead to.
-func (p *place) knownAs(ctx context.Context, ca config.CA) string {
-	objects, err := p.store.List(ctx, "accounts")
+func (s *session) knownAs(ctx context.Context, ca config.CA) string {
+	objects, err := s.store.List(ctx, "accounts")
 	if err != nil {
 		return ca.Name
 	}

@@ -12,7 +12,6 @@ import (
 
 	"autocertd/internal/config"
 	"autocertd/internal/deploy"
-	"autocertd/internal/lifecycle"
 	"autocertd/internal/preflight"
 	"autocertd/internal/term"
 	"autocertd/issuer"
@@ -27,22 +26,22 @@ type liveReport struct {
 
 // checkLive tries all that issuing needs, short of ordering. A configuration with mistakes is told as without --live.
 func checkLive(ctx context.Context, path string, names []string, asJSON bool) error {
-	s, err := loadAsDaemon(path, writes)
+	s, err := openSession(path, "autocertd check", writes)
 	if _, mistakes := errors.AsType[config.Problems](err); mistakes {
 		return check(path, asJSON)
 	}
 	if err != nil {
 		return err
 	}
-	certs, err := selected(s.Config, names)
+	certs, err := selected(s.settings.Config, names)
 	if err != nil {
 		return err
 	}
-	a, err := newApp(s, appOptions{command: "autocertd check", logger: slog.New(slog.DiscardHandler)}) // the findings tell all
+	p, err := s.program(programConfig{logger: slog.New(slog.DiscardHandler)}) // the findings say all
 	if err != nil {
 		return err
 	}
-	cfg := a.rehearsal(ctx, certs)
+	cfg := p.rehearsal(ctx, certs)
 	show := term.NewProgress(term.On(os.Stderr), cfg.Tasks())
 	show.Fold = mostTried
 	cfg.Progress = func(subject, step string) {
@@ -54,7 +53,7 @@ func checkLive(ctx context.Context, path string, names []string, asJSON bool) er
 	}
 	findings := preflight.Run(ctx, cfg)
 	show.Step("records", "removing what was published")
-	err = a.close()
+	err = p.close()
 	show.End("")
 	switch {
 	case ctx.Err() != nil && err != nil:
@@ -64,9 +63,9 @@ func checkLive(ctx context.Context, path string, names []string, asJSON bool) er
 	case err != nil:
 		findings = append(findings, preflight.LeftBehind(err))
 	}
-	report := liveReport{checkReport: checkReport{Files: s.Files, Mistakes: config.Problems{}, Warnings: config.Problems{}},
+	report := liveReport{checkReport: checkReport{Files: s.settings.Files, Mistakes: config.Problems{}, Warnings: config.Problems{}},
 		Findings: findings, Failing: slices.Concat([]string{}, preflight.Affected(cfg.Certificates, findings))}
-	report.Warnings = append(report.Warnings, s.Warnings...)
+	report.Warnings = append(report.Warnings, s.settings.Warnings...)
 	report.OK = !slices.ContainsFunc(findings, func(f preflight.Finding) bool { return f.Status == preflight.Failure })
 	if asJSON {
 		err = term.JSON(os.Stdout, report)
@@ -80,25 +79,30 @@ func checkLive(ctx context.Context, path string, names []string, asJSON bool) er
 }
 
 // rehearsal says what is to be tried for certificates.
-func (a *app) rehearsal(ctx context.Context, certs []config.Certificate) preflight.Config {
-	cfg := preflight.Config{Solver: a.solver, Deployer: deploy.New(deploy.Config{})}
-	if abs, err := filepath.Abs(a.settings.Path); err == nil && abs == defaultConfig {
+func (p *program) rehearsal(ctx context.Context, certs []config.Certificate) preflight.Config {
+	b := p.current.Load()
+	cfg := preflight.Config{Solver: p.solver, Deployer: deploy.New(deploy.Config{})}
+	if abs, err := filepath.Abs(p.session.path); err == nil && abs == defaultConfig {
 		cfg.Unit = serviceUnit
 	}
-	snapshot := lifecycle.NewSnapshot(a.settings.Config, a.settings.outputs, a.issuers, a.settings.window)
 	wanted := map[string]bool{}
 	for _, c := range certs {
-		cfg.Certificates = append(cfg.Certificates, preflight.Certificate{Name: c.Name, Hostnames: c.Hostnames, CAs: c.CAs,
-			Profile: c.Profile, Outputs: snapshot.Outputs.Of(c.Name)})
+		cfg.Certificates = append(cfg.Certificates, preflight.Certificate{
+			Name:      c.Name,
+			Hostnames: c.Hostnames,
+			CAs:       c.CAs,
+			Profile:   c.Profile,
+			Outputs:   b.snapshot.Outputs.Of(c.Name),
+		})
 		for _, name := range c.CAs {
 			wanted[name] = true
 		}
 	}
-	for _, ca := range a.settings.CAs {
+	for _, ca := range b.settings.CAs {
 		if wanted[ca.Name] {
-			account, _ := issuer.AccountURL(ctx, a.store, ca.Name, ca.Directory) // what is wrong with it is found when the CA is asked
+			account, _ := issuer.AccountURL(ctx, p.session.store, ca.Name, ca.Directory) // what is wrong with it is found when the CA is asked
 			cfg.CAs = append(cfg.CAs, preflight.CA{
-				Issuer:     a.issuers[ca.Name],
+				Issuer:     b.issuers[ca.Name],
 				EAB:        ca.EAB != nil,
 				Profile:    ca.Profile,
 				Private:    len(ca.Roots) > 0,

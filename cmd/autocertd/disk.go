@@ -39,14 +39,14 @@ func (d *daemonProcess) watchDisk(ctx context.Context) error {
 			d.saveLists(ctx)
 		}
 		d.mu.Unlock()
-		if _, err := d.manager.DiskTrouble(); err == nil {
+		if _, err := d.program.manager.DiskTrouble(); err == nil {
 			continue
 		}
 		stopped := map[string]bool{}
-		for _, name := range d.manager.TryDisk(ctx) {
+		for _, name := range d.program.manager.TryDisk(ctx) {
 			stopped[name] = true
 		}
-		if _, err := d.manager.DiskTrouble(); err == nil {
+		if _, err := d.program.manager.DiskTrouble(); err == nil {
 			d.scheduler.WakeWhere(func(name string) bool { return stopped[name] })
 			d.report(ctx)
 		}
@@ -73,7 +73,7 @@ func (d *daemonProcess) keepLock(ctx context.Context) error {
 	}
 	release, err := d.store.TryLock(ctx, daemonLock)
 	if held, ok := errors.AsType[*store.HeldError](err); ok {
-		return anotherDaemon(d.stateDir, held)
+		return anotherDaemon(d.program.session.stateDir, held)
 	}
 	if err != nil {
 		d.logger.Error("the lock of the daemon was removed, and can't be taken again", "err", err)

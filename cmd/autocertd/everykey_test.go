@@ -200,7 +200,7 @@ func TestEveryKey(t *testing.T) {
 		})
 	}
 	w.take(t, nil, "")
-	if left := len(w.daemon.retired); left > 0 {
+	if left := len(w.daemon.program.retired); left > 0 {
 		t.Errorf("%d builds are kept that nothing uses", left)
 	}
 }
@@ -236,16 +236,16 @@ func newKeyWorld(t *testing.T) *keyWorld {
 		w.base = with(w.base, key, value)
 	}
 	w.save(t, nil)
-	s, err := read(w.path())
+	s, err := openSession(w.path(), "autocertd run", writes)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if w.daemon, err = newDaemon(s, w.path(), nil); err != nil {
+	if w.daemon, err = newDaemon(s, nil); err != nil {
 		t.Fatal(err)
 	}
 	w.daemon.logger = slog.New(slog.NewTextHandler(&w.log, nil))
 	t.Cleanup(func() {
-		if err := w.daemon.close(); err != nil {
+		if err := w.daemon.program.close(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -361,28 +361,29 @@ func (w *keyWorld) facts() map[string]string {
 	s := reflect.ValueOf(d.scheduler).Elem()
 	note("schedule", s.FieldByName("schedule"))
 	note("workers", s.FieldByName("queue").Elem().FieldByName("places"))
-	h := *d.live.current.Load()
-	facts["log handler"] = fmt.Sprintf("%T", h)
+	h := *d.program.live.current.Load()
+	facts["log handler"] = fmt.Sprintf("%T", h.(cureHandler).Handler)
 	facts["log enabled"] = fmt.Sprint(h.Enabled(ctx, slog.LevelDebug), h.Enabled(ctx, slog.LevelInfo), h.Enabled(ctx, slog.LevelError))
-	snapshot := reflect.ValueOf(d.manager).Elem().FieldByName("snapshot").FieldByName("v")
-	if snapshot.Pointer() != reflect.ValueOf(d.snapshot).Pointer() {
+	now := d.program.current.Load().snapshot
+	snapshot := reflect.ValueOf(d.program.manager).Elem().FieldByName("snapshot").FieldByName("v")
+	if snapshot.Pointer() != reflect.ValueOf(now).Pointer() {
 		panic("the manager goes by another snapshot")
 	}
-	note("window", reflect.ValueOf(d.snapshot.Window))
-	note("emergency", reflect.ValueOf(d.snapshot.Emergency))
-	for name, iss := range d.snapshot.Issuers {
+	note("window", reflect.ValueOf(now.Window))
+	note("emergency", reflect.ValueOf(now.Emergency))
+	for name, iss := range now.Issuers {
 		note("issuer "+name, reflect.ValueOf(iss).Elem().FieldByName("cfg"))
 	}
-	for name, ca := range d.snapshot.CAs {
+	for name, ca := range now.CAs {
 		note("CA "+name, reflect.ValueOf(ca))
 	}
-	for name, c := range d.snapshot.Certificates {
+	for name, c := range now.Certificates {
 		note("certificate "+name, reflect.ValueOf(c))
 	}
-	for i, o := range d.snapshot.Outputs.List {
+	for i, o := range now.Outputs.List {
 		note("output "+strconv.Itoa(i), reflect.ValueOf(o))
 	}
-	table := reflect.ValueOf(d.snapshot.Solver).Elem().FieldByName("began").Elem()
+	table := reflect.ValueOf(now.Solver).Elem().FieldByName("began").Elem()
 	note("resolvers", table.FieldByName("resolving"))
 	for i := range table.FieldByName("providers").Len() {
 		p := table.FieldByName("providers").Index(i)

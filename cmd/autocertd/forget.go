@@ -52,15 +52,11 @@ func forgetCommand(opts *options) *cobra.Command {
 type forgetMode struct{ dry, yes bool }
 
 func forget(ctx context.Context, path string, names []string, how forgetMode) error {
-	s, err := loadAsDaemon(path, intent(!how.dry))
+	s, err := openSession(path, "autocertd forget", intent(!how.dry))
 	if err != nil {
 		return err
 	}
-	store, err := files.Open(s.StateDir, "autocertd forget")
-	if err != nil {
-		return stateDirHint(s.StateDir, err)
-	}
-	list, err := forgettable(ctx, s, store, names)
+	list, err := forgettable(ctx, s, names)
 	if err != nil {
 		return err
 	}
@@ -70,16 +66,16 @@ func forget(ctx context.Context, path string, names []string, how forgetMode) er
 			return err
 		}
 	}
-	logger := commandLogger(s.Log, "autocertd forget", true)
+	logger := commandLogger(s.settings.Log, s.command, true)
 	for _, k := range list {
-		live := filepath.Join(s.StateDir, "live", k.Name)
+		live := filepath.Join(s.stateDir, "live", k.Name)
 		if how.dry {
 			fmt.Println("would remove", k.Name)
 			printElsewhere(k, live)
 			continue
 		}
-		if err := lifecycle.Forget(ctx, store, k, func() error { return os.RemoveAll(live) }); err != nil {
-			return stateDirHint(s.StateDir, fmt.Errorf("%s: %w", k.Name, err))
+		if err := lifecycle.Forget(ctx, s.store, k, func() error { return os.RemoveAll(live) }); err != nil {
+			return s.hint(fmt.Errorf("%s: %w", k.Name, err))
 		}
 		logger.Info("certificate forgotten", "certificate", k.Name)
 		fmt.Println("removed", k.Name)
@@ -89,14 +85,14 @@ func forget(ctx context.Context, path string, names []string, how forgetMode) er
 }
 
 // forgettable finds what is kept of the names. It refuses those that somebody works for.
-func forgettable(ctx context.Context, s *settings, store *files.Store, names []string) (list []lifecycle.Kept, err error) {
-	all, err := unconfigured(ctx, store, s.StateDir, s.Config)
+func forgettable(ctx context.Context, s *session, names []string) (list []lifecycle.Kept, err error) {
+	all, err := unconfigured(ctx, s.store, s.stateDir, s.settings.Config)
 	if err != nil {
-		return nil, stateDirHint(s.StateDir, err)
+		return nil, s.hint(err)
 	}
 	var works []config.Certificate // of the daemon, by what it last took over
-	if daemonHealth(ctx, store) != nil {
-		works, _ = loadRoster(ctx, store) // without a list it works for nobody
+	if daemonHealth(ctx, s.store) != nil {
+		works, _ = loadRoster(ctx, s.store) // without a list it works for nobody
 	}
 	var known []string
 	for _, k := range all {
@@ -107,8 +103,8 @@ func forgettable(ctx context.Context, s *settings, store *files.Store, names []s
 		called := func(c config.Certificate) bool { return c.Name == name }
 		n := slices.IndexFunc(all, func(k lifecycle.Kept) bool { return k.Name == name })
 		switch {
-		case slices.ContainsFunc(s.Certificates, called):
-			return nil, &usageError{fmt.Errorf("%s is still configured; take it out of the configuration first: %s", name, strings.Join(s.Files, ", "))}
+		case slices.ContainsFunc(s.settings.Certificates, called):
+			return nil, &usageError{fmt.Errorf("%s is still configured; take it out of the configuration first: %s", name, strings.Join(s.settings.Files, ", "))}
 		case slices.ContainsFunc(works, called):
 			return nil, &usageError{fmt.Errorf("the daemon still works for %s, since it hasn't taken over the configuration; autocertd status says why", name)}
 		case n < 0 && suggest.DidYouMean(name, known) != "":

@@ -48,9 +48,9 @@ func (h *health) configured(err error) {
 func (d *daemonProcess) report(ctx context.Context) {
 	d.health.mu.Lock()
 	defer d.health.mu.Unlock()
-	d.health.stateDir(d.manager.DiskTrouble())
+	d.health.stateDir(d.program.manager.DiskTrouble())
 	stats := d.scheduler.Stats()
-	line := fmt.Sprintf("%d certificates, %d failing, %d in progress", stats.Items, d.manager.Failing(), stats.Running)
+	line := fmt.Sprintf("%d certificates, %d failing, %d in progress", stats.Items, d.program.manager.Failing(), stats.Running)
 	if d.health.ConfigError != "" {
 		line = "configuration has mistakes, the one before is in force; " + line
 	}
@@ -67,7 +67,7 @@ func (d *daemonProcess) report(ctx context.Context) {
 	if err == nil && d.health.StateError == "" {
 		err = d.doings.save(ctx, d.store)
 	}
-	if err != nil && !d.manager.NoteDisk(err) && d.health.untold(err) {
+	if err != nil && !d.program.manager.NoteDisk(err) && d.health.untold(err) {
 		d.logger.Error("the state directory can't be written", "err", err)
 	}
 }
@@ -78,8 +78,8 @@ func (d *daemonProcess) saveHealth(ctx context.Context, data []byte) error {
 	if err == nil || !store.Unwritable(err) {
 		return err
 	}
-	if d.manager.NoteDisk(err); d.health.StateError == "" { // found out just now
-		d.health.stateDir(d.manager.DiskTrouble())
+	if d.program.manager.NoteDisk(err); d.health.StateError == "" { // found out just now
+		d.health.stateDir(d.program.manager.DiskTrouble())
 		if changed, err := json.Marshal(&d.health); err == nil {
 			data = changed
 		}

@@ -15,7 +15,6 @@ import (
 	"autocertd/internal/config"
 	"autocertd/internal/lifecycle"
 	"autocertd/internal/migrate"
-	"autocertd/internal/store/files"
 	"autocertd/internal/suggest"
 	"autocertd/internal/term"
 )
@@ -93,12 +92,13 @@ func importTree(ctx context.Context, path, client, dir string, o importOptions) 
 	if err != nil {
 		return err
 	}
-	if err := becomeOwner(path, cfg.StateDir, intent(!o.dryRun)); err != nil { // the other client's files are read by now
+	s := &session{command: "autocertd import", path: path, stateDir: cfg.StateDir}
+	if err := s.enter(intent(!o.dryRun)); err != nil { // the other client's files are read by now
 		return err
 	}
-	store, err := importStore(cfg.StateDir, o.dryRun)
-	if err != nil {
-		return stateDirHint(cfg.StateDir, err)
+	var store lifecycle.Storage = s.store
+	if o.dryRun {
+		store = migrate.DryRun{Store: s.store}
 	}
 	failed := printImported(tree, tree.Write(ctx, store, o.force), o.dryRun)
 	if _, err := fmt.Print(tree.TOML(known(cfg))); err != nil {
@@ -108,14 +108,6 @@ func importTree(ctx context.Context, path, client, dir string, o importOptions) 
 		return &silentError{exitFailed}
 	}
 	return nil
-}
-
-// importStore is where the accounts and certificates go.
-func importStore(dir string, dryRun bool) (lifecycle.Storage, error) {
-	if dryRun {
-		return migrate.DryRun{Store: files.View(dir)}, nil
-	}
-	return files.Open(dir, "autocertd import")
 }
 
 // known is what need not be written into the configuration.

@@ -126,8 +126,8 @@ func (s *orderStep) next(step string, more ...string) string {
 			words = append(words, flag, quoteWord(value))
 		}
 	}
-	if f.directory == "" && f.options.config != cmp.Or(os.Getenv(configEnv), defaultConfig) {
-		add("--config", f.options.config)
+	if f.directory == "" && f.config != cmp.Or(os.Getenv(configEnv), defaultConfig) {
+		add("--config", f.config)
 	}
 	add("--ca", f.ca)
 	add("--directory", f.directory)

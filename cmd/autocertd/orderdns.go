@@ -170,7 +170,7 @@ func (s *orderStep) waitFor(ctx context.Context, records []issuer.Record, sights
 }
 
 func (s *orderStep) look(ctx context.Context, records []issuer.Record) ([]dns01.Sight, error) {
-	solver, err := s.solver()
+	solver, err := s.asker()
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,45 +15,53 @@ import (
 	"autocertd/internal/dns01"
 	"autocertd/internal/lifecycle"
 	"autocertd/internal/store"
-	"autocertd/internal/store/files"
 	"autocertd/internal/term"
 	"autocertd/issuer"
 )
 
 // orderStep is a step at work. It holds the certificate's lock until end.
 type orderStep struct {
-	flags    *orderFlags
-	settings *settings // nil without a configuration
-	cert     config.Certificate
-	ca       config.CA
-	store    *files.Store
-	issuer   *issuer.Issuer
-	hand     *lifecycle.Hand
-	open     *issuer.OpenOrder // nil when there is none
-	unnamed  bool              // nothing says which hostnames are wanted but the name
-	regain   func() error      // makes root of a process that acts as the state directory's owner
+	*session
+	flags   *orderFlags
+	cert    config.Certificate
+	ca      config.CA
+	issuer  *issuer.Issuer
+	hand    *lifecycle.Hand
+	open    *issuer.OpenOrder // nil when there is none
+	unnamed bool              // nothing says which hostnames are wanted but the name
+	regain  func() error      // makes root of a process that acts as the state directory's owner
 }
 
 // begin finds out what the step is about, and takes the certificate's lock.
 func (f *orderFlags) begin(ctx context.Context, step, name string) (*orderStep, error) {
+	if f.directory != "" && f.ca != "" {
+		return nil, &usageError{errors.New("--directory and --ca don't go together: one names the CA by its URL, the other by its name in the configuration")}
+	}
+	if _, err := os.Stat(f.config); f.directory == "" && errors.Is(err, fs.ErrNotExist) {
+		return nil, &usageError{fmt.Errorf("there is no configuration %s; name the CA by --directory, or the file by --config", f.config)}
+	}
 	s := &orderStep{flags: f}
-	cas, stateDir, err := s.wish(step, name)
+	var err error
+	if s.session, err = f.load("order " + step); err != nil {
+		return nil, err
+	}
+	cas, err := s.wish(step, name)
 	if err != nil {
 		return nil, err
 	}
-	if s.regain, err = actAsOwner(f.config, stateDir); err != nil {
+	if s.regain, err = actAsOwner(s.path, s.stateDir); err != nil {
 		return nil, err
 	}
-	if s.store, err = files.Open(stateDir, "autocertd order "+step); err != nil {
-		return nil, stateDirHint(stateDir, err)
+	if err := s.openStore(writes); err != nil {
+		return nil, err
 	}
 	if s.settings == nil { // what a daemon has here is used, under its name
-		cas[0].Name = (&place{store: s.store}).knownAs(ctx, cas[0])
+		cas[0].Name = s.knownAs(ctx, cas[0])
 	}
 	if err := s.take(ctx); err != nil {
-		return nil, stateDirHint(stateDir, err)
+		return nil, s.hint(err)
 	}
-	if err := s.choose(ctx, cas); err != nil {
+	if err := s.chooseCA(ctx, cas); err != nil {
 		s.hand.Release()
 		return nil, err
 	}
@@ -75,36 +82,18 @@ func (s *orderStep) release() {
 }
 
 // wish finds the certificate and the CAs that may have its order: what the configuration says, or the flags in its place.
-func (s *orderStep) wish(step, name string) (cas []config.CA, stateDir string, err error) {
+func (s *orderStep) wish(step, name string) (cas []config.CA, err error) {
 	f := s.flags
 	adhoc := config.FlagCertificate{Name: name, Hostnames: f.hostnames, KeyType: f.keyType, Profile: f.profile}
 	if len(adhoc.Hostnames) == 0 && step == "new" {
 		adhoc.Name, adhoc.Hostnames = "", []string{name}
 		s.unnamed = true
 	}
-	if f.directory != "" && f.ca != "" {
-		return nil, "", &usageError{errors.New("--directory and --ca don't go together: one names the CA by its URL, the other by its name in the configuration")}
-	}
-	if f.directory == "" && len(f.roots)+len(f.hosts) > 0 {
-		return nil, "", &usageError{errors.New("--roots and --ca-host go with --directory; of a configured CA they stand in its table: roots = […], hosts = […]")}
-	}
-	if f.directory != "" {
-		ca, err := config.FlagCA{Directory: f.directory, Email: f.email, Roots: f.roots, Hosts: f.hosts}.CA()
-		if err != nil {
-			return nil, "", err
-		}
-		ca.AcceptTerms = f.acceptTerms
+	cas = s.cas
+	if s.settings == nil {
 		s.cert, err = adhoc.Certificate()
-		return []config.CA{ca}, cmp.Or(f.stateDir, config.DefaultStateDir), err
+		return cas, err
 	}
-	if _, err := os.Stat(f.options.config); errors.Is(err, fs.ErrNotExist) {
-		return nil, "", &usageError{fmt.Errorf("there is no configuration %s; name the CA by --directory, or the file by --config", f.options.config)}
-	}
-	if s.settings, err = loadByHand(f.options.config); err != nil {
-		return nil, "", err
-	}
-	stateDir = cmp.Or(f.stateDir, s.settings.StateDir)
-	cas = s.settings.CAs
 	n := slices.IndexFunc(s.settings.Certificates, func(c config.Certificate) bool { return c.Name == name })
 	if n < 0 || len(f.hostnames) > 0 {
 		if s.cert, err = adhoc.Certificate(); err == nil && step == "new" && len(cas) > 1 && f.ca == "" {
@@ -119,19 +108,19 @@ func (s *orderStep) wish(step, name string) (cas []config.CA, stateDir string, e
 	}
 	if f.ca != "" {
 		if cas = s.configured(f.ca); len(cas) == 0 {
-			return nil, "", &usageError{fmt.Errorf("no CA is called %q in the configuration", f.ca)}
+			return nil, &usageError{fmt.Errorf("no CA is called %q in the configuration", f.ca)}
 		}
 	}
-	return cas, stateDir, err
+	return cas, err
 }
 
 // configured is the CA of that name, if there is one.
 func (s *orderStep) configured(name string) []config.CA {
-	n := slices.IndexFunc(s.settings.CAs, func(ca config.CA) bool { return ca.Name == name })
+	n := slices.IndexFunc(s.cas, func(ca config.CA) bool { return ca.Name == name })
 	if n < 0 {
 		return nil
 	}
-	return s.settings.CAs[n : n+1]
+	return s.cas[n : n+1]
 }
 
 // takeSoon is how long a lock may be held before it is said who holds it.
@@ -139,7 +128,7 @@ const takeSoon = time.Second
 
 // take takes the certificate's lock, and says for whom it waits.
 func (s *orderStep) take(ctx context.Context) (err error) {
-	hand := lifecycle.Config{Storage: s.store, Logger: s.logger()}
+	hand := lifecycle.Config{Storage: s.store, Logger: newLogger(config.Log{Level: slog.LevelWarn})}
 	soon, cancel := context.WithTimeout(ctx, takeSoon)
 	defer cancel()
 	s.hand, err = lifecycle.TakeInHand(soon, hand, s.cert)
@@ -150,10 +139,8 @@ func (s *orderStep) take(ctx context.Context) (err error) {
 	return err
 }
 
-func (s *orderStep) logger() *slog.Logger { return newLogger(config.Log{Level: slog.LevelWarn}) }
-
-// choose finds the CA that has the open order, else the first, and builds its issuer.
-func (s *orderStep) choose(ctx context.Context, cas []config.CA) error {
+// chooseCA finds the CA that has the open order, else the first, and builds its issuer.
+func (s *orderStep) chooseCA(ctx context.Context, cas []config.CA) error {
 	s.ca = cas[0]
 	for _, ca := range cas {
 		open, err := s.hand.Open(ctx, ca.Name)
@@ -169,10 +156,9 @@ func (s *orderStep) choose(ctx context.Context, cas []config.CA) error {
 	if s.flags.verbose {
 		trace = os.Stderr
 	}
-	cfg := issuerConfig(s.ca)
-	cfg.ByFlags = s.flags.directory != ""
+	cfg := s.issuerConfig(s.ca)
 	cfg.Profile = "" // requests name theirs
-	cfg.Storage, cfg.Logger, cfg.Transport = s.store, s.logger(), issuer.NewTracer(s.ca.Roots, trace)
+	cfg.Transport = issuer.NewTracer(s.ca.Roots, trace)
 	var err error
 	s.issuer, err = issuer.New(cfg)
 	return err
@@ -181,10 +167,10 @@ func (s *orderStep) choose(ctx context.Context, cas []config.CA) error {
 // request goes on with the open order.
 func (s *orderStep) request() issuer.Request { return s.hand.GoingOn(s.ca.Name, s.open) }
 
-// solver is the part that asks DNS. No provider is needed.
-func (s *orderStep) solver() (*dns01.Solver, error) {
+// asker is the part that asks DNS. No provider is needed.
+func (s *orderStep) asker() (*dns01.Solver, error) {
 	if s.settings != nil && len(s.flags.nameservers) == 0 {
-		return onlySolver(s.settings, s.store)
+		return s.solver(), nil
 	}
 	servers, err := config.Addresses(s.flags.nameservers)
 	if err != nil {

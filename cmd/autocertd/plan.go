@@ -11,7 +11,6 @@ import (
 
 	"autocertd/internal/knownca"
 	"autocertd/internal/lifecycle"
-	"autocertd/internal/store/files"
 	"autocertd/internal/term"
 	"autocertd/issuer"
 )
@@ -50,11 +49,11 @@ type planReport struct {
 }
 
 func plan(ctx context.Context, path string, scenario *lifecycle.Scenario, asJSON bool) error {
-	s, err := loadAsDaemon(path, looks)
+	session, err := openSession(path, "autocertd plan", looks)
 	if err != nil {
 		return err
 	}
-	store := files.View(s.StateDir)
+	s := session.settings
 	issuers := map[string]*issuer.Issuer{}
 	for _, ca := range s.CAs {
 		if issuers[ca.Name], err = issuer.New(issuerConfig(ca)); err != nil {
@@ -64,9 +63,9 @@ func plan(ctx context.Context, path string, scenario *lifecycle.Scenario, asJSON
 	report := planReport{Now: time.Now().UTC().Truncate(time.Second)}
 	snapshot := lifecycle.NewSnapshot(s.Config, s.outputs, issuers, s.window)
 	snapshot.Schedule = s.schedule
-	report.Certificates, report.Simulation, err = lifecycle.Plan(ctx, store, snapshot, scenario, report.Now)
+	report.Certificates, report.Simulation, err = lifecycle.Plan(ctx, session.store, snapshot, scenario, report.Now)
 	if err != nil {
-		return stateDirHint(s.StateDir, err)
+		return session.hint(err)
 	}
 	report.count()
 	if asJSON {

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"autocertd/internal/dns01"
-	"autocertd/internal/store/files"
 	"autocertd/internal/term"
 	"autocertd/providers"
 )
@@ -40,19 +39,16 @@ type policyReport struct {
 
 // findPlaces finds out where the records of the named certificates go, of all without names. It changes nothing.
 func findPlaces(ctx context.Context, path string, names []string) (solver *dns01.Solver, places []dns01.Place, warnings []string, err error) {
-	s, err := loadAsDaemon(path, looks)
+	s, err := openSession(path, "autocertd check", looks)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	certs, err := selected(s.Config, names)
+	certs, err := selected(s.settings.Config, names)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	store := files.View(s.StateDir)
-	if solver, err = onlySolver(s, store); err != nil {
-		return nil, nil, nil, err
-	}
-	wanted, unknown := challengeNames(ctx, s, store, certs)
+	solver = s.solver()
+	wanted, unknown := s.challengeNames(ctx, certs)
 	return solver, solver.Places(ctx, wanted), unplacedTexts(unknown), nil
 }
 

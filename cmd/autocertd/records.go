@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"slices"
 	"strings"
@@ -18,7 +17,6 @@ import (
 	"autocertd/internal/dns01"
 	"autocertd/internal/dnschallenge"
 	"autocertd/internal/store"
-	"autocertd/internal/store/files"
 	"autocertd/internal/term"
 	"autocertd/issuer"
 )
@@ -75,21 +73,16 @@ type recordsReport struct {
 }
 
 func recordsList(ctx context.Context, path string, asJSON bool) error {
-	s, err := loadAsDaemon(path, looks)
+	s, err := openSession(path, "autocertd records list", looks)
 	if err != nil {
 		return err
 	}
-	store := files.View(s.StateDir)
-	journal, err := dns01.ListRecords(ctx, store)
+	journal, err := dns01.ListRecords(ctx, s.store)
 	if err != nil {
-		return stateDirHint(s.StateDir, err)
+		return s.hint(err)
 	}
-	solver, err := onlySolver(s, store)
-	if err != nil {
-		return err
-	}
-	names, unknown := challengeNames(ctx, s, store, s.Certificates)
-	report := findRecords(ctx, solver, journal, names)
+	names, unknown := s.challengeNames(ctx, s.settings.Certificates)
+	report := findRecords(ctx, s.solver(), journal, names)
 	report.Warnings = append(report.Warnings, unplacedTexts(unknown)...)
 	if ctx.Err() != nil {
 		return errors.New("interrupted")
@@ -100,19 +93,11 @@ func recordsList(ctx context.Context, path string, asJSON bool) error {
 	return printRecords(report)
 }
 
-// onlySolver makes the part of the program that knows DNS, for commands that need nothing else. Without a logger what it
-// does is said by the command.
-func onlySolver(s *settings, store dns01.Storage) (*dns01.Solver, error) {
-	solver := dns01.New(dns01.Config{Storage: store, Resolvers: s.Resolvers})
-	solver.Configure(newProviders(s, slog.New(slog.DiscardHandler)))
-	return solver, nil
-}
-
 // challengeNames returns the names at which the CAs of certificates may look for records, each once, sorted; and the CAs of
 // which some aren't known.
-func challengeNames(ctx context.Context, s *settings, store issuer.Loader, certs []config.Certificate) (names []string, unknown []unplaced) {
-	for _, ca := range s.CAs {
-		account, err := issuer.AccountURL(ctx, store, ca.Name, ca.Directory)
+func (s *session) challengeNames(ctx context.Context, certs []config.Certificate) (names []string, unknown []unplaced) {
+	for _, ca := range s.cas {
+		account, err := issuer.AccountURL(ctx, s.store, ca.Name, ca.Directory)
 		if err == nil {
 			err = cure.New("no account is registered, from which the names of its dns-account-01 challenges follow", "autocertd account register "+ca.Name)
 		}
@@ -314,13 +299,13 @@ func (r listedRecord) state() term.Cell {
 
 // recordsClean removes what dead processes left. It says what became of each record.
 func recordsClean(ctx context.Context, path string, dryRun bool) error {
-	s, err := loadAsDaemon(path, looks)
+	s, err := openSession(path, "autocertd records clean", looks)
 	if err != nil {
 		return err
 	}
-	journal, err := dns01.ListRecords(ctx, files.View(s.StateDir))
+	journal, err := dns01.ListRecords(ctx, s.store)
 	if err != nil {
-		return stateDirHint(s.StateDir, err)
+		return s.hint(err)
 	}
 	c := cleaning{screen: term.On(os.Stdout)}
 	var dead []dns01.JournalRecord
@@ -360,27 +345,23 @@ type cleaning struct {
 }
 
 // remove takes over the records of dead processes and removes them, through the same code as the daemon.
-func (c *cleaning) remove(ctx context.Context, s *settings, dead []dns01.JournalRecord) error {
-	store, err := files.Open(s.StateDir, "autocertd records clean")
-	if err != nil {
-		return stateDirHint(s.StateDir, err)
-	}
-	solver, err := onlySolver(s, store)
-	if err != nil {
+func (c *cleaning) remove(ctx context.Context, s *session, dead []dns01.JournalRecord) error {
+	if err := s.openStore(writes); err != nil {
 		return err
 	}
-	err = solver.Sweep(ctx)
+	solver := s.solver()
+	err := solver.Sweep(ctx)
 	took := map[dns01.JournalRecord]bool{}
 	for _, r := range dead {
 		took[r] = solver.Took(r)
 	}
 	closed := solver.Close(ctx) // waits until all was tried; what it says is said of each record below
 	if err != nil {
-		return stateDirHint(s.StateDir, err)
+		return s.hint(err)
 	}
-	after, err := dns01.ListRecords(context.WithoutCancel(ctx), store)
+	after, err := dns01.ListRecords(context.WithoutCancel(ctx), s.store)
 	if err != nil {
-		return stateDirHint(s.StateDir, err)
+		return s.hint(err)
 	}
 	for _, r := range dead {
 		at := slices.IndexFunc(after, func(o dns01.JournalRecord) bool { return o.Value == r.Value && spotOf(o) == spotOf(r) })
@@ -392,7 +373,7 @@ func (c *cleaning) remove(ctx context.Context, s *settings, dead []dns01.Journal
 			c.say(term.Plain, "left alone", r, processText(after[at].Holder)+" has taken it over")
 		default:
 			c.left++
-			c.say(term.Red, "not removed", r, whyNot(s, r, cmp.Or(why, closed)))
+			c.say(term.Red, "not removed", r, whyNot(s.settings, r, cmp.Or(why, closed)))
 		}
 	}
 	if ctx.Err() != nil {

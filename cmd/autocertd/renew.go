@@ -55,53 +55,53 @@ func renew(ctx context.Context, path string, names []string, how renewalMode) er
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(sparing)
 	}
-	s, err := loadAsDaemon(path, writes)
+	s, err := openSession(path, "autocertd renew", writes)
 	if err != nil {
 		return err
 	}
-	certs, err := selected(s.Config, names)
+	certs, err := selected(s.settings.Config, names)
 	if err != nil {
 		return err
 	}
 	if how.dry {
-		if err := rehearsing(s, certs); err != nil {
+		if err := rehearsing(s.settings, certs); err != nil {
 			return err
 		}
 	}
 	show := showPass(len(certs))
 	if show.Screen.Terminal {
-		printProblems(show.Screen, nil, s.Warnings)
+		printProblems(show.Screen, nil, s.settings.Warnings)
 	} else {
-		warn(newLogger(s.Log), s.Warnings)
+		warn(newLogger(s.settings.Log), s.settings.Warnings)
 	}
-	logger := commandLogger(s.Log, "autocertd renew", show.Screen.Terminal)
-	a, err := newApp(s, appOptions{command: "autocertd renew", logger: logger, wait: true, progress: show.step})
+	logger := commandLogger(s.settings.Log, s.command, show.Screen.Terminal)
+	p, err := s.program(programConfig{logger: logger, wait: true, progress: show.step})
 	if err != nil {
 		return err
 	}
 	var failed int
 	if how.dry {
 		show.success = "rehearsed, and not kept"
-		failed, err = a.pass(ctx, certs, a.manager.Rehearse, show)
+		failed, err = p.pass(ctx, certs, p.manager.Rehearse, show)
 	} else {
-		work := a.manager.Retry
+		work := p.manager.Retry
 		if !how.force && len(names) == 0 {
-			certs = a.atWork(ctx, certs, show)
+			certs = p.atWork(ctx, certs, show)
 		}
 		switch {
 		case how.force:
-			work = a.manager.Renew
+			work = p.manager.Renew
 		case len(names) > 0:
-			work = a.manager.RetryNamed
+			work = p.manager.RetryNamed
 		}
-		failed, err = a.pass(ctx, certs, work, show)
+		failed, err = p.pass(ctx, certs, work, show)
 		if len(certs) > 0 {
-			if noted := noteHandwork(ctx, a.store); !store.Unwritable(noted) { // that was told of what it stopped
+			if noted := noteHandwork(ctx, s.store); !store.Unwritable(noted) { // that was told of what it stopped
 				err = errors.Join(err, noted)
 			}
 		}
 	}
-	err = errors.Join(err, a.close())
+	err = errors.Join(err, p.close())
 	show.end(failed)
 	switch {
 	case ctx.Err() != nil:
@@ -115,12 +115,12 @@ func renew(ctx context.Context, path string, names []string, how renewalMode) er
 }
 
 // atWork returns the certificates for which there may be something to do, the rest being finished.
-func (a *app) atWork(ctx context.Context, certs []config.Certificate, show *passProgress) []config.Certificate {
+func (p *program) atWork(ctx context.Context, certs []config.Certificate, show *passProgress) []config.Certificate {
 	names := make([]string, len(certs))
 	for i, c := range certs {
 		names[i] = c.Name
 	}
-	rest := a.manager.AtRest(ctx, names)
+	rest := p.manager.AtRest(ctx, names)
 	return slices.DeleteFunc(certs, func(c config.Certificate) bool {
 		if rest[c.Name] {
 			show.begin(c.Name)
@@ -132,31 +132,31 @@ func (a *app) atWork(ctx context.Context, certs []config.Certificate, show *pass
 
 // tellWaiting tells what a certificate waits for. Whoever runs a command wants to know why it came to nothing, and of waiting
 // nothing is logged besides when it begins.
-func (a *app) tellWaiting(name string, err error) {
+func (p *program) tellWaiting(name string, err error) {
 	_, again := errors.AsType[*lifecycle.WaitingError](err)
 	if again || lifecycle.Waits(err) {
-		a.logger.Warn("certificate waits", "certificate", name, "err", err)
+		p.logger.Warn("certificate waits", "certificate", name, "err", err)
 	}
 }
 
 // pass works on each certificate once.
-func (a *app) pass(ctx context.Context, certs []config.Certificate, work func(context.Context, string) error, show *passProgress) (failed int, err error) {
-	if err := a.solver.Sweep(ctx); err != nil {
+func (p *program) pass(ctx context.Context, certs []config.Certificate, work func(context.Context, string) error, show *passProgress) (failed int, err error) {
+	if err := p.solver.Sweep(ctx); err != nil {
 		return 0, err
 	}
 	if len(certs) > 1 {
-		if _, err := a.manager.Items(ctx); err != nil { // knows the lifetimes from now on
-			return 0, stateDirHint(a.settings.StateDir, err)
+		if _, err := p.manager.Items(ctx); err != nil { // knows the lifetimes from now on
+			return 0, p.session.hint(err)
 		}
 		now := time.Now()
 		slices.SortStableFunc(certs, func(x, y config.Certificate) int {
-			return cmp.Compare(a.manager.Urgency(x.Name, now), a.manager.Urgency(y.Name, now))
+			return cmp.Compare(p.manager.Urgency(x.Name, now), p.manager.Urgency(y.Name, now))
 		})
 	}
 	results := make([]error, len(certs))
 	var group errgroup.Group
 	group.SetLimit(mostAtATime())
-	places := make(chan struct{}, a.workers())
+	places := make(chan struct{}, p.current.Load().workers())
 	for i, c := range certs {
 		select {
 		case <-ctx.Done():
@@ -169,7 +169,7 @@ func (a *app) pass(ctx context.Context, certs []config.Certificate, work func(co
 			defer time.AfterFunc(time.Second, yield).Stop() // what hangs keeps its place from nobody, as in the daemon
 			show.begin(c.Name)
 			results[i] = work(ctx, c.Name)
-			a.tellWaiting(c.Name, results[i])
+			p.tellWaiting(c.Name, results[i])
 			show.finish(c.Name, results[i])
 			return nil
 		})

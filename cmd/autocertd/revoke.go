@@ -72,7 +72,7 @@ func revokeCommand(opts *options) *cobra.Command {
 
 // revocation is a certificate to be revoked, and what for.
 type revocation struct {
-	*place
+	*session
 	name   string // "" when it came from a file
 	cert   *x509.Certificate
 	key    crypto.Signer // its own; nil when that isn't there
@@ -91,7 +91,7 @@ func (f *revokeFlags) revoke(ctx context.Context, name string) error {
 			return &usageError{err}
 		}
 	}
-	if r.place, err = f.open("revoke"); err != nil {
+	if r.session, err = f.open("revoke"); err != nil {
 		return err
 	}
 	ca := f.ca
@@ -100,7 +100,7 @@ func (f *revokeFlags) revoke(ctx context.Context, name string) error {
 			return err
 		}
 	}
-	if r.issuer, err = r.place.issuer(ctx, ca); err != nil {
+	if r.issuer, err = r.session.issuer(ctx, ca); err != nil {
 		return err
 	}
 	defer r.issuer.Close()
@@ -232,7 +232,7 @@ func (r *revocation) run(ctx context.Context) error {
 	}
 	if err == nil {
 		fmt.Println(done, r.what())
-		r.log("autocertd revoke").Info("certificate revoked", "serial", hex.EncodeToString(r.cert.SerialNumber.Bytes()),
+		commandLogger(config.Log{}, r.command, true).Info("certificate revoked", "serial", hex.EncodeToString(r.cert.SerialNumber.Bytes()),
 			"hostnames", strings.Join(r.cert.DNSNames, ","), "ca", r.issuer.Name(), "reason", r.reason.String())
 		err = r.note(ctx, reason)
 	}
@@ -287,13 +287,13 @@ func (r *revocation) replace(ctx context.Context, users []string) error {
 		return nil
 	}
 	show := showPass(len(certs))
-	logger := commandLogger(r.settings.Log, "autocertd revoke", show.Screen.Terminal)
-	a, err := newApp(r.settings, appOptions{command: "autocertd revoke", logger: logger, wait: true, progress: show.step})
+	logger := commandLogger(r.settings.Log, r.command, show.Screen.Terminal)
+	p, err := r.program(programConfig{logger: logger, wait: true, progress: show.step})
 	if err != nil {
 		return err
 	}
-	failed, err := a.pass(ctx, certs, a.manager.Retry, show)
-	err = errors.Join(err, a.close())
+	failed, err := p.pass(ctx, certs, p.manager.Retry, show)
+	err = errors.Join(err, p.close())
 	show.end(failed)
 	if err == nil && failed > 0 {
 		err = fmt.Errorf("%d of %d certificates with the compromised key could not be replaced yet; the daemon goes on trying: systemctl reload autocertd", failed, len(certs))

@@ -44,7 +44,8 @@ func runCommand(opts *options) *cobra.Command {
 
 // daemonProcess is the daemon while it runs.
 type daemonProcess struct {
-	*app
+	program   *program
+	store     *files.Store
 	path      string
 	scheduler *scheduler.Scheduler
 	logger    *slog.Logger
@@ -68,11 +69,11 @@ func runDaemon(ctx context.Context, path string) (err error) {
 	hangup := make(chan os.Signal, 1) // before anything that takes time: a signal that nobody waits for ends the process
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
-	s, err := loadAsDaemon(path, writes)
+	s, err := openSession(path, "autocertd run", writes)
 	if err != nil {
 		return err
 	}
-	d, err := newDaemon(s, path, hangup)
+	d, err := newDaemon(s, hangup)
 	if err != nil {
 		return err
 	}
@@ -81,7 +82,7 @@ func runDaemon(ctx context.Context, path string) (err error) {
 	cancel()
 	var held *store.HeldError
 	if errors.As(err, &held) {
-		return anotherDaemon(s.StateDir, held)
+		return anotherDaemon(s.stateDir, held)
 	}
 	if err != nil {
 		return err
@@ -92,19 +93,19 @@ func runDaemon(ctx context.Context, path string) (err error) {
 			release()
 		}
 	}()
-	defer func() { err = errors.Join(err, d.close()) }()
+	defer func() { err = errors.Join(err, d.program.close()) }()
 	return d.run(ctx)
 }
 
 // newDaemon puts a daemon together that doesn't run yet.
-func newDaemon(s *settings, path string, hangup chan os.Signal) (*daemonProcess, error) {
-	live := newLiveHandler(handlerFor(s.Log))
-	d := &daemonProcess{path: path, logger: slog.New(live), health: health{PID: os.Getpid(), Started: time.Now().UTC()},
-		hangup: hangup, sources: s.sources, ticked: make(chan struct{}, 1), changed: make(chan struct{}, 1),
+func newDaemon(s *session, hangup chan os.Signal) (*daemonProcess, error) {
+	live := newLiveHandler(handlerFor(s.settings.Log))
+	d := &daemonProcess{path: s.path, store: s.store, logger: slog.New(live), health: health{PID: os.Getpid(), Started: time.Now().UTC()},
+		hangup: hangup, sources: s.settings.sources, ticked: make(chan struct{}, 1), changed: make(chan struct{}, 1),
 		stolen: make(chan error, 1)}
 	d.doings = newDoings(func() { nudge(d.changed) })
 	var err error
-	d.app, err = newApp(s, appOptions{command: "autocertd run", logger: d.logger, live: live, progress: func(name string, step issuer.Step) {
+	d.program, err = s.program(programConfig{logger: d.logger, live: live, progress: func(name string, step issuer.Step) {
 		d.doings.step(name, step)
 		if step.Name == issuer.Published || step.Name == lifecycle.Deploying { // what is left is to wait for others: DNS and the CA, or services
 			d.scheduler.Yield(name)
@@ -113,15 +114,17 @@ func newDaemon(s *settings, path string, hangup chan os.Signal) (*daemonProcess,
 	if err != nil {
 		return nil, err
 	}
-	d.scheduler = scheduler.New(scheduler.Config{Reconciler: d, Schedule: s.schedule, Workers: d.workers(), Most: mostAtATime(),
-		Lane: d.manager.Lane, Urgency: d.manager.Urgency, OnTick: d.tick, Logger: d.logger})
+	d.scheduler = scheduler.New(scheduler.Config{Reconciler: d, Schedule: s.settings.schedule, Workers: d.program.current.Load().workers(), Most: mostAtATime(),
+		Lane: d.program.manager.Lane, Urgency: d.program.manager.Urgency, OnTick: d.tick, Logger: d.logger})
 	return d, nil
 }
+
+func (d *daemonProcess) settings() *settings { return d.program.current.Load().settings }
 
 // run starts the parts and waits for them.
 func (d *daemonProcess) run(ctx context.Context) error {
 	d.removeStale()
-	warn(d.logger, d.settings.Warnings)
+	warn(d.logger, d.settings().Warnings)
 	d.newHandwork(ctx) // all that was left until now is in the states
 	if err := d.schedule(ctx); err != nil {
 		return err
@@ -132,7 +135,7 @@ func (d *daemonProcess) run(ctx context.Context) error {
 	}
 	defer watch.Close()
 
-	d.logger.Info("started", "version", version(), "certificates", len(d.settings.Certificates), "config", d.path)
+	d.logger.Info("started", "version", version(), "certificates", len(d.settings().Certificates), "config", d.path)
 	d.report(ctx)
 	notifySystemd("READY=1")
 	group, ctx := errgroup.WithContext(ctx)
@@ -195,7 +198,7 @@ func (d *daemonProcess) removeStale() {
 
 // Reconcile implements scheduler.Reconciler.
 func (d *daemonProcess) Reconcile(ctx context.Context, name string) (time.Time, error) {
-	next, err := d.manager.Reconcile(ctx, name)
+	next, err := d.program.manager.Reconcile(ctx, name)
 	d.doings.end(name)
 	nudge(d.changed)
 	return next, err
@@ -228,13 +231,13 @@ func (d *daemonProcess) reportChanges(ctx context.Context) error {
 
 // schedule hands the certificates and their due times to the scheduler. mu is held, or nothing else runs yet.
 func (d *daemonProcess) schedule(ctx context.Context) error {
-	items, err := d.manager.Items(ctx)
+	items, err := d.program.manager.Items(ctx)
 	if err != nil {
-		return stateDirHint(d.settings.StateDir, err)
+		return d.program.session.hint(err)
 	}
 	d.saveLists(ctx)
-	d.scheduler.SetSchedule(d.settings.schedule)
-	d.scheduler.SetWorkers(d.workers())
+	d.scheduler.SetSchedule(d.settings().schedule)
+	d.scheduler.SetWorkers(d.program.current.Load().workers())
 	d.scheduler.Set(items)
 	d.scheduler.Wake()
 	return nil
@@ -249,8 +252,8 @@ func (d *daemonProcess) saveLists(ctx context.Context) {
 		err    error
 		effect string
 	}{
-		{saveRoster(ctx, d.store, d.settings.Certificates), "the list of certificates can't be saved; status can't show it while the configuration has mistakes"},
-		{saveSources(ctx, d.store, d.settings.sources), "the list of the configuration's files can't be saved; status can't show which ones changed since"},
+		{saveRoster(ctx, d.store, d.settings().Certificates), "the list of certificates can't be saved; status can't show it while the configuration has mistakes"},
+		{saveSources(ctx, d.store, d.settings().sources), "the list of the configuration's files can't be saved; status can't show which ones changed since"},
 	} {
 		if list.err == nil {
 			continue
@@ -287,9 +290,9 @@ func (d *daemonProcess) reload(ctx context.Context, why string) {
 	defer notifySystemd("READY=1")
 	s, err := read(d.path)
 	d.sources, d.refused = s.sources, err != nil
-	before := d.build
+	before := d.settings()
 	if err == nil {
-		err = d.use(s)
+		err = d.program.use(s)
 	}
 	if err == nil {
 		err = d.schedule(ctx)
@@ -301,9 +304,9 @@ func (d *daemonProcess) reload(ctx context.Context, why string) {
 		}
 	} else {
 		warn(d.logger, s.Warnings)
-		d.logger.Info("configuration taken over", append([]any{"why", why, "certificates", len(s.Certificates)}, differences(before.settings, s)...)...)
+		d.logger.Info("configuration taken over", append([]any{"why", why, "certificates", len(s.Certificates)}, differences(before, s)...)...)
 	}
-	d.closeRetired()
+	d.program.closeRetired()
 	d.report(ctx)
 }
 
@@ -343,7 +346,7 @@ func (d *daemonProcess) tick(ctx context.Context) {
 	}
 	again := d.newHandwork(ctx) || back
 	d.mu.Lock()
-	d.closeRetired()
+	d.program.closeRetired()
 	var err error
 	if again {
 		err = d.schedule(ctx)
@@ -355,7 +358,7 @@ func (d *daemonProcess) tick(ctx context.Context) {
 		}
 	}
 	nudge(d.ticked)
-	if err := d.solver.Sweep(ctx); err != nil && ctx.Err() == nil {
+	if err := d.program.solver.Sweep(ctx); err != nil && ctx.Err() == nil {
 		d.logger.Error("records of earlier processes can't be looked for", "err", err)
 	}
 	d.report(ctx)

@@ -18,7 +18,6 @@ import (
 	"autocertd/internal/cure"
 	"autocertd/internal/deploy"
 	"autocertd/internal/lifecycle"
-	"autocertd/internal/store/files"
 	"autocertd/internal/term"
 	"autocertd/scheduler"
 )
@@ -155,48 +154,42 @@ func (c certificateStatus) exitCode() int {
 func findStatus(ctx context.Context, path string, names []string, now time.Time) (*statusReport, error) {
 	report := &statusReport{}
 	cfg := &config.Config{}
-	s, badConfig := loadAsDaemon(path, looks)
+	var err error
+	s, badConfig := openSession(path, "autocertd status", looks)
 	switch {
 	case badConfig == nil:
-		cfg, report.stateDir = s.Config, s.StateDir
+		cfg = s.settings.Config
 	case errors.As(badConfig, &report.Mistakes):
-		report.stateDir = config.StateDir(path)
-		if _, err := os.Stat(report.stateDir); err != nil {
+		if s = viewSession(path); s == nil {
 			return nil, badConfig // no daemon ever ran, so the mistakes are all that there is to tell
 		}
 	default:
 		return nil, badConfig
 	}
-	store := files.View(report.stateDir)
-	if badConfig != nil {
-		s = nil
-		roster, err := loadRoster(ctx, store)
-		if err != nil {
-			return nil, badConfig
-		}
-		cfg.Certificates = roster
-	}
+	report.stateDir = s.stateDir
 	if badConfig == nil {
-		report.Unconfigured, _ = unconfigured(ctx, store, report.stateDir, cfg) // what can't be read is told of its certificate
+		report.Unconfigured, _ = unconfigured(ctx, s.store, s.stateDir, cfg) // what can't be read is said of its certificate
+	} else if cfg.Certificates, err = loadRoster(ctx, s.store); err != nil {
+		return nil, badConfig
 	}
 	certs, err := selected(cfg, names)
 	if err != nil {
 		return nil, cmp.Or(report.unconfiguredError(names, now), err)
 	}
-	return report, report.find(ctx, store, certs, s, now)
+	return report, report.find(ctx, s, certs, now)
 }
 
-// find finds out how certificates are. The settings are nil when the configuration has mistakes.
-func (r *statusReport) find(ctx context.Context, store *files.Store, certs []config.Certificate, s *settings, now time.Time) error {
-	list, err := lifecycle.Statuses(ctx, store, certs, now)
+// find finds out how certificates are. The session has no settings when the configuration has mistakes.
+func (r *statusReport) find(ctx context.Context, s *session, certs []config.Certificate, now time.Time) error {
+	list, err := lifecycle.Statuses(ctx, s.store, certs, now)
 	if err != nil {
-		return stateDirHint(r.stateDir, err)
+		return s.hint(err)
 	}
 	var doings map[string]doing
-	if r.Daemon = daemonHealth(ctx, store); r.Daemon != nil {
-		doings, r.StateError, r.StateCure = loadDoings(ctx, store), r.Daemon.StateError, r.Daemon.StateCure
+	if r.Daemon = daemonHealth(ctx, s.store); r.Daemon != nil {
+		doings, r.StateError, r.StateCure = loadDoings(ctx, s.store), r.Daemon.StateError, r.Daemon.StateCure
 		if r.StateError == "" { // else the daemon couldn't note what it took over
-			r.NotTakenOver = notTakenOver(ctx, store)
+			r.NotTakenOver = notTakenOver(ctx, s.store)
 		}
 	}
 	if err := diskOf(r.stateDir); err != nil && r.StateError == "" {
@@ -209,8 +202,8 @@ func (r *statusReport) find(ctx context.Context, store *files.Store, certs []con
 			r.Certificates[i].Now = &now
 		}
 	}
-	if s != nil {
-		r.addConfigured(s)
+	if s.settings != nil {
+		r.addConfigured(s.settings)
 	}
 	return nil
 }

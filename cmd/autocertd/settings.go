@@ -1,0 +1,82 @@
+package main
+
+import (
+	"log/slog"
+
+	"autocertd/internal/config"
+	"autocertd/internal/deploy"
+	"autocertd/internal/dns01"
+	"autocertd/internal/lifecycle"
+	"autocertd/providers"
+	"autocertd/scheduler"
+)
+
+// settings is a configuration with everything built from its text that can be wrong.
+type settings struct {
+	*config.Config
+	sources   *config.Sources
+	schedule  scheduler.Schedule
+	window    scheduler.Window
+	outputs   deploy.Outputs
+	providers []dns01.Provider // of Providers, in their order
+	told      *liveHandler     // where the programs of providers log to; see newProviders
+}
+
+// load reads the configuration and builds what can be built without asking anybody.
+func load(path string) (*settings, error) {
+	s, err := read(path)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// read is load that tells of a configuration with mistakes at least which files it was looked for in.
+func read(path string) (*settings, error) {
+	s := &settings{sources: &config.Sources{}, told: newLiveHandler(slog.DiscardHandler)}
+	cfg, err := config.Load(path, config.Checks{
+		Schedule: func(text string) (err error) {
+			s.schedule, err = scheduler.ParseSchedule(text)
+			return err
+		},
+		Window: func(text string) (err error) {
+			s.window, err = scheduler.ParseWindow(text)
+			return err
+		},
+		Provider: func(p *config.Provider) error {
+			built, err := newProvider(p, slog.New(s.told).With("provider", p.Name))
+			s.providers = append(s.providers, built)
+			return err
+		},
+		Outputs:    func(c *config.Config, tables []config.Table) { s.outputs = lifecycle.BuildOutputs(c, tables) },
+		OutputKeys: deploy.Keys(),
+		Sources:    s.sources,
+	})
+	if err != nil {
+		return s, &usageError{err}
+	}
+	s.Config = cfg
+	return s, nil
+}
+
+// newProvider builds a provider from its table.
+func newProvider(p *config.Provider, logger *slog.Logger) (dns01.Provider, error) {
+	built, err := providers.New(p.Type, providers.Options{Decode: p.Decode, Dir: p.Dir(), Logger: logger})
+	if err != nil {
+		return dns01.Provider{}, err
+	}
+	served := dns01.Provider{Name: p.Name, Client: built.Client, Zones: p.Zones, Servers: built.Servers, Nameservers: p.Nameservers,
+		Check: dns01.Check(p.Check), MinNameservers: p.MinNameservers, Settle: p.Settle,
+		PropagationTimeout: p.PropagationTimeout, TTL: p.TTL, Timeout: built.Timeout}
+	if k := built.Key; k != nil {
+		served.Key = &dns01.Key{Name: k.Name, Algorithm: k.Algorithm, Secret: k.Secret}
+	}
+	return served, nil
+}
+
+// newProviders returns the providers, which were built when the configuration was read: so their keys are those of that
+// moment. From now on their programs log to the logger.
+func newProviders(s *settings, logger *slog.Logger) []dns01.Provider {
+	s.told.replace(logger.Handler())
+	return s.providers
+}
