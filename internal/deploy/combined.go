@@ -20,28 +20,32 @@ func (s *single) paths() []string { return []string{s.path()} }
 
 func (s *single) env() []string { return []string{"AUTOCERTD_COMBINED=" + s.path()} }
 
-func (s *single) look() (right, pending bool, err error) {
+func (s *single) look() (right bool, change string, err error) {
 	dir, err := openFolder(s.dir, nil)
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, false, nil
+		return false, "", nil
 	}
 	if err != nil {
-		return false, false, err
+		return false, "", err
 	}
 	defer dir.close()
 	right, err = dir.same(s.file, s.owner)
-	return right, dir.exists(s.marker()), err
+	return right, dir.marked(s.marker()), err
 }
 
-func (s *single) write() error {
+func (s *single) write(change string) error {
 	dir, err := s.disk.makeDir(s.dir)
 	if err != nil {
 		return err
 	}
 	defer dir.close()
 	if s.marked {
-		// Dying after this line leaves a marker beside the old file: a difference and a marker, both healed together.
-		if err := s.disk.touch(dir, s.marker()); err != nil {
+		// Dying between these leaves no marker of an earlier change, and its file, which differs from what is to be written.
+		if err := s.disk.remove(dir, s.marker()); err != nil {
+			return err
+		}
+		// Dying after this one leaves a marker beside the old file: a difference and a marker, both healed together.
+		if err := s.disk.mark(dir, s.marker(), change); err != nil {
 			return err
 		}
 	}

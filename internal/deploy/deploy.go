@@ -1,19 +1,18 @@
-// Package deploy brings the files of a certificate to the places and formats that services want, reloads those services and
-// runs commands, again and again until each has succeeded. It leaves to its caller when to look, where the bundle and the
+// Package deploy brings the files of a certificate to the places and in the formats that services want, reloads those
+// services and runs commands, again and again until each has succeeded. It leaves to its caller where the bundle and the
 // state are kept, and that only one pass at a time works on a certificate; it never sees an account key.
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"time"
 )
-
-// State says for each output, by [Output.ID], which bundle with which reloads and runs was completed there.
-// The caller stores it between passes. A lost State costs one superfluous reload, nothing else.
-type State map[string]string
 
 // Config is what a Deployer needs. The zero value runs real processes, gives each a minute and logs nothing.
 type Config struct {
@@ -21,8 +20,8 @@ type Config struct {
 	Logger  *slog.Logger  // nil: silent
 	Timeout time.Duration // for each reload and each run; 0: one minute
 
-	// Working is told of each certificate whose files are in place and whose reloads and runs begin, which may take long; nil
-	// is fine.
+	// Working is called for each certificate whose files are in place and whose reloads and runs begin, which may take long;
+	// nil is fine.
 	Working func(certificate string)
 }
 
@@ -60,53 +59,146 @@ type Result struct {
 	Pending  []string // what still has to be done, one short sentence each
 }
 
-// Apply brings every output to b: files first, then the reloads, then the runs of those outputs whose files changed or whose
-// reloads and runs haven't succeeded yet for this bundle. When all is right already, it only reads. An output that fails
-// doesn't stop the others. The returned error joins one [*Error] for each thing that failed; Apply is to be called again
-// then. Reloads and runs happen at least once for each change, and more often after a failure or a crash.
+// Apply brings every output to b, one kind of steps after another: the files of all outputs, then the reloads, then the runs,
+// as far as they aren't done for this bundle and for the files that are there. When all is right already, it only reads. A
+// step that fails keeps the later steps of its output waiting only if it is the files, and no other output. The returned error
+// joins one [*Error] for each step that failed; Apply is to be called again then. A step is done at least once for each
+// change, and more often after a failure or a crash.
 func (d *Deployer) Apply(ctx context.Context, b Bundle, outputs []Output, st State) (Result, error) {
-	p := pass{Deployer: d, bundle: b, res: Result{State: State{}}, taken: map[string]bool{}}
 	if err := b.check(); err != nil {
-		p.res.State = maps.Clone(st)
-		return p.res, err
+		return Result{State: maps.Clone(st)}, err
 	}
-	var due []*task
-	for _, o := range outputs {
-		t := &task{output: o, id: o.ID(b.Name), mark: o.mark(b)}
-		old, known := st[t.id]
-		if known {
-			// Still true when this output fails below: a change of its files is remembered beside them, by the marker.
-			p.res.State[t.id] = old
-		}
-		changed, err := p.files(ctx, t)
-		if err != nil {
-			p.fail(t, StepFiles, t.id, err)
-			continue
-		}
-		if changed {
-			d.log.Info("files written", "certificate", b.Name, "output", t.id, "repaired", old == t.mark)
-		}
-		if changed || t.pending || old != t.mark {
-			due = append(due, t)
+	p := &pass{deployer: d, bundle: b, res: Result{State: State{}}, taken: map[string]bool{}, reloads: map[string]error{}}
+	tasks := make([]*task, len(outputs))
+	for i, o := range outputs {
+		tasks[i] = newTask(o, b, st)
+		if done, known := st[tasks[i].id]; known {
+			// Still true when the files fail below: a change of them is remembered beside them, by the marker.
+			p.res.State[tasks[i].id] = done
 		}
 	}
-	p.work(ctx, due)
+	for _, kind := range []Step{StepFiles, StepReload, StepRun} {
+		for _, t := range tasks {
+			p.do(ctx, t, kind)
+		}
+	}
+	for _, t := range tasks {
+		p.finish(t)
+	}
 	return p.res, errors.Join(p.errs...)
 }
 
 // Right reports whether Apply would find nothing to do. It only reads, so that nobody need be kept from the files.
 func (d *Deployer) Right(b Bundle, outputs []Output, st State) bool {
 	for _, o := range outputs {
-		if st[o.ID(b.Name)] != o.mark(b) {
-			return false
-		}
+		t := newTask(o, b, st)
 		place, err := o.place(&d.disk, b)
 		if err != nil {
 			return false
 		}
-		if right, pending, err := place.look(); !right || pending || err != nil {
+		right, change, err := place.look()
+		if !right || change != "" || err != nil || slices.ContainsFunc(t.steps, func(s todo) bool { return !t.done.has(s.mark) }) {
 			return false
 		}
 	}
 	return true
+}
+
+// pass is one call of Apply.
+type pass struct {
+	deployer *Deployer
+	bundle   Bundle
+	res      Result
+	errs     []error
+	taken    map[string]bool  // paths of the outputs so far
+	reloads  map[string]error // of the units that were reloaded in this pass
+	working  bool             // the caller was told
+}
+
+// task is one output in one pass.
+type task struct {
+	output Output
+	id     string // where it writes
+	steps  []todo // in the order in which they are done, the files first
+	done   Done   // the steps that have succeeded
+	place  place
+	failed bool
+	broken bool // the files aren't as they have to be, so that no later step makes sense
+}
+
+// todo is a step for the bundle of a pass.
+type todo struct {
+	step step
+	mark string
+}
+
+func newTask(o Output, b Bundle, st State) *task {
+	t := &task{output: o, id: o.ID(b.Name)}
+	t.done = st[t.id]
+	all := t.done.whole != "" && t.done.whole == wholeMark(o, b)
+	t.done.Steps, t.done.whole = slices.Clone(t.done.Steps), ""
+	add := func(s step) {
+		mark := markOf(s, b)
+		t.steps = append(t.steps, todo{s, mark})
+		if all {
+			t.done.add(mark)
+		}
+	}
+	add(filesStep{})
+	for _, unit := range o.Reload {
+		add(reloadStep{unit})
+	}
+	for _, args := range o.Run {
+		add(runStep{args})
+	}
+	return t
+}
+
+// do does the steps of a kind that aren't done yet. The files are compared with the bundle, whatever was done before.
+func (p *pass) do(ctx context.Context, t *task, kind Step) {
+	for _, s := range t.steps {
+		if s.step.kind() != kind || t.broken || kind != StepFiles && t.done.has(s.mark) {
+			continue
+		}
+		if kind != StepFiles && !p.working && p.deployer.working != nil {
+			p.working = true
+			p.deployer.working(p.bundle.Name)
+		}
+		if err := s.step.do(ctx, p, t); err != nil {
+			p.fail(t, s.step, err)
+			continue
+		}
+		t.done.add(s.mark)
+	}
+}
+
+// finish removes the marker of an output whose steps are all done, and notes what is done.
+func (p *pass) finish(t *task) {
+	if t.broken {
+		return
+	}
+	if !t.failed && t.done.Change != "" {
+		// Dying before the marker goes, or before the caller has stored the state, does the reloads and runs once more.
+		if err := t.place.done(); err != nil {
+			p.fail(t, filesStep{}, err)
+			return
+		}
+		t.done.Change = ""
+	}
+	current := Done{Change: t.done.Change}
+	for _, s := range t.steps {
+		if t.done.has(s.mark) {
+			current.add(s.mark)
+		}
+	}
+	p.res.State[t.id] = current
+}
+
+// fail notes what went wrong with an output, for the error and for the list of what is left to do.
+func (p *pass) fail(t *task, s step, err error) {
+	t.failed = true
+	t.broken = t.broken || s.kind() == StepFiles
+	subject := cmp.Or(s.subject(), t.id)
+	p.errs = append(p.errs, &Error{Output: t.id, Step: s.kind(), Subject: subject, Hint: hint(s.kind(), t.output, subject, err), Err: err})
+	p.res.Pending = append(p.res.Pending, fmt.Sprintf(s.pending(), subject, t.id))
 }

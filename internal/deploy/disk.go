@@ -128,9 +128,9 @@ func (d *disk) create(in *folder, o owner, files []file, folders ...*folder) (er
 	return d.syncFiles(written...)
 }
 
-// touch creates an empty file, or leaves whatever is there.
-func (d *disk) touch(in *folder, name string) error {
-	return d.do("touch", in.join(name), func() error { return in.touch(name) })
+// mark creates a marker, or leaves whatever is there.
+func (d *disk) mark(in *folder, name, change string) error {
+	return d.do("touch", in.join(name), func() error { return in.mark(name, change) })
 }
 
 // replace writes a file beside its place and renames it over whatever stands there. The folder isn't synced yet.

@@ -100,7 +100,7 @@ func TestRefusedBundles(t *testing.T) {
 			dir := t.TempDir()
 			b := good
 			spoil(&b)
-			st := State{"x": "y"}
+			st := State{"x": Done{Steps: []string{"y"}}}
 			res, err := New(Config{}).Apply(t.Context(), b, []Output{{Dir: dir}}, st)
 			if err == nil {
 				t.Error("accepted")
@@ -108,7 +108,7 @@ func TestRefusedBundles(t *testing.T) {
 			if entries, _ := os.ReadDir(dir); len(entries) > 0 {
 				t.Errorf("wrote %v", entries)
 			}
-			if res.State[dir] != "" {
+			if len(res.State[dir].Steps) > 0 {
 				t.Errorf("marked as done: %v", res.State)
 			}
 		})
@@ -129,7 +129,7 @@ func TestOneFails(t *testing.T) {
 	}
 	wantDeployed(t, first, b)
 	wantDeployed(t, last, b)
-	if len(res.State) != 2 || res.State[first.ID(host)] == "" || res.State[last.ID(host)] == "" {
+	if len(res.State) != 2 || !finished(res, first) || !finished(res, last) {
 		t.Errorf("state %v, want the good ones", res.State)
 	}
 }

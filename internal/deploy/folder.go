@@ -10,6 +10,9 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"autocertd/internal/durable"
+	"autocertd/internal/printable"
 )
 
 // folder is an open directory. All that is done in it goes by its descriptor and a name without a slash, and follows no link:
@@ -418,8 +421,8 @@ func (f *folder) symlink(target, name string) error {
 	return nil
 }
 
-// touch creates an empty file, or leaves whatever is there.
-func (f *folder) touch(name string) error {
+// mark creates a marker that names a change, or leaves whatever is there. A power loss may leave it empty.
+func (f *folder) mark(name, change string) error {
 	fd, err := f.openAt(name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o600)
 	switch {
 	case errors.Is(err, fs.ErrExist):
@@ -427,11 +430,25 @@ func (f *folder) touch(name string) error {
 	case err != nil:
 		return err
 	}
-	if err := unix.Close(fd); err != nil {
-		return f.fail("close", name, err)
-	}
-	return nil
+	w := os.NewFile(uintptr(fd), f.join(name))
+	_, err = w.WriteString(change)
+	return errors.Join(err, w.Close())
 }
+
+// marked returns the change that a marker names, "" where there is none, and unknownChange for whatever else is there.
+func (f *folder) marked(name string) string {
+	if !f.exists(name) {
+		return ""
+	}
+	change, err := durable.ReadAt(f.fd, name, f.join(name), 64)
+	if err != nil || len(change) == 0 {
+		return unknownChange
+	}
+	return printable.Line(string(change))
+}
+
+// unknownChange stands for a change of which no state knows.
+const unknownChange = "?"
 
 // create makes a new file, which the caller closes. It is 0600 until it has its owner, so that nobody else reads a key
 // meanwhile.

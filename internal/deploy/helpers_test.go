@@ -117,6 +117,12 @@ func apply(t testing.TB, d *Deployer, b Bundle, o Output, st State) Result {
 	return res
 }
 
+// finished reports whether all steps of an output are done.
+func finished(res Result, o Output) bool {
+	done := res.State[o.ID(host)]
+	return len(done.Steps) == 1+len(o.Reload)+len(o.Run) && done.Change == ""
+}
+
 // wantDeployed demands that the files of the output hold the bundle, by what a service would read.
 func wantDeployed(t testing.TB, o Output, b Bundle) {
 	t.Helper()

@@ -55,22 +55,22 @@ func (v *versioned) env() []string {
 	return env
 }
 
-func (v *versioned) look() (right, pending bool, err error) {
+func (v *versioned) look() (right bool, change string, err error) {
 	dir, err := openFolder(v.dir, nil)
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, false, nil
+		return false, "", nil
 	}
 	if err != nil {
-		return false, false, err
+		return false, "", err
 	}
 	defer dir.close()
 	version, err := v.current(dir)
 	if version == nil {
-		return false, false, err
+		return false, "", err
 	}
 	defer version.close()
 	right, err = v.right(dir, version)
-	return right, version.exists(pendingName), err
+	return right, version.marked(pendingName), err
 }
 
 // current opens the version that readers get, and returns nil when there is none of ours.
@@ -108,20 +108,20 @@ func (v *versioned) linked(dir *folder, name string) (bool, error) {
 }
 
 // write makes the directory, or builds a new version in it and switches to it.
-func (v *versioned) write() error {
+func (v *versioned) write(change string) error {
 	dir, err := openFolder(v.dir, nil)
 	if errors.Is(err, fs.ErrNotExist) {
-		return v.writeFirst()
+		return v.writeFirst(change)
 	}
 	if err != nil {
 		return err
 	}
 	defer dir.close()
-	return v.writeNext(dir)
+	return v.writeNext(dir, change)
 }
 
 // writeFirst builds the whole directory beside its place. It appears complete, or not at all.
-func (v *versioned) writeFirst() error {
+func (v *versioned) writeFirst(change string) error {
 	parent, base, err := v.disk.parent(v.dir)
 	if err != nil {
 		return err
@@ -141,7 +141,7 @@ func (v *versioned) writeFirst() error {
 				return err
 			}
 		}
-		_, err = v.build(dir, dir)
+		_, err = v.build(dir, change, dir)
 		return err
 	}); err != nil {
 		return err
@@ -151,13 +151,13 @@ func (v *versioned) writeFirst() error {
 }
 
 // writeNext builds a new version and switches to it.
-func (v *versioned) writeNext(dir *folder) error {
+func (v *versioned) writeNext(dir *folder, change string) error {
 	previous, err := dir.target(current)
 	if err != nil {
 		return err
 	}
 	// Dying before the switch leaves a folder that nobody reads. The pruning after the next switch removes it.
-	version, err := v.build(dir)
+	version, err := v.build(dir, change)
 	if err != nil {
 		return err
 	}
@@ -188,7 +188,7 @@ func (v *versioned) version() string { return ours + v.fingerprint[:12] }
 
 // build writes the files into a folder of their own, with the marker, and makes all of it durable, with the names in the
 // folders above that are new too.
-func (v *versioned) build(dir *folder, above ...*folder) (version string, err error) {
+func (v *versioned) build(dir *folder, change string, above ...*folder) (version string, err error) {
 	const most = 1000 // versions of one certificate: more were made by somebody else
 	version = v.version()
 	made, err := v.disk.mkdir(dir, version)
@@ -207,8 +207,8 @@ func (v *versioned) build(dir *folder, above ...*folder) (version string, err er
 		}
 	}()
 	if v.marked {
-		if err := v.disk.touch(made, pendingName); err != nil {
-			return "", err
+		if err := v.disk.mark(made, pendingName, change); err != nil {
+			return version, err
 		}
 	}
 	return version, v.disk.create(made, v.owner, v.files, append(above, made)...)

@@ -2,31 +2,21 @@ package deploy
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"path/filepath"
 	"strings"
 )
 
-// mark stands for the bundle together with what has to happen after its files are in place.
-func (o Output) mark(b Bundle) string {
-	h := sha256.New()
-	// Writing strings to a hash can't fail.
-	_ = json.NewEncoder(h).Encode([]any{strings.ToLower(b.Fingerprint), o.Reload, o.Run})
-	return hex.EncodeToString(h.Sum(nil)[:16])
-}
-
 // place is an output's files on disk in one format.
 //
-// look only reads: are the files right, and is something still to happen after they were written? write replaces the files,
-// never showing a reader a part of a file or a key beside a foreign certificate; when something has to happen after it, it
-// leaves a marker no later than the files, which done removes once all that has succeeded. A write that fails or dies anywhere
-// is healed by looking and writing again. paths are the files as services know them, env the same as variables for commands.
+// look only reads: it reports whether the files are right, and the change that their marker names, "" where there is none.
+// write replaces the files, never showing a reader a part of a file or a key beside a foreign certificate; when other steps
+// follow, it leaves a marker that names the change no later than the files, which done removes once all of them have
+// succeeded. A write that fails or dies anywhere is healed by looking and writing again. paths returns the files as services
+// know them, env the same as variables for commands.
 type place interface {
-	look() (right, pending bool, err error)
-	write() error
+	look() (right bool, change string, err error)
+	write(change string) error
 	done() error
 	paths() []string
 	env() []string
@@ -77,5 +67,5 @@ type location struct {
 	disk   *disk
 	dir    string
 	owner  owner
-	marked bool // leave a marker with a change: something has to happen after it
+	marked bool // leave a marker with a change: other steps follow
 }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"strings"
-	"time"
 
 	"autocertd/internal/printable"
 	"autocertd/internal/proc"
@@ -56,34 +54,6 @@ func (d *Deployer) start(ctx context.Context, args, env []string) error {
 		err = fmt.Errorf("stopped: %w", context.Canceled)
 	}
 	return &processError{output: printable.End(out), err: err}
-}
-
-// run runs one of an output's commands with the certificate's facts in its environment.
-func (p *pass) run(ctx context.Context, t *task, args []string) error {
-	if program(args) == "" {
-		return errNoProgram
-	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	b := p.bundle
-	expanded := make([]string, len(args))
-	for i, a := range args {
-		expanded[i] = expand(a, b.Name)
-	}
-	env := append(baseEnv(),
-		"AUTOCERTD_NAME="+b.Name,
-		"AUTOCERTD_HOSTNAMES="+strings.Join(b.Hostnames, " "),
-		"AUTOCERTD_DIR="+t.output.dir(b.Name),
-		"AUTOCERTD_NOT_AFTER="+b.NotAfter.UTC().Format(time.RFC3339),
-		"AUTOCERTD_SERIAL="+b.Serial,
-		"AUTOCERTD_FINGERPRINT="+b.Fingerprint,
-	)
-	err := p.start(ctx, expanded, append(env, t.place.env()...))
-	if err == nil {
-		p.log.Info("command done", "certificate", b.Name, "output", t.id, "program", program(args))
-	}
-	return err
 }
 
 func program(args []string) string {

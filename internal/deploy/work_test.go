@@ -21,7 +21,8 @@ import (
 
 var errBroken = errors.New("exit status 1")
 
-// TestRetried lets reloads and runs fail, and looks at what the next pass does again.
+// TestRetried lets reloads and runs fail, and looks at what the next pass does again: what failed, and everything after
+// another change of the files.
 func TestRetried(t *testing.T) {
 	b := newBundle(t, host)
 	o := Output{Dir: t.TempDir(), Reload: []string{"a.service", "b.service"}, Run: [][]string{{"push", "{name}"}, {"tell"}}}
@@ -32,21 +33,29 @@ func TestRetried(t *testing.T) {
 	for _, row := range []struct {
 		name    string
 		fail    map[string]error
+		runs    []string
 		pending []string
 	}{
-		{"reload fails", map[string]error{"a.service": errBroken}, []string{"a.service is not reloaded after a change of " + o.Dir}},
-		{"run fails", map[string]error{"push": errBroken}, []string{"push has not succeeded after a change of " + o.Dir}},
-		{"both fail", map[string]error{"b.service": errBroken, "tell": errBroken}, []string{
+		{"reload fails", map[string]error{"a.service": errBroken}, all, []string{"a.service is not reloaded after a change of " + o.Dir}},
+		{"it fails again", map[string]error{"a.service": errBroken}, all[:1], []string{"a.service is not reloaded after a change of " + o.Dir}},
+		{"the files are changed, and a run fails", map[string]error{"push": errBroken}, all, []string{"push has not succeeded after a change of " + o.Dir}},
+		{"the files are changed, and both fail", map[string]error{"b.service": errBroken, "tell": errBroken}, all, []string{
 			"b.service is not reloaded after a change of " + o.Dir, "tell has not succeeded after a change of " + o.Dir}},
-		{"nothing fails", nil, nil},
+		{"one of them fails", map[string]error{"tell": errBroken}, []string{all[1], all[3]}, []string{"tell has not succeeded after a change of " + o.Dir}},
+		{"nothing fails", nil, all[3:], nil},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			runner.Fail = row.fail
+			if strings.HasPrefix(row.name, "the files are changed") {
+				if err := os.Remove(filepath.Join(o.Dir, "cert.pem")); err != nil {
+					t.Fatal(err)
+				}
+			}
 			res, err := d.Apply(t.Context(), b, []Output{o}, st)
 			st = res.State
 			wantDeployed(t, o, b)
-			if got := runner.taken(); !slices.Equal(got, all) {
-				t.Errorf("ran %q, want %q", got, all)
+			if got := runner.taken(); !slices.Equal(got, row.runs) {
+				t.Errorf("ran %q, want %q", got, row.runs)
 			}
 			if !slices.Equal(res.Pending, row.pending) {
 				t.Errorf("pending %q, want %q", res.Pending, row.pending)
@@ -57,7 +66,7 @@ func TestRetried(t *testing.T) {
 			if err != nil && !strings.Contains(err.Error(), "it says why") {
 				t.Errorf("the error lacks the output: %v", err)
 			}
-			if done := st[o.ID(host)] != ""; done != (row.fail == nil) {
+			if finished(res, o) != (row.fail == nil) {
 				t.Errorf("state %v", st)
 			}
 		})
