@@ -66,7 +66,7 @@ func writeStates(b *testing.B, path string, bundles bool) {
 			// As the last look left it: outputs are looked at once an hour, and the CA is asked within the day.
 			NextLook: now.Add(time.Hour), RenewAt: renew, RenewWhy: "two thirds of the lifetime are over",
 			ARI:     lifecycle.Suggestion{Start: renew, End: renew.AddDate(0, 0, 1), Moment: renew, ChosenAt: now, AskAgain: now.Add(5 * time.Hour)},
-			Outputs: deploy.State{filepath.Join(cfg.StateDir, "live", c.Name): mark}})
+			Outputs: deploy.State{filepath.Join(cfg.StateDir, "live", c.Name): {Steps: []string{mark}}}})
 	}
 }
 
