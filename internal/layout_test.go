@@ -35,7 +35,7 @@ var limits = []limit{
 	{pkg: "internal/budget", only: []string{"internal/knownca"}},
 	{pkg: "providers", only: []string{"internal/secret", "internal/printable", "internal/durable", "internal/proc", "internal/cure"}},
 	// No DNS, disk or providers.
-	{pkg: "issuer", never: []string{"internal/dns01", "internal/store", "internal/durable", "providers"}},
+	{pkg: "issuer", never: []string{"internal/dns01", "internal/store/files", "internal/store/etcd", "internal/durable", "providers"}},
 	// No account keys.
 	{pkg: "internal/deploy", never: []string{"issuer", "internal/store"}},
 }

@@ -10,10 +10,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
+
+	"autocertd/internal/store"
 )
 
 // savedAccount is what is kept of an account beside its key.
@@ -44,21 +48,18 @@ const (
 type accountFiles struct{ account, key, next []byte }
 
 func (i *Issuer) readAccount(ctx context.Context, object string) (files accountFiles, err error) {
-	for name, into := range map[string]*[]byte{accountFile: &files.account, keyFile: &files.key, nextFile: &files.next} {
-		if *into, err = i.cfg.Storage.Load(ctx, object+name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	into := map[string]*[]byte{object + accountFile: &files.account, object + keyFile: &files.key, object + nextFile: &files.next}
+	for o, err := range i.cfg.Storage.Scan(ctx, slices.Collect(maps.Keys(into))...) {
+		if err := errors.Join(err, o.Err); err != nil {
 			return files, err
 		}
+		*into[o.Key] = o.Data
 	}
 	return files, nil
 }
 
-// Loader is the part of a Storage that changes nothing.
-type Loader interface {
-	Load(ctx context.Context, key string) ([]byte, error)
-}
-
 // AccountURL returns the URL of the account that is stored for a CA, "" when none is.
-func AccountURL(ctx context.Context, storage Loader, name, directory string) (string, error) {
+func AccountURL(ctx context.Context, storage store.Reader, name, directory string) (string, error) {
 	data, err := storage.Load(ctx, AccountKey(name, directory)+accountFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
@@ -77,12 +78,12 @@ func (i *Issuer) acmeAccount(ctx context.Context) (acme.Account, error) {
 	if i.account != nil && i.unchanged(ctx) {
 		return *i.account, nil
 	}
-	err := i.exclusively(ctx, func() error {
-		account, err := i.existing(ctx)
+	err := i.exclusively(ctx, func(lease store.Lease) error {
+		account, err := i.existing(ctx, lease)
 		if errors.Is(err, errNoAccount) {
-			account, err = i.register(ctx, i.accountObject(), account.PrivateKey)
+			account, err = i.register(ctx, lease, account.PrivateKey)
 		} else if err == nil {
-			i.tellContact(ctx, account)
+			i.tellContact(ctx, lease, account)
 		}
 		if err != nil {
 			return err
@@ -105,25 +106,25 @@ func (i *Issuer) unchanged(ctx context.Context) bool {
 }
 
 // exclusively runs f while no other process changes the account.
-func (i *Issuer) exclusively(ctx context.Context, f func() error) error {
-	unlock, err := i.cfg.Storage.Lock(ctx, accountLock(i.accountObject()))
+func (i *Issuer) exclusively(ctx context.Context, f func(lease store.Lease) error) error {
+	lease, err := i.cfg.Storage.Acquire(ctx, accountLock(i.accountObject()))
 	if err != nil {
 		return err
 	}
-	defer unlock()
-	return f()
+	defer lease.Release()
+	return f(lease)
 }
 
 // errNoAccount says that no account is registered yet. A key may be there already.
 var errNoAccount = errors.New("no account is registered")
 
 // existing returns the account that is stored, with the key that the CA accepts. It never registers one.
-func (i *Issuer) existing(ctx context.Context) (acme.Account, error) {
+func (i *Issuer) existing(ctx context.Context, lease store.Lease) (acme.Account, error) {
 	account, err := i.recorded(ctx)
 	if err != nil {
 		return account, err
 	}
-	if err := i.settle(ctx, &account); err != nil {
+	if err := i.settle(ctx, lease, &account); err != nil {
 		if ctx.Err() != nil {
 			return account, ctx.Err()
 		}
@@ -186,7 +187,7 @@ func (i *Issuer) damaged(file string, err error, cure string) error {
 }
 
 // makeKey makes a key for the account and keeps it durably under a name.
-func (i *Issuer) makeKey(ctx context.Context, file string) (crypto.Signer, error) {
+func (i *Issuer) makeKey(ctx context.Context, lease store.Lease, file string) (crypto.Signer, error) {
 	key, err := newKey(ECDSAP256)
 	if err != nil {
 		return nil, err
@@ -195,19 +196,19 @@ func (i *Issuer) makeKey(ctx context.Context, file string) (crypto.Signer, error
 	if err != nil {
 		return nil, err
 	}
-	return key, i.cfg.Storage.Save(ctx, i.accountObject()+file, text)
+	return key, lease.Save(ctx, i.accountObject()+file, text)
 }
 
 // register makes the account at the CA, or finds it there when the key already has one. The key is durable before the
 // CA hears of it: dying after that leaves a key whose account is found again by the next call.
-func (i *Issuer) register(ctx context.Context, object string, key crypto.Signer) (acme.Account, error) {
+func (i *Issuer) register(ctx context.Context, lease store.Lease, key crypto.Signer) (acme.Account, error) {
 	if !i.cfg.AcceptTerms {
 		return acme.Account{}, &Error{CA: i.cfg.Name, Step: "account", Err: errors.New("the CA's terms of service aren't accepted"),
 			Hint: fmt.Sprintf("write accept_terms = true below [ca.%s]", i.cfg.Name)}
 	}
 	if key == nil {
 		var err error
-		if key, err = i.makeKey(ctx, keyFile); err != nil {
+		if key, err = i.makeKey(ctx, lease, keyFile); err != nil {
 			return acme.Account{}, err
 		}
 	}
@@ -228,7 +229,7 @@ func (i *Issuer) register(ctx context.Context, object string, key crypto.Signer)
 	if noted.status == http.StatusOK {
 		told = account.Contact
 	}
-	if err := saveAccount(ctx, i.cfg.Storage, object, savedAccount{Directory: i.cfg.Directory, URL: account.Location, Contact: told}); err != nil {
+	if err := i.saveAccount(ctx, lease, savedAccount{Directory: i.cfg.Directory, URL: account.Location, Contact: told}); err != nil {
 		return acme.Account{}, err
 	}
 	i.cfg.Logger.Info("account registered", "ca", i.cfg.Name, "account", account.Location)
@@ -243,10 +244,15 @@ func (i *Issuer) registerAgain(ctx context.Context, old acme.Account) (acme.Acco
 		return *i.account, nil
 	}
 	i.cfg.Logger.Warn("the CA doesn't know the account any more; registering its key again", "ca", i.cfg.Name, "account", old.Location)
-	account, err := i.register(ctx, i.accountObject(), old.PrivateKey)
+	err := i.exclusively(ctx, func(lease store.Lease) error {
+		account, err := i.register(ctx, lease, old.PrivateKey)
+		if err == nil {
+			i.account = &account
+		}
+		return err
+	})
 	if err != nil {
 		return acme.Account{}, err
 	}
-	i.account = &account
-	return account, nil
+	return *i.account, nil
 }

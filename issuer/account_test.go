@@ -1,7 +1,6 @@
 package issuer_test
 
 import (
-	"context"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -11,16 +10,6 @@ import (
 	"autocertd/internal/testbed"
 	"autocertd/issuer"
 )
-
-// forgetful is memory that can delete, as the storage of the program can.
-type forgetful struct{ *memory }
-
-func (f forgetful) Delete(_ context.Context, key string) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	delete(f.Objects, key)
-	return nil
-}
 
 func (w *world) obtain(t *testing.T, name string) (*issuer.Bundle, error) {
 	t.Helper()
@@ -148,8 +137,6 @@ func TestContact(t *testing.T) {
 // TestRollover changes the key under a process that has the account in memory.
 func TestRollover(t *testing.T) {
 	w := newWorld(t, testbed.CAConfig{}, nil)
-	w.Config.Storage = forgetful{w.Store}
-	w.restart(t)
 	first, err := w.obtain(t, "roll1.example.test")
 	if err != nil {
 		t.Fatal(err)

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+
+	"autocertd/internal/store"
 )
 
 // ForeignAccount is an account that another client registered.
@@ -23,14 +25,14 @@ type ForeignAccount struct {
 // which is an error that wraps fs.ErrExist, unless overwrite is set.
 func Adopt(ctx context.Context, storage Storage, f ForeignAccount, overwrite bool) (changed bool, err error) {
 	i := &Issuer{cfg: Config{Name: f.CA, Directory: f.Directory, Storage: storage}}
-	err = i.exclusively(ctx, func() error {
-		changed, err = i.adopt(ctx, f, overwrite)
+	err = i.exclusively(ctx, func(lease store.Lease) error {
+		changed, err = i.adopt(ctx, lease, f, overwrite)
 		return err
 	})
 	return changed, err
 }
 
-func (i *Issuer) adopt(ctx context.Context, f ForeignAccount, overwrite bool) (changed bool, err error) {
+func (i *Issuer) adopt(ctx context.Context, lease store.Lease, f ForeignAccount, overwrite bool) (changed bool, err error) {
 	if next, err := i.nextKey(ctx); next != nil || err != nil {
 		return false, errors.Join(errors.New("a rollover of the account's key isn't finished"), err)
 	}
@@ -47,23 +49,23 @@ func (i *Issuer) adopt(ctx context.Context, f ForeignAccount, overwrite bool) (c
 	case key != nil && !same && !overwrite:
 		return false, fmt.Errorf("the CA has a key there: %w", fs.ErrExist)
 	}
-	return true, i.replace(ctx, f)
+	return true, i.replace(ctx, lease, f)
 }
 
 // replace saves the account so that never a key stands beside the URL of another's account: dying on the way leaves a key
 // alone, whose account the CA tells.
-func (i *Issuer) replace(ctx context.Context, f ForeignAccount) error {
+func (i *Issuer) replace(ctx context.Context, lease store.Lease, f ForeignAccount) error {
 	text, err := encodeKey(f.Key)
 	if err != nil {
 		return err
 	}
-	if err := saveAccount(ctx, i.cfg.Storage, i.accountObject(), savedAccount{Directory: f.Directory}); err != nil {
+	if err := i.saveAccount(ctx, lease, savedAccount{Directory: f.Directory}); err != nil {
 		return err
 	}
-	if err := i.cfg.Storage.Save(ctx, i.accountObject()+keyFile, text); err != nil {
+	if err := lease.Save(ctx, i.accountObject()+keyFile, text); err != nil {
 		return err
 	}
-	return saveAccount(ctx, i.cfg.Storage, i.accountObject(), savedAccount{Directory: f.Directory, URL: f.URL, Contact: f.Contact})
+	return i.saveAccount(ctx, lease, savedAccount{Directory: f.Directory, URL: f.URL, Contact: f.Contact})
 }
 
 func sameKey(a, b crypto.Signer) bool {
@@ -72,12 +74,12 @@ func sameKey(a, b crypto.Signer) bool {
 }
 
 // saveAccount makes what is known of an account durable.
-func saveAccount(ctx context.Context, storage Storage, object string, account savedAccount) error {
+func (i *Issuer) saveAccount(ctx context.Context, lease store.Lease, account savedAccount) error {
 	data, err := json.Marshal(account)
 	if err != nil {
 		return err
 	}
-	return storage.Save(ctx, object+accountFile, data)
+	return lease.Save(ctx, i.accountObject()+accountFile, data)
 }
 
 // accountLock names the lock of an account: no two processes register, or adopt, at once.

@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"github.com/mholt/acmez/v3/acme"
+
+	"autocertd/internal/store"
 )
 
 // contact is what the CA is to know of whom to write to (RFC 8555 section 7.3); nil when the configuration doesn't say.
@@ -26,12 +28,12 @@ func (i *Issuer) UpdateContact(ctx context.Context) error {
 		return nil
 	}
 	i.told = true
-	return i.exclusively(ctx, func() error {
-		account, err := i.existing(ctx)
+	return i.exclusively(ctx, func(lease store.Lease) error {
+		account, err := i.existing(ctx, lease)
 		if err != nil {
 			return ignoreMissing(err)
 		}
-		return i.sendContact(ctx, account)
+		return i.sendContact(ctx, lease, account)
 	})
 }
 
@@ -45,15 +47,15 @@ func ignoreMissing(err error) error {
 }
 
 // tellContact is for orders: a contact that the CA doesn't take must not keep certificates from being issued.
-func (i *Issuer) tellContact(ctx context.Context, account acme.Account) {
-	if err := i.sendContact(ctx, account); err != nil && ctx.Err() == nil {
+func (i *Issuer) tellContact(ctx context.Context, lease store.Lease, account acme.Account) {
+	if err := i.sendContact(ctx, lease, account); err != nil && ctx.Err() == nil {
 		i.cfg.Logger.Warn("the CA doesn't take the account's contact", "ca", i.cfg.Name, "account", account.Location, "err", err)
 	}
 }
 
 // sendContact makes the request, unless nothing has changed. Dying after it leaves the old contact noted, so that the
 // request is repeated, which does no harm.
-func (i *Issuer) sendContact(ctx context.Context, account acme.Account) error {
+func (i *Issuer) sendContact(ctx context.Context, lease store.Lease, account acme.Account) error {
 	want := i.contact()
 	if want == nil || slices.Equal(account.Contact, want) {
 		return nil
@@ -63,7 +65,7 @@ func (i *Issuer) sendContact(ctx context.Context, account acme.Account) error {
 	if err != nil {
 		return i.failed("contact", noted, err)
 	}
-	if err := saveAccount(ctx, i.cfg.Storage, i.accountObject(), savedAccount{Directory: i.cfg.Directory, URL: account.Location, Contact: want}); err != nil {
+	if err := i.saveAccount(ctx, lease, savedAccount{Directory: i.cfg.Directory, URL: account.Location, Contact: want}); err != nil {
 		return err
 	}
 	i.cfg.Logger.Info("account contact updated", "ca", i.cfg.Name, "account", account.Location, "contact", want[0])

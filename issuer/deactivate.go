@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
+
+	"autocertd/internal/store"
 )
 
 // deactivatedError says that the account was deactivated here. No order registers another one by itself.
@@ -24,8 +26,8 @@ func (e *deactivatedError) Error() string {
 func (i *Issuer) Deactivate(ctx context.Context) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return i.exclusively(ctx, func() error {
-		account, err := i.existing(ctx)
+	return i.exclusively(ctx, func(lease store.Lease) error {
+		account, err := i.existing(ctx, lease)
 		if err != nil {
 			return err
 		}
@@ -35,6 +37,6 @@ func (i *Issuer) Deactivate(ctx context.Context) error {
 			return i.failed("account", noted, err)
 		}
 		i.cfg.Logger.Info("account deactivated", "ca", i.cfg.Name, "account", account.Location)
-		return saveAccount(ctx, i.cfg.Storage, i.accountObject(), savedAccount{Directory: i.cfg.Directory, URL: account.Location, Contact: account.Contact, Deactivated: time.Now().UTC().Truncate(time.Second)})
+		return i.saveAccount(ctx, lease, savedAccount{Directory: i.cfg.Directory, URL: account.Location, Contact: account.Contact, Deactivated: time.Now().UTC().Truncate(time.Second)})
 	})
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/mholt/acmez/v3/acme"
+
+	"autocertd/internal/store"
 )
 
 // Account is an account as the CA describes it (RFC 8555 section 7.1.2), and what follows from its key.
@@ -30,8 +32,8 @@ const StatusForgotten = "unknown to the CA"
 func (i *Issuer) Account(ctx context.Context) (result Account, err error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	err = i.exclusively(ctx, func() error {
-		account, err := i.existing(ctx)
+	err = i.exclusively(ctx, func(lease store.Lease) error {
+		account, err := i.existing(ctx, lease)
 		var deactivated *deactivatedError
 		if errors.As(err, &deactivated) {
 			result, err = i.describe(ctx, account)
@@ -50,25 +52,25 @@ func (i *Issuer) Account(ctx context.Context) (result Account, err error) {
 func (i *Issuer) Register(ctx context.Context) (result Account, made bool, err error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	err = i.exclusively(ctx, func() error {
-		account, err := i.existing(ctx)
+	err = i.exclusively(ctx, func(lease store.Lease) error {
+		account, err := i.existing(ctx, lease)
 		var deactivated *deactivatedError
 		switch {
 		case errors.As(err, &deactivated):
 			// Dying after this leaves the mark, so that it takes another Register to go on.
-			account.PrivateKey, err = i.makeKey(ctx, keyFile)
+			account.PrivateKey, err = i.makeKey(ctx, lease, keyFile)
 			made = true
 		case errors.Is(err, errNoAccount):
 			made, err = true, nil
 		case err == nil:
-			i.tellContact(ctx, account)
+			i.tellContact(ctx, lease, account)
 			result, err = i.ask(ctx, account)
 			made = result.Status == StatusForgotten
 		}
 		if err != nil || !made {
 			return err
 		}
-		if account, err = i.register(ctx, i.accountObject(), account.PrivateKey); err == nil {
+		if account, err = i.register(ctx, lease, account.PrivateKey); err == nil {
 			result, err = i.describe(ctx, account)
 		}
 		return err

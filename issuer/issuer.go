@@ -16,6 +16,7 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 
 	"autocertd/internal/dnschallenge"
+	"autocertd/internal/store"
 )
 
 // Record is a TXT record that proves control of a hostname, see dnschallenge.
@@ -42,12 +43,10 @@ type Solution interface {
 	Remove()
 }
 
-// Storage keeps accounts. Load of what isn't there returns an error that wraps fs.ErrNotExist; Save returns nil when
-// the object is durable; Lock is held across processes.
+// Storage keeps accounts, each of which is written under a lease.
 type Storage interface {
-	Load(ctx context.Context, key string) ([]byte, error)
-	Save(ctx context.Context, key string, data []byte) error
-	Lock(ctx context.Context, name string) (unlock func(), err error)
+	store.Reader
+	Acquire(ctx context.Context, name string) (store.Lease, error)
 }
 
 // EAB is an external account binding (RFC 8555 section 7.3.4).

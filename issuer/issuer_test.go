@@ -6,13 +6,13 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 
+	"autocertd/internal/store/storetest"
 	"autocertd/internal/testbed"
 	"autocertd/issuer"
 )
@@ -76,36 +76,7 @@ func (s *zoneSolution) Remove() {
 }
 
 // memory is a Storage that lasts as long as the test.
-type memory struct {
-	mu      sync.Mutex
-	Objects map[string][]byte
-	lock    sync.Mutex
-}
-
-func (m *memory) Load(_ context.Context, key string) ([]byte, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	data, ok := m.Objects[key]
-	if !ok {
-		return nil, fmt.Errorf("%s: %w", key, fs.ErrNotExist)
-	}
-	return data, nil
-}
-
-func (m *memory) Save(_ context.Context, key string, data []byte) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.Objects == nil {
-		m.Objects = map[string][]byte{}
-	}
-	m.Objects[key] = slices.Clone(data)
-	return nil
-}
-
-func (m *memory) Lock(context.Context, string) (func(), error) {
-	m.lock.Lock()
-	return m.lock.Unlock, nil
-}
+type memory = storetest.Memory
 
 // orders is an OrderKeeper that lasts as long as the test.
 type orders struct {

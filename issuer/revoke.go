@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/mholt/acmez/v3/acme"
+
+	"autocertd/internal/store"
 )
 
 // Reason is why a certificate is revoked (RFC 5280 section 5.3.1).
@@ -60,8 +62,8 @@ func (i *Issuer) Revoke(ctx context.Context, cert *x509.Certificate, key crypto.
 	var account acme.Account
 	if key == nil {
 		i.mu.Lock()
-		err := i.exclusively(ctx, func() (err error) {
-			account, err = i.existing(ctx)
+		err := i.exclusively(ctx, func(lease store.Lease) (err error) {
+			account, err = i.existing(ctx, lease)
 			return err
 		})
 		i.mu.Unlock()

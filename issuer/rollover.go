@@ -9,12 +9,9 @@ import (
 	"net/http"
 
 	"github.com/mholt/acmez/v3/acme"
-)
 
-// forgetter is a Storage that can delete an object.
-type forgetter interface {
-	Delete(ctx context.Context, key string) error
-}
+	"autocertd/internal/store"
+)
 
 // Rollover gives the account a new key (RFC 8555 section 7.3.5). The new key is durable, as key-next.pem, before the CA is
 // told, and becomes key.pem afterwards. Dying at any moment leaves the key that the CA accepts in one of the two; the next
@@ -23,15 +20,15 @@ func (i *Issuer) Rollover(ctx context.Context) (Account, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	var result Account
-	err := i.exclusively(ctx, func() error {
+	err := i.exclusively(ctx, func(lease store.Lease) error {
 		account, err := i.recorded(ctx)
 		if err != nil {
 			return err
 		}
-		if err := i.begin(ctx, account.PrivateKey); err != nil {
+		if err := i.begin(ctx, lease, account.PrivateKey); err != nil {
 			return err
 		}
-		if err := i.settle(ctx, &account); err != nil {
+		if err := i.settle(ctx, lease, &account); err != nil {
 			return err
 		}
 		i.cfg.Logger.Info("account key changed", "ca", i.cfg.Name, "account", account.Location)
@@ -42,7 +39,7 @@ func (i *Issuer) Rollover(ctx context.Context) (Account, error) {
 }
 
 // begin makes the next key, unless there is one already.
-func (i *Issuer) begin(ctx context.Context, key crypto.Signer) error {
+func (i *Issuer) begin(ctx context.Context, lease store.Lease, key crypto.Signer) error {
 	next, err := i.nextKey(ctx)
 	if err != nil || next != nil && !sameKey(next, key) {
 		return err
@@ -54,7 +51,7 @@ func (i *Issuer) begin(ctx context.Context, key crypto.Signer) error {
 	if err != nil {
 		return i.explain("rollover", err)
 	}
-	_, err = i.makeKey(ctx, nextFile)
+	_, err = i.makeKey(ctx, lease, nextFile)
 	return err
 }
 
@@ -76,13 +73,13 @@ func (i *Issuer) nextKey(ctx context.Context) (crypto.Signer, error) {
 
 // settle finishes a rollover that was begun, if one was: the account has the key afterwards that the CA accepts, as far as
 // that could be found out. An error says that the rollover isn't finished.
-func (i *Issuer) settle(ctx context.Context, account *acme.Account) error {
+func (i *Issuer) settle(ctx context.Context, lease store.Lease, account *acme.Account) error {
 	next, err := i.nextKey(ctx)
 	if err != nil || next == nil {
 		return err
 	}
 	if !sameKey(next, account.PrivateKey) {
-		if err := i.changeKey(ctx, *account, next); err != nil {
+		if err := i.changeKey(ctx, lease, *account, next); err != nil {
 			return err
 		}
 		account.PrivateKey = next
@@ -91,19 +88,16 @@ func (i *Issuer) settle(ctx context.Context, account *acme.Account) error {
 			return err
 		}
 		// Dying before this leaves both keys, and the CA says which of them counts.
-		if err := i.cfg.Storage.Save(ctx, i.accountObject()+keyFile, text); err != nil {
+		if err := lease.Save(ctx, i.accountObject()+keyFile, text); err != nil {
 			return err
 		}
 	}
 	// Dying before this leaves the same key twice, which sameKey sees without asking the CA.
-	if store, ok := i.cfg.Storage.(forgetter); ok {
-		return store.Delete(ctx, i.accountObject()+nextFile)
-	}
-	return nil
+	return lease.Delete(ctx, i.accountObject()+nextFile)
 }
 
 // changeKey tells the CA, unless it has heard already. Returned nil means that the next key counts.
-func (i *Issuer) changeKey(ctx context.Context, account acme.Account, next crypto.Signer) error {
+func (i *Issuer) changeKey(ctx context.Context, lease store.Lease, account acme.Account, next crypto.Signer) error {
 	if holds, err := i.holds(ctx, account.Location, next); err != nil || holds {
 		return err
 	}
@@ -119,8 +113,8 @@ func (i *Issuer) changeKey(ctx context.Context, account acme.Account, next crypt
 	}
 	err = i.failed("rollover", noted, err)
 	// step-ca names the URL and does nothing there. A key that the CA will never take is of no use.
-	if store, ok := i.cfg.Storage.(forgetter); ok && askErr == nil && noted.status == http.StatusNotImplemented {
-		return errors.Join(err, store.Delete(ctx, i.accountObject()+nextFile))
+	if askErr == nil && noted.status == http.StatusNotImplemented {
+		return errors.Join(err, lease.Delete(ctx, i.accountObject()+nextFile))
 	}
 	var e *Error
 	if errors.As(err, &e) && e.Hint == "" {

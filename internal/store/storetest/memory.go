@@ -17,8 +17,9 @@ import (
 
 // Memory is a storage in memory, for tests. The zero value is empty and ready.
 type Memory struct {
+	Objects map[string][]byte // by key
+
 	mu       sync.Mutex
-	objects  map[string][]byte
 	leases   map[string]*memoryLease
 	watchers map[*memoryWatch]bool
 }
@@ -27,7 +28,7 @@ type Memory struct {
 func (m *Memory) Load(_ context.Context, key string) ([]byte, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	data, ok := m.objects[key]
+	data, ok := m.Objects[key]
 	if !ok {
 		return nil, fmt.Errorf("loading %s: %w", key, fs.ErrNotExist)
 	}
@@ -38,7 +39,7 @@ func (m *Memory) Load(_ context.Context, key string) ([]byte, error) {
 func (m *Memory) List(_ context.Context, prefix string) ([]string, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	keys := slices.Sorted(maps.Keys(m.objects))
+	keys := slices.Sorted(maps.Keys(m.Objects))
 	return slices.DeleteFunc(keys, func(key string) bool { return !below(key, prefix) }), nil
 }
 
@@ -49,9 +50,9 @@ func (m *Memory) Scan(_ context.Context, prefixes ...string) iter.Seq2[store.Obj
 	var objects []store.Object
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, key := range slices.Sorted(maps.Keys(m.objects)) {
+	for _, key := range slices.Sorted(maps.Keys(m.Objects)) {
 		if slices.ContainsFunc(prefixes, func(prefix string) bool { return below(key, prefix) }) {
-			objects = append(objects, store.Object{Key: key, Data: bytes.Clone(m.objects[key])})
+			objects = append(objects, store.Object{Key: key, Data: bytes.Clone(m.Objects[key])})
 		}
 	}
 	return func(yield func(store.Object, error) bool) {
@@ -89,11 +90,11 @@ func (m *Memory) Delete(_ context.Context, key string) error {
 
 // setLocked replaces an object, or deletes it when data is nil, and tells those who watch.
 func (m *Memory) setLocked(key string, data []byte) {
-	if m.objects == nil {
-		m.objects = map[string][]byte{}
+	if m.Objects == nil {
+		m.Objects = map[string][]byte{}
 	}
-	if m.objects[key] = data; data == nil {
-		delete(m.objects, key)
+	if m.Objects[key] = data; data == nil {
+		delete(m.Objects, key)
 	}
 	for w := range m.watchers {
 		if below(key, w.prefix) {
