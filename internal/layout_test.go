@@ -35,7 +35,9 @@ var limits = []limit{
 	{pkg: "internal/budget", only: []string{"internal/knownca"}},
 	{pkg: "providers", only: []string{"internal/secret", "internal/printable", "internal/durable", "internal/proc", "internal/cure"}},
 	// No DNS, disk or providers.
-	{pkg: "issuer", never: []string{"internal/dns01", "internal/store/files", "internal/store/etcd", "internal/durable", "providers"}},
+	{pkg: "issuer", never: []string{"internal/dns01", "internal/zones", "internal/store/files", "internal/store/etcd", "internal/durable", "providers"}},
+	// Asks DNS; who writes there, and for whom, is no business of it.
+	{pkg: "internal/zones", only: []string{"internal/secret", "internal/printable", "internal/cure", "internal/dnschallenge"}},
 	// No account keys.
 	{pkg: "internal/deploy", never: []string{"issuer", "internal/store"}},
 }
@@ -52,7 +54,7 @@ var homes = []home{
 	{pkg: "github.com/mholt/acmez", in: []string{"issuer"}},
 	{pkg: "github.com/libdns", in: []string{"providers"}},
 	{pkg: "github.com/libdns/libdns", in: []string{"providers", "internal/dns01"}}, // the interface
-	{pkg: "github.com/miekg/dns", in: []string{"internal/dns01", "providers", "internal/testbed"}},
+	{pkg: "github.com/miekg/dns", in: []string{"internal/zones", "internal/dns01", "providers", "internal/testbed"}},
 	{pkg: "github.com/BurntSushi/toml", in: []string{"internal/config"}},
 	{pkg: "golang.org/x/net/publicsuffix", in: []string{"internal/budget"}},
 	{pkg: "golang.org/x/net/idna", in: []string{"internal/config"}},
@@ -104,6 +106,8 @@ func TestRefuse(t *testing.T) {
 		{"autocertd/internal/dns01", "github.com/libdns/libdns", false},
 		{"autocertd/internal/dns01", "github.com/libdns/rfc2136", true},
 		{"autocertd/internal/dns01", "autocertd/providers", true},
+		{"autocertd/internal/zones", "autocertd/internal/dns01", true},
+		{"autocertd/internal/zones", "autocertd/providers", true},
 		{"autocertd/cmd/autocertd", "autocertd/providers", false},
 		{"autocertd/cmd/autocertd", "autocertd/internal/testbed", true},
 		{"autocertd/internal/testbed/fault", "autocertd/internal/testbed", false},

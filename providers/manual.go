@@ -12,23 +12,19 @@ func newManual(opts Options) (*Provider, error) {
 	if err := opts.Decode(&none); err != nil {
 		return nil, err
 	}
-	return &Provider{Client: ManualClient{}}, nil
+	return &Provider{Client: manualClient{}, Manual: true}, nil
 }
 
-// ManualClient stands for a person who writes the records. Whoever knows it by ByHand waits for the records to appear, and
-// never calls it.
-type ManualClient struct{}
-
-// ByHand says that a person writes the records.
-func (ManualClient) ByHand() {}
+// manualClient stands for a person who writes the records.
+type manualClient struct{}
 
 // AppendRecords refuses: nothing can be written here.
-func (ManualClient) AppendRecords(context.Context, string, []libdns.Record) ([]libdns.Record, error) {
+func (manualClient) AppendRecords(context.Context, string, []libdns.Record) ([]libdns.Record, error) {
 	return nil, errManual()
 }
 
 // DeleteRecords refuses: nothing can be removed here.
-func (ManualClient) DeleteRecords(context.Context, string, []libdns.Record) ([]libdns.Record, error) {
+func (manualClient) DeleteRecords(context.Context, string, []libdns.Record) ([]libdns.Record, error) {
 	return nil, errManual()
 }
 

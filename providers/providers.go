@@ -4,6 +4,7 @@
 package providers
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -64,6 +65,12 @@ type Provider struct {
 
 	// Timeout is how long one call may take, for providers that know better than their caller. Zero: they don't.
 	Timeout time.Duration
+
+	// Manual says that a person writes the records: they are waited for, and Client is never called.
+	Manual bool
+
+	// ExplainKey finds out why a server doesn't take the key of a signed question about a name. Nil where nobody can.
+	ExplainKey func(ctx context.Context, server, name string) error
 }
 
 // builder makes a provider of one type from its options.

@@ -37,7 +37,13 @@ func newRFC2136(opts Options) (*Provider, error) {
 		return nil, err
 	}
 	c := &rfc2136Client{failover: failover{servers: servers}, key: key, wait: timeout, seen: newMemories()}
-	return &Provider{Client: c, Servers: servers, Key: key.shared(), Timeout: (dialTime + timeout) * time.Duration(len(servers))}, nil
+	return &Provider{
+		Client:     c,
+		Servers:    servers,
+		Key:        key.shared(),
+		Timeout:    (dialTime + timeout) * time.Duration(len(servers)),
+		ExplainKey: c.ExplainKey,
+	}, nil
 }
 
 // serverList returns host:port of every server, given as one or as several, and reports all mistakes.

@@ -11,9 +11,9 @@ import (
 	"strings"
 
 	"autocertd/internal/config"
-	"autocertd/internal/dns01"
 	"autocertd/internal/dnschallenge"
 	"autocertd/internal/term"
+	"autocertd/internal/zones"
 	"autocertd/providers"
 )
 
@@ -48,11 +48,11 @@ func checkDelegation(ctx context.Context, path, zone string, names []string, asJ
 	if err != nil {
 		return &usageError{fmt.Errorf("--delegation: %w", err)}
 	}
-	solver, places, warnings, err := findPlaces(ctx, path, names)
+	asker, places, warnings, err := findPlaces(ctx, path, names)
 	if err != nil {
 		return err
 	}
-	report := delegate(ctx, solver, zone, places)
+	report := delegate(ctx, asker, zone, places)
 	report.Warnings = append(warnings, report.Warnings...)
 	switch {
 	case ctx.Err() != nil:
@@ -66,13 +66,13 @@ func checkDelegation(ctx context.Context, path, zone string, names []string, asJ
 }
 
 // delegate says for each place what must change so that its record is written into the zone.
-func delegate(ctx context.Context, solver *dns01.Solver, zone string, places []dns01.Place) delegationReport {
+func delegate(ctx context.Context, asker *zones.Asker, zone string, places []zones.Place) delegationReport {
 	report := delegationReport{Zone: zone, Aliases: []alias{}, Policy: policy{Zone: zone}}
 	var unknown []unplaced
 	for _, place := range places {
 		a := aliasFor(place, zone)
 		if a.Zone == "" {
-			_, a.Zone, _ = solver.ProviderFor(a.Name)
+			_, a.Zone, _ = asker.ProviderFor(a.Name)
 		}
 		if place.Err != nil && a.Line != "" {
 			unknown = append(unknown, unplaced{a.Name, fmt.Errorf("whether it is an alias already isn't known: %w", place.Err)})
@@ -86,12 +86,12 @@ func delegate(ctx context.Context, solver *dns01.Solver, zone string, places []d
 	slices.Sort(report.Policy.Names)
 	report.Policy.Names = slices.Compact(report.Policy.Names)
 	report.Warnings = unplacedTexts(unknown)
-	report.provide(ctx, solver)
+	report.provide(ctx, asker)
 	return report
 }
 
 // aliasFor says what must change for one place.
-func aliasFor(place dns01.Place, zone string) alias {
+func aliasFor(place zones.Place, zone string) alias {
 	name := place.Chain[0]
 	a := alias{Name: name, Target: place.Name()}
 	if len(place.Chain) == 1 {
@@ -125,10 +125,10 @@ func target(hostname, zone string) string {
 func inZone(name, zone string) bool { return name == zone || strings.HasSuffix(name, "."+zone) }
 
 // provide finds the provider of the challenge zone, or describes one.
-func (r *delegationReport) provide(ctx context.Context, solver *dns01.Solver) {
-	p, zone, ok := solver.ProviderFor(r.Zone)
+func (r *delegationReport) provide(ctx context.Context, asker *zones.Asker) {
+	p, zone, ok := asker.ProviderFor(r.Zone)
 	r.served = zone != ""
-	server, key := "ns1."+r.Zone, &dns01.Key{Name: "acme-key"}
+	server, key := "ns1."+r.Zone, &zones.Key{Name: "acme-key"}
 	if ok {
 		r.Policy.Provider = p.Name
 	}
@@ -136,7 +136,7 @@ func (r *delegationReport) provide(ctx context.Context, solver *dns01.Solver) {
 		return // an API, which has no update-policy
 	}
 	if !ok && len(r.Aliases) > 0 { // the server of today is the likeliest
-		p, _, _ = solver.ProviderFor(r.Aliases[0].Name)
+		p, _, _ = asker.ProviderFor(r.Aliases[0].Name)
 	}
 	product := providers.BIND
 	if len(p.Servers) > 0 {
@@ -146,7 +146,7 @@ func (r *delegationReport) provide(ctx context.Context, solver *dns01.Solver) {
 	if p.Key != nil || ok && len(p.Servers) > 0 {
 		key = p.Key
 	}
-	r.Policy.allow(dns01.Provider{Servers: []string{server}, Key: key}, product)
+	r.Policy.allow(zones.Provider{Servers: []string{server}, Key: key}, product)
 	if !r.served {
 		r.Stanza = fmt.Sprintf("[provider.challenges]\ntype     = \"rfc2136\"\nserver   = %q\nkey_file = \"/etc/autocertd/tsig.key\"\nzones    = [%q]\n", server, r.Zone)
 	}

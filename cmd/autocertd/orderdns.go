@@ -11,8 +11,8 @@ import (
 	"strings"
 	"time"
 
-	"autocertd/internal/dns01"
 	"autocertd/internal/term"
+	"autocertd/internal/zones"
 	"autocertd/issuer"
 )
 
@@ -149,7 +149,7 @@ func (s *orderStep) check(ctx context.Context) error {
 }
 
 // waitFor asks until all servers have the records. It says what changes.
-func (s *orderStep) waitFor(ctx context.Context, records []issuer.Record, sights []dns01.Sight) ([]dns01.Sight, error) {
+func (s *orderStep) waitFor(ctx context.Context, records []issuer.Record, sights []zones.Lookup) ([]zones.Lookup, error) {
 	last := ""
 	for pause := askFirst; !allFound(sights); pause = min(2*pause, askLast) {
 		if now := tallySights(sights); now != last {
@@ -169,19 +169,23 @@ func (s *orderStep) waitFor(ctx context.Context, records []issuer.Record, sights
 	return sights, nil
 }
 
-func (s *orderStep) look(ctx context.Context, records []issuer.Record) ([]dns01.Sight, error) {
-	solver, err := s.asker()
+func (s *orderStep) look(ctx context.Context, records []issuer.Record) ([]zones.Lookup, error) {
+	asker, err := s.asker()
 	if err != nil {
 		return nil, err
 	}
-	sights := solver.LookFor(ctx, records)
+	wanted := make([]zones.Wanted, len(records))
+	for i, r := range records {
+		wanted[i] = zones.Wanted{Name: r.Name, Value: r.Value}
+	}
+	sights := asker.LookFor(ctx, wanted)
 	if ctx.Err() != nil {
 		return nil, errors.New("interrupted; nothing has changed")
 	}
 	return sights, nil
 }
 
-func allFound(sights []dns01.Sight) bool {
+func allFound(sights []zones.Lookup) bool {
 	for _, sight := range sights {
 		if !sight.Found() {
 			return false

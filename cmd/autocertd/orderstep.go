@@ -12,10 +12,10 @@ import (
 	"time"
 
 	"autocertd/internal/config"
-	"autocertd/internal/dns01"
 	"autocertd/internal/lifecycle"
 	"autocertd/internal/store"
 	"autocertd/internal/term"
+	"autocertd/internal/zones"
 	"autocertd/issuer"
 )
 
@@ -167,22 +167,21 @@ func (s *orderStep) chooseCA(ctx context.Context, cas []config.CA) error {
 // request goes on with the open order.
 func (s *orderStep) request() issuer.Request { return s.hand.GoingOn(s.ca.Name, s.open) }
 
-// asker is the part that asks DNS. No provider is needed.
-func (s *orderStep) asker() (*dns01.Solver, error) {
+// asker returns what asks DNS. No provider is needed.
+func (s *orderStep) asker() (*zones.Asker, error) {
 	if s.settings != nil && len(s.flags.nameservers) == 0 {
-		return s.solver(), nil
+		return s.session.asker(), nil
 	}
 	servers, err := config.Addresses(s.flags.nameservers)
 	if err != nil {
 		return nil, err
 	}
-	cfg := dns01.Config{Storage: s.store}
+	var resolvers []string
 	if s.settings != nil {
-		cfg.Resolvers = s.settings.Resolvers
+		resolvers = s.settings.Resolvers
 	}
-	solver := dns01.New(cfg)
-	solver.Configure([]dns01.Provider{{Name: "by hand", Servers: servers, Nameservers: servers}})
-	return solver, nil
+	byHand := zones.Provider{Name: "by hand", Servers: servers, Nameservers: servers}
+	return zones.New(zones.Config{}).With([]zones.Provider{byHand}, resolvers), nil
 }
 
 // noOrder says what to do when there is none.

@@ -5,8 +5,8 @@ import (
 	"os"
 	"time"
 
-	"autocertd/internal/dns01"
 	"autocertd/internal/term"
+	"autocertd/internal/zones"
 	"autocertd/issuer"
 )
 
@@ -49,7 +49,7 @@ func (s *orderStep) show(view *issuer.OrderView) error {
 }
 
 // showSights prints a row for each server and record.
-func showSights(out *os.File, sights []dns01.Sight) error {
+func showSights(out *os.File, sights []zones.Lookup) error {
 	t := term.Table{Columns: make([]term.Column, 4)}
 	add := func(name string, found bool, server, answer string) {
 		cell := term.Cell{Text: "not found", Colour: term.Red}
@@ -60,10 +60,10 @@ func showSights(out *os.File, sights []dns01.Sight) error {
 	}
 	for _, sight := range sights {
 		if sight.Err != nil {
-			add(sight.Record.Name, false, term.Text(sight.Err), "")
+			add(sight.Name, false, term.Text(sight.Err), "")
 		}
 		for _, at := range sight.Servers {
-			add(sight.Trace.Name(), at.Answer == "", at.Server, at.Answer)
+			add(sight.Target.Name(), at.Answer == "", at.Server, at.Answer)
 		}
 	}
 	_, err := t.Print(term.On(out))
@@ -71,7 +71,7 @@ func showSights(out *os.File, sights []dns01.Sight) error {
 }
 
 // tallySights says in one line how far the servers are.
-func tallySights(sights []dns01.Sight) string {
+func tallySights(sights []zones.Lookup) string {
 	have, servers, unknown := 0, 0, ""
 	for _, sight := range sights {
 		if sight.Err != nil {

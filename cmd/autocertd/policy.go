@@ -9,8 +9,8 @@ import (
 	"slices"
 	"strings"
 
-	"autocertd/internal/dns01"
 	"autocertd/internal/term"
+	"autocertd/internal/zones"
 	"autocertd/providers"
 )
 
@@ -38,7 +38,7 @@ type policyReport struct {
 }
 
 // findPlaces finds out where the records of the named certificates go, of all without names. It changes nothing.
-func findPlaces(ctx context.Context, path string, names []string) (solver *dns01.Solver, places []dns01.Place, warnings []string, err error) {
+func findPlaces(ctx context.Context, path string, names []string) (asker *zones.Asker, places []zones.Place, warnings []string, err error) {
 	s, err := openSession(path, "autocertd check", looks)
 	if err != nil {
 		return nil, nil, nil, err
@@ -47,9 +47,9 @@ func findPlaces(ctx context.Context, path string, names []string) (solver *dns01
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	solver = s.solver()
+	asker = s.asker()
 	wanted, unknown := s.challengeNames(ctx, certs)
-	return solver, solver.Places(ctx, wanted), unplacedTexts(unknown), nil
+	return asker, asker.Places(ctx, wanted), unplacedTexts(unknown), nil
 }
 
 // detectProduct is the value of --policy that leaves it to the servers to say what they are.
@@ -57,13 +57,13 @@ const detectProduct = "detect"
 
 // productFinder returns what a provider's server runs, each asked once. A product that was named on the command line
 // holds for all of them.
-func productFinder(ctx context.Context, named string) (func(dns01.Provider) providers.Product, error) {
+func productFinder(ctx context.Context, named string) (func(zones.Provider) providers.Product, error) {
 	if named != detectProduct {
 		product, err := providers.ParseProduct(named)
-		return func(dns01.Provider) providers.Product { return product }, err
+		return func(zones.Provider) providers.Product { return product }, err
 	}
 	known := map[string]providers.Product{}
-	return func(p dns01.Provider) providers.Product {
+	return func(p zones.Provider) providers.Product {
 		if len(p.Servers) == 0 {
 			return providers.UnknownProduct
 		}
@@ -81,11 +81,11 @@ func checkPolicy(ctx context.Context, path string, names []string, product strin
 	if err != nil {
 		return &usageError{fmt.Errorf("--policy: %w", err)}
 	}
-	solver, places, warnings, err := findPlaces(ctx, path, names)
+	asker, places, warnings, err := findPlaces(ctx, path, names)
 	if err != nil {
 		return err
 	}
-	report := findPolicies(solver, places, productOf)
+	report := findPolicies(asker, places, productOf)
 	report.Warnings, report.missing = append(warnings, report.Warnings...), report.missing+len(warnings)
 	switch {
 	case ctx.Err() != nil:
@@ -103,7 +103,7 @@ func checkPolicy(ctx context.Context, path string, names []string, product strin
 }
 
 // findPolicies gathers the places by provider and zone.
-func findPolicies(solver *dns01.Solver, places []dns01.Place, productOf func(dns01.Provider) providers.Product) policyReport {
+func findPolicies(asker *zones.Asker, places []zones.Place, productOf func(zones.Provider) providers.Product) policyReport {
 	report := policyReport{Zones: []policy{}}
 	var guessed, missing []unplaced
 	for _, place := range places {
@@ -125,7 +125,7 @@ func findPolicies(solver *dns01.Solver, places []dns01.Place, productOf func(dns
 		z := &report.Zones[i]
 		slices.Sort(z.Names)
 		z.Names = slices.Compact(z.Names) // aliases may share a target
-		p, _, _ := solver.ProviderFor(z.Names[0])
+		p, _, _ := asker.ProviderFor(z.Names[0])
 		z.allow(p, productOf(p))
 	}
 	slices.SortFunc(report.Zones, func(a, b policy) int {
@@ -137,7 +137,7 @@ func findPolicies(solver *dns01.Solver, places []dns01.Place, productOf func(dns
 }
 
 // allow fills in what the zone must allow the provider. A server that doesn't say what it is gets BIND's syntax, with a note.
-func (z *policy) allow(p dns01.Provider, product providers.Product) {
+func (z *policy) allow(p zones.Provider, product providers.Product) {
 	if len(p.Servers) == 0 {
 		return
 	}

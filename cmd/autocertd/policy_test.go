@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"autocertd/internal/dns01"
 	"autocertd/internal/testbed"
+	"autocertd/internal/zones"
 	"autocertd/providers"
 )
 
@@ -128,11 +128,11 @@ func policyBlocks(text string) map[string]string {
 }
 
 func TestPolicyText(t *testing.T) {
-	allowed := func(z policy, key *dns01.Key, product providers.Product) policy {
-		z.allow(dns01.Provider{Servers: []string{"ns1.corp.example.com:53"}, Key: key}, product)
+	allowed := func(z policy, key *zones.Key, product providers.Product) policy {
+		z.allow(zones.Provider{Servers: []string{"ns1.corp.example.com:53"}, Key: key}, product)
 		return z
 	}
-	key := &dns01.Key{Name: "acme-key"}
+	key := &zones.Key{Name: "acme-key"}
 	list := []policy{
 		{Provider: "api", Zone: "example.net"},
 		allowed(policy{Provider: "bind", Zone: "", Names: []string{"a.example.com"}}, key, providers.BIND),
@@ -216,7 +216,7 @@ func TestAliasFor(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got := aliasFor(dns01.Place{Trace: dns01.Trace{Chain: tt.chain}}, challengeZone)
+			got := aliasFor(zones.Place{Target: zones.Target{Chain: tt.chain}}, challengeZone)
 			if got.Line != tt.line || got.Target != tt.target || got.Note != tt.note {
 				t.Errorf("got %+v", got)
 			}

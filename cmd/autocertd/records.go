@@ -18,6 +18,7 @@ import (
 	"autocertd/internal/dnschallenge"
 	"autocertd/internal/store"
 	"autocertd/internal/term"
+	"autocertd/internal/zones"
 	"autocertd/issuer"
 )
 
@@ -82,7 +83,7 @@ func recordsList(ctx context.Context, path string, asJSON bool) error {
 		return s.hint(err)
 	}
 	names, unknown := s.challengeNames(ctx, s.settings.Certificates)
-	report := findRecords(ctx, s.solver(), journal, names)
+	report := findRecords(ctx, s.asker(), journal, names)
 	report.Warnings = append(report.Warnings, unplacedTexts(unknown)...)
 	if ctx.Err() != nil {
 		return errors.New("interrupted")
@@ -123,35 +124,35 @@ func (s *session) challengeNames(ctx context.Context, certs []config.Certificate
 }
 
 // findRecords asks the zones for the records of the journal, and for what else is at their names and at those given.
-func findRecords(ctx context.Context, solver *dns01.Solver, journal []dns01.JournalRecord, names []string) recordsReport {
+func findRecords(ctx context.Context, asker *zones.Asker, journal []dns01.JournalRecord, names []string) recordsReport {
 	report := recordsReport{Records: []listedRecord{}}
-	var spots []dns01.Spot
-	ours := map[dns01.Spot][]string{} // the values in the journal, under whatever provider
+	var spots []zones.TXTName
+	ours := map[zones.TXTName][]string{} // the values in the journal, under whatever provider
 	for _, r := range journal {
 		if r.Damaged != nil {
 			report.Warnings = append(report.Warnings, damagedText(r))
 			continue
 		}
-		at := dns01.Spot{Zone: r.Zone, Name: r.Name}
+		at := zones.TXTName{Zone: r.Zone, Name: r.Name}
 		ours[at] = append(ours[at], r.Value)
 		spots = append(spots, spotOf(r))
 	}
 	var unknown []unplaced
-	for i, place := range solver.Places(ctx, names) {
+	for i, place := range asker.Places(ctx, names) {
 		if place.Err == nil {
-			spots = append(spots, dns01.Spot{Provider: place.Provider, Zone: place.Zone, Name: place.Name()})
+			spots = append(spots, zones.TXTName{Provider: place.Provider, Zone: place.Zone, Name: place.Name()})
 		} else {
 			unknown = append(unknown, unplaced{names[i], place.Err})
 		}
 	}
-	found := solver.Find(ctx, spots)
+	found := asker.Find(ctx, spots)
 	for _, r := range journal {
 		if r.Damaged == nil {
 			report.Records = append(report.Records, ourRecord(r, found[spotOf(r)]))
 		}
 	}
 	for spot, there := range found {
-		mine := ours[dns01.Spot{Zone: spot.Zone, Name: spot.Name}]
+		mine := ours[zones.TXTName{Zone: spot.Zone, Name: spot.Name}]
 		if there.Err != nil && len(mine) == 0 { // else the row says it
 			unknown = append(unknown, unplaced{spot.Name, there.Err})
 		}
@@ -164,11 +165,11 @@ func findRecords(ctx context.Context, solver *dns01.Solver, journal []dns01.Jour
 	return report
 }
 
-func spotOf(r dns01.JournalRecord) dns01.Spot {
-	return dns01.Spot{Provider: r.Provider, Zone: r.Zone, Name: r.Name}
+func spotOf(r dns01.JournalRecord) zones.TXTName {
+	return zones.TXTName{Provider: r.Provider, Zone: r.Zone, Name: r.Name}
 }
 
-func ourRecord(r dns01.JournalRecord, found dns01.Found) listedRecord {
+func ourRecord(r dns01.JournalRecord, found zones.TXTValues) listedRecord {
 	listed := listedRecord{Name: r.Name, Zone: r.Zone, Provider: r.Provider, Value: r.Value, Owner: ownerDead, Process: r.Holder}
 	if r.Holder != nil {
 		listed.Owner = ownerLiving
@@ -183,7 +184,7 @@ func ourRecord(r dns01.JournalRecord, found dns01.Found) listedRecord {
 }
 
 // otherRecords are the values at a spot that aren't ours.
-func otherRecords(spot dns01.Spot, values, ours []string) (list []listedRecord) {
+func otherRecords(spot zones.TXTName, values, ours []string) (list []listedRecord) {
 	there := true
 	for _, value := range values {
 		if !slices.Contains(ours, value) {

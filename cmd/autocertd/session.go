@@ -16,6 +16,7 @@ import (
 	"autocertd/internal/dns01"
 	"autocertd/internal/lifecycle"
 	"autocertd/internal/store/files"
+	"autocertd/internal/zones"
 	"autocertd/issuer"
 )
 
@@ -78,11 +79,16 @@ func (s *session) issuerConfig(ca config.CA) issuer.Config {
 	return cfg
 }
 
-// solver returns the part of the program that knows DNS, for commands that need nothing else. It logs nothing, since the
-// command says what it does.
+// asker returns what asks DNS, for commands that write nothing.
+func (s *session) asker() *zones.Asker {
+	return zones.New(zones.Config{}).With(dns01.Facts(newProviders(s.settings, slog.New(slog.DiscardHandler))), s.settings.Resolvers)
+}
+
+// solver returns what writes TXT records, for commands that need nothing else. It logs nothing, since the command says what
+// it does.
 func (s *session) solver() *dns01.Solver {
-	solver := dns01.New(dns01.Config{Storage: s.store, Resolvers: s.settings.Resolvers})
-	solver.Configure(newProviders(s.settings, slog.New(slog.DiscardHandler)))
+	solver := dns01.New(dns01.Config{Storage: s.store})
+	solver.Adopt(solver.With(newProviders(s.settings, slog.New(slog.DiscardHandler)), s.settings.Resolvers))
 	return solver
 }
 
@@ -143,9 +149,12 @@ type programConfig struct {
 // program puts the program together for the settings of the session. It asks nobody anything.
 func (s *session) program(c programConfig) (*program, error) {
 	p := &program{session: s, logger: c.logger, live: c.live}
-	p.solver = dns01.New(dns01.Config{Storage: s.store, Resolvers: s.settings.Resolvers, Logger: c.logger,
-		Wanted:   func(ctx context.Context) ([]string, error) { return lifecycle.OpenHostnames(ctx, s.store) },
-		Answered: func(string) { p.manager.DNSAnswers() }})
+	p.solver = dns01.New(dns01.Config{
+		Storage: s.store,
+		Zones:   zones.New(zones.Config{Logger: c.logger, Answered: func(string) { p.manager.DNSAnswers() }}),
+		Logger:  c.logger,
+		Wanted:  func(ctx context.Context) ([]string, error) { return lifecycle.OpenHostnames(ctx, s.store) },
+	})
 	p.manager = lifecycle.New(lifecycle.Config{Storage: s.store, Logger: c.logger, Wait: c.wait, Progress: c.progress, Wake: c.wake,
 		Deployer: deploy.New(deploy.Config{Working: func(name string) {
 			if c.progress != nil {

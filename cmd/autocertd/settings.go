@@ -7,6 +7,7 @@ import (
 	"autocertd/internal/deploy"
 	"autocertd/internal/dns01"
 	"autocertd/internal/lifecycle"
+	"autocertd/internal/zones"
 	"autocertd/providers"
 	"autocertd/scheduler"
 )
@@ -65,11 +66,25 @@ func newProvider(p *config.Provider, logger *slog.Logger) (dns01.Provider, error
 	if err != nil {
 		return dns01.Provider{}, err
 	}
-	served := dns01.Provider{Name: p.Name, Client: built.Client, Zones: p.Zones, Servers: built.Servers, Nameservers: p.Nameservers,
-		Check: dns01.Check(p.Check), MinNameservers: p.MinNameservers, Settle: p.Settle,
-		PropagationTimeout: p.PropagationTimeout, TTL: p.TTL, Timeout: built.Timeout}
+	served := dns01.Provider{
+		Provider: zones.Provider{
+			Name:               p.Name,
+			Zones:              p.Zones,
+			Servers:            built.Servers,
+			Nameservers:        p.Nameservers,
+			Check:              zones.Check(p.Check),
+			MinNameservers:     p.MinNameservers,
+			Settle:             p.Settle,
+			PropagationTimeout: p.PropagationTimeout,
+			ExplainKey:         built.ExplainKey,
+		},
+		Client:  built.Client,
+		Manual:  built.Manual,
+		Timeout: built.Timeout,
+		TTL:     p.TTL,
+	}
 	if k := built.Key; k != nil {
-		served.Key = &dns01.Key{Name: k.Name, Algorithm: k.Algorithm, Secret: k.Secret}
+		served.Key = &zones.Key{Name: k.Name, Algorithm: k.Algorithm, Secret: k.Secret}
 	}
 	return served, nil
 }

@@ -12,13 +12,12 @@ import (
 	"github.com/libdns/libdns"
 
 	"autocertd/internal/testbed"
+	"autocertd/internal/zones"
 	"autocertd/issuer"
 )
 
 // personClient is a provider that is a person.
 type personClient struct{ t *testing.T }
-
-func (personClient) ByHand() {}
 
 func (c personClient) AppendRecords(context.Context, string, []libdns.Record) ([]libdns.Record, error) {
 	c.t.Error("a person was called")
@@ -41,15 +40,17 @@ func TestByHand(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = bind.Close() })
 	primary, secondary := bind.Servers()[0], bind.Servers()[1]
-	people := Provider{Name: "people", Client: personClient{t}, Nameservers: bind.Servers(), Check: CheckNone}
-	rehearsing := New(Config{Resolvers: []string{primary}})
-	rehearsing.Configure([]Provider{people})
-	if r := rehearsing.Rehearse(t.Context(), "_acme-challenge.here.example.test", func(string) {}); !r.ByHand || r.Err != nil || r.Trace.Zone != "example.test" {
+	people := Provider{
+		Provider: zones.Provider{Name: "people", Nameservers: bind.Servers(), Check: zones.CheckNone},
+		Client:   personClient{t},
+		Manual:   true,
+	}
+	rehearsing := New(Config{}).With([]Provider{people}, []string{primary})
+	if r := rehearsing.Rehearse(t.Context(), "_acme-challenge.here.example.test", func(string) {}); !r.ByHand || r.Err != nil || r.Target.Zone != "example.test" {
 		t.Errorf("a rehearsal: %+v", r)
 	}
 	look := func(name string, p Provider) error {
-		s := New(Config{Resolvers: []string{primary}})
-		s.Configure([]Provider{p})
+		s := New(Config{}).With([]Provider{p}, []string{primary})
 		sol := s.begin()
 		defer func() {
 			sol.Remove()
@@ -100,20 +101,5 @@ func TestByHand(t *testing.T) {
 	people.MinNameservers = 1
 	if err := look(name, people); err != nil {
 		t.Errorf("with a dead secondary, when one server is enough: %v", err)
-	}
-}
-
-// TestLookForUnserved finds the servers of names that no provider serves.
-func TestLookForUnserved(t *testing.T) {
-	bind, err := testbed.StartBIND(t.Context(), testbed.BINDConfig{Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = bind.Close() })
-	s := New(Config{Resolvers: []string{bind.Addr()}})
-	s.Configure([]Provider{{Name: "people", Client: personClient{t}, Zones: []string{"corp.test"}}})
-	got := s.LookFor(t.Context(), []issuer.Record{{Name: "_acme-challenge.www.example.test", Value: "value"}})[0]
-	if got.Err != nil || got.Trace.Zone != "example.test" || len(got.Servers) != 1 || !strings.HasPrefix(got.Servers[0].Server, "ns1.example.test (") || got.Found() {
-		t.Errorf("it is %+v", got)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/libdns/libdns"
+
+	"autocertd/internal/zones"
 )
 
 // retryDelays are the waits before a group that failed for a reason of the moment is sent again.
@@ -49,11 +51,11 @@ func (e *unsureError) Unwrap() error   { return e.error }
 
 // byItsRecords reports whether a part of additions that failed may succeed. A server that answers SERVFAIL may mean one
 // name, such as one that is full; one that doesn't answer means all.
-func byItsRecords(err error) bool { return !whole(err) && !Silent(err) }
+func byItsRecords(err error) bool { return !whole(err) && !zones.Silent(err) }
 
 // byAnyAnswer is byItsRecords for removals: whatever was answered, a record that was never there must not keep real ones in
 // the zone.
-func byAnyAnswer(err error) bool { return !Silent(err) }
+func byAnyAnswer(err error) bool { return !zones.Silent(err) }
 
 // delivery is a group on its way. Records go by their index.
 type delivery struct {

@@ -1,9 +1,10 @@
-// Package dns01 is the only writer of TXT records: it finds the zone to write to, gathers the records of all running
-// orders into one update per zone, waits until every server has them, removes them, and remembers in a journal what it
-// must still remove. Providers are handed to it; what orders are and why they want records is the issuer's business.
+// Package dns01 is the only writer of TXT records: it gathers the records of all running orders into one update per zone,
+// has package zones wait until every server has them, removes them, and remembers in a journal what it must still remove.
+// Providers are handed to it; what orders are and why they want records is left to the issuer.
 package dns01
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,8 +16,8 @@ import (
 
 	"github.com/libdns/libdns"
 
-	"autocertd/internal/secret"
 	"autocertd/internal/store"
+	"autocertd/internal/zones"
 	"autocertd/issuer"
 )
 
@@ -27,39 +28,13 @@ type Client interface {
 	libdns.RecordDeleter
 }
 
-// Check says which servers must be seen to have a record before the CA is asked to look.
-type Check string
-
-// What may be checked: every authoritative server of the zone, only the one that takes the updates, the configured
-// resolvers after the authoritative servers, or none.
-const (
-	CheckAuthoritative Check = "authoritative"
-	CheckPrimary       Check = "primary"
-	CheckResolvers     Check = "resolvers"
-	CheckNone          Check = "none"
-)
-
-// Provider is a configured way to write records into zones.
+// Provider is a configured way to write records into zones: what asking needs to know of it, and who writes.
 type Provider struct {
-	Name               string
-	Client             Client
-	Zones              []string      // zones that it serves, without trailing dot; empty for a lone provider that serves what it serves
-	Servers            []string      // host:port of servers that know its zones first; empty for an HTTP API
-	Key                *Key          // signs what is asked of Servers; nil asks unsigned
-	Nameservers        []string      // host:port of those who must have a record; empty for the zone's NS records
-	Check              Check         // "" means CheckAuthoritative
-	MinNameservers     int           // how many servers are enough; 0: all of them
-	Settle             bool          // each server must be seen to have a record twice in a row
-	Timeout            time.Duration // how long one call may take; 0 for half a minute
-	PropagationTimeout time.Duration
-	TTL                time.Duration
-}
-
-// Key signs queries (RFC 8945), so that a server with several views answers from the one that the key opens.
-type Key struct {
-	Name      string
-	Algorithm string
-	Secret    secret.Secret // base64
+	zones.Provider
+	Client  Client
+	Manual  bool          // a person writes the records, and Client is never called
+	Timeout time.Duration // how long one call may take; 0 for half a minute
+	TTL     time.Duration
 }
 
 // Storage keeps the journal, whose slots are written through their leases.
@@ -68,36 +43,22 @@ type Storage interface {
 	store.Leaser
 }
 
-// Config is what a Solver needs beside providers.
+// Config says what a Solver needs beside providers.
 type Config struct {
-	Storage   Storage
-	Resolvers []string // host:port of recursive resolvers, asked about what no server of ours knows; empty for the system's
-	Logger    *slog.Logger
-
-	// System finds this machine's resolvers, host:port; nil reads /etc/resolv.conf.
-	System func() ([]string, error)
-
-	// Answered is told the name of a provider whose servers answer again after they had been silent: what failed for want of
-	// an answer may be tried at once. It must return soon. Nil is fine.
-	Answered func(provider string)
+	Storage Storage
+	Zones   *zones.Asker // asks DNS; closed with the solver. Nil makes one of its own.
+	Logger  *slog.Logger
 
 	// Wanted lists the hostnames of the orders that are open, whoever made them. While one of those may go on after a
 	// crash, a record that the dead process published for its hostname isn't removed. Nil: none is open.
 	Wanted func(ctx context.Context) (hostnames []string, err error)
 }
 
-const (
-	defaultTTL                = time.Minute
-	defaultPropagationTimeout = 2 * time.Minute
-)
-
-// recordKey names one record: exactly this value, at this name, in this zone, written by this provider. Names are lower
-// case without trailing dot.
-type recordKey struct{ provider, zone, name, value string }
+const defaultTTL = time.Minute
 
 // record is a record that we published, or are about to, and haven't removed.
 type record struct {
-	recordKey
+	zones.TXT
 	table     *table        // that of the order that published it; nil: of an earlier process, or its provider can't remove it
 	challenge string        // the name that led here; name itself, unless that is an alias
 	ttl       time.Duration // 0 for the provider's
@@ -112,32 +73,26 @@ type record struct {
 	retryAt   time.Time
 }
 
-type zoneKey struct{ provider, zone string }
-
 // Solver implements issuer.Solver for all orders of the process. An order has one of its own: it shares everything with the
 // others but the table, which stays the one that the order began with.
 type Solver struct {
 	*shared
-	began    *table // nil: what is configured at the moment
-	watchers watchers
+	began *table // nil: what is configured at the moment
 }
 
-// table is what one configuration says. It is never changed; Use puts another in its place.
+// table is what one configuration says. It is never changed; Adopt puts another in its place.
 type table struct {
 	providers []Provider
-	resolving []string // configured resolvers, host:port
-	hostnames []string // for hints; see With
+	asker     *zones.Asker // knows the same providers
 }
 
 // shared is what all orders have in common.
 type shared struct {
-	cfg       Config
-	system    func() ([]string, error) // this machine's resolvers
-	current   atomic.Pointer[table]
-	sightings *sightings
-	tasks     tasks
-	ctx       context.Context // of all that is sent; ended by stop
-	stop      context.CancelFunc
+	cfg     Config
+	current atomic.Pointer[table]
+	tasks   tasks
+	ctx     context.Context // of all that is sent; ended by stop
+	stop    context.CancelFunc
 
 	// journal guards what follows and is taken before mu. It is held while storage is waited for.
 	journal  sync.Mutex
@@ -148,16 +103,12 @@ type shared struct {
 	sequence int64
 
 	// mu guards what follows. It is never held while a server or storage is waited for.
-	mu        sync.Mutex
-	mute      map[string]bool   // providers whose servers were silent the last time
-	located   map[string]bool   // zones that names were found in
-	deaf      time.Time         // when this machine's resolvers didn't answer
-	answering map[string]string // by provider, the one of its servers that answered last
-	queues    map[zoneKey]*queue
-	records   map[recordKey]*record
-	expected  int // solutions that haven't published yet: worth waiting for
-	active    int // solutions that haven't ended yet: their removals are still to come
-	closing   bool
+	mu       sync.Mutex
+	queues   map[zones.Zone]*queue
+	records  map[zones.TXT]*record
+	expected int // solutions that haven't published yet: worth waiting for
+	active   int // solutions that haven't ended yet: their removals are still to come
+	closing  bool
 }
 
 // New makes a solver without providers; see Configure. It must be closed.
@@ -165,24 +116,24 @@ func New(cfg Config) *Solver {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	if cfg.System == nil {
-		cfg.System = systemResolvers
+	if cfg.Zones == nil {
+		cfg.Zones = zones.New(zones.Config{Logger: cfg.Logger})
 	}
-	s := &Solver{shared: &shared{cfg: cfg, system: cfg.System, slots: map[string]store.Lease{},
-		unfit: map[string]bool{}, aside: map[string]bool{}, answering: map[string]string{}, located: map[string]bool{}, mute: map[string]bool{},
-		queues: map[zoneKey]*queue{}, records: map[recordKey]*record{}, sightings: &sightings{}}}
-	s.current.Store(&table{resolving: cfg.Resolvers})
+	s := &Solver{shared: &shared{
+		cfg:     cfg,
+		slots:   map[string]store.Lease{},
+		unfit:   map[string]bool{},
+		aside:   map[string]bool{},
+		queues:  map[zones.Zone]*queue{},
+		records: map[zones.TXT]*record{},
+	}}
+	s.current.Store(&table{asker: cfg.Zones})
 	s.ctx, s.stop = context.WithCancel(context.Background())
-	s.watchers = watchers{s.sightings, s}
 	return s
 }
 
 // during returns the solver that goes by a table for as long as it lives.
-func (s *Solver) during(t *table) *Solver {
-	view := &Solver{shared: s.shared, began: t}
-	view.watchers = watchers{s.sightings, view}
-	return view
-}
+func (s *Solver) during(t *table) *Solver { return &Solver{shared: s.shared, began: t} }
 
 // table returns what the solver goes by.
 func (s *Solver) table() *table {
@@ -192,33 +143,30 @@ func (s *Solver) table() *table {
 	return s.current.Load()
 }
 
-// Configure is Use with the resolvers that there are.
-func (s *Solver) Configure(providers []Provider) { s.Use(providers, s.recursive()) }
+// Zones returns what asks DNS by the solver's configuration.
+func (s *Solver) Zones() *zones.Asker { return s.table().asker }
 
-// UseResolvers is Use with the providers that there are.
-func (s *Solver) UseResolvers(list []string) { s.Use(s.table().providers, list) }
-
-// Use replaces the providers and the resolvers, host:port; see With and Adopt.
-func (s *Solver) Use(providers []Provider, resolvers []string) { s.Adopt(s.With(providers, resolvers)) }
-
-// With returns a solver with other providers and resolvers, for the orders that begin with it and for as long as they last.
-// It changes nothing for others, and needs no Close. The hostnames are all that are configured: when one is in no zone, the
-// error says which zones the others are in.
+// With returns a solver with other providers and resolvers, host:port, for the orders that begin with it and for as long as
+// they last. It changes nothing for others, and needs no Close. The hostnames are all that are configured: when one is in no
+// zone, the error says which zones the others are in.
 func (s *Solver) With(providers []Provider, resolvers []string, hostnames ...string) *Solver {
 	providers = slices.Clone(providers) // the defaults are ours
 	for i := range providers {
-		p := &providers[i]
-		if p.Check == "" {
-			p.Check = CheckAuthoritative
-		}
-		if p.TTL == 0 {
-			p.TTL = defaultTTL
-		}
-		if p.PropagationTimeout == 0 {
-			p.PropagationTimeout = defaultPropagationTimeout
-		}
+		providers[i].TTL = cmp.Or(providers[i].TTL, defaultTTL)
 	}
-	return s.during(&table{providers: providers, resolving: resolvers, hostnames: hostnames})
+	return s.during(&table{
+		providers: providers,
+		asker:     s.cfg.Zones.With(Facts(providers), resolvers, hostnames...),
+	})
+}
+
+// Facts returns what asking needs to know of providers.
+func Facts(providers []Provider) []zones.Provider {
+	facts := make([]zones.Provider, len(providers))
+	for i, p := range providers {
+		facts[i] = p.Provider
+	}
+	return facts
 }
 
 // Adopt makes the providers and resolvers of a solver that With returned those of all that begins from now on. Orders that
@@ -226,11 +174,8 @@ func (s *Solver) With(providers []Provider, resolvers []string, hostnames ...str
 // remembers it; those of earlier processes wait until it is back, and are removed by the next Sweep then.
 func (s *Solver) Adopt(other *Solver) {
 	s.current.Store(other.table())
-	s.sightings.forget()
+	s.Zones().Forget()
 }
-
-// recursive returns the configured resolvers.
-func (s *Solver) recursive() []string { return s.table().resolving }
 
 func (s *Solver) provider(name string) (Provider, bool) { return s.table().provider(name) }
 
@@ -271,6 +216,7 @@ func (s *Solver) Close(ctx context.Context) error {
 	}
 	s.tasks.close()
 	s.finish(ctx)
+	s.cfg.Zones.Close()
 	s.stop()
 	s.journal.Lock()
 	for _, lease := range s.slots {
@@ -298,7 +244,7 @@ func (s *Solver) leftBehind(why error) error {
 	defer s.mu.Unlock()
 	n, sure := 0, true
 	for _, r := range s.records {
-		if len(r.groups) == 0 || errors.Is(r.failure, errNoProvider) {
+		if len(r.groups) == 0 || errors.Is(r.failure, zones.ErrNoProvider) {
 			continue
 		}
 		n++

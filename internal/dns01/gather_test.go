@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"autocertd/internal/zones"
 )
 
 // inBubble runs f with a solver on a fake client, in virtual time, and closes it: at the end nothing of its own is left
@@ -44,7 +46,7 @@ func beginAll(s *Solver, n int) []*solution {
 	return all
 }
 
-func mustSubmit(t *testing.T, sol *solution, keys ...recordKey) {
+func mustSubmit(t *testing.T, sol *solution, keys ...zones.TXT) {
 	t.Helper()
 	if err := sol.submit(t.Context(), keys); err != nil {
 		t.Error(err)
@@ -175,7 +177,7 @@ func TestZonesDoNotWaitForEachOther(t *testing.T) {
 		var waiting sync.WaitGroup
 		waiting.Go(func() {
 			defer slow.Remove()
-			mustSubmit(t, slow, recordKey{"bind", "slow.test", "_acme-challenge.slow.test", "x"})
+			mustSubmit(t, slow, zones.TXT{Provider: "bind", Zone: "slow.test", Name: "_acme-challenge.slow.test", Value: "x"})
 		})
 		synctest.Wait()
 		mustSubmit(t, fast, key("a", "x")) // doesn't return while it waits for the other
@@ -260,7 +262,7 @@ func TestRefusedAdditionOfRecordInUse(t *testing.T) {
 		first, second := begin(s), begin(s)
 		mustSubmit(t, first, key("a", "x"))
 		refuse.Store(true)
-		if err := second.submit(t.Context(), []recordKey{key("a", "x")}); err == nil {
+		if err := second.submit(t.Context(), []zones.TXT{key("a", "x")}); err == nil {
 			t.Error("the refusal isn't told")
 		}
 		second.Remove()
@@ -322,7 +324,7 @@ func TestRecordWantedAgainWhileItLeaves(t *testing.T) {
 
 func TestOneRefusedRecordFailsAlone(t *testing.T) {
 	client := &fakeClient{Before: func(c call) (bool, error) {
-		if slices.Contains(c.Records, key("h7", "x").withoutProvider()) {
+		if slices.Contains(c.Records, withoutProvider(key("h7", "x"))) {
 			return false, errors.New("refused by policy")
 		}
 		return true, nil

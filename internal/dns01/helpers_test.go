@@ -12,10 +12,12 @@ import (
 
 	"github.com/BurntSushi/toml"
 	"github.com/libdns/libdns"
+	"github.com/miekg/dns"
 
 	"autocertd/internal/cure"
 	"autocertd/internal/store/files"
 	"autocertd/internal/testbed"
+	"autocertd/internal/zones"
 	"autocertd/providers"
 )
 
@@ -27,7 +29,7 @@ type call struct {
 	At      time.Time
 	Method  string // "append" or "delete"
 	Zone    string
-	Records []recordKey
+	Records []zones.TXT
 }
 
 // fakeClient is a provider in memory, which keeps the promises of Client and notes each call.
@@ -44,7 +46,7 @@ type fakeClient struct {
 // fakeZone is what all who write into it see.
 type fakeZone struct {
 	mu      sync.Mutex
-	records map[recordKey]bool
+	records map[zones.TXT]bool
 }
 
 func (z *fakeZone) Len() int {
@@ -54,10 +56,10 @@ func (z *fakeZone) Len() int {
 }
 
 // Has says whether the record is there, whoever wrote it.
-func (z *fakeZone) Has(key recordKey) bool {
+func (z *fakeZone) Has(key zones.TXT) bool {
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	return z.records[key.withoutProvider()]
+	return z.records[withoutProvider(key)]
 }
 
 func (z *fakeZone) apply(c call) {
@@ -66,7 +68,7 @@ func (z *fakeZone) apply(c call) {
 	for _, key := range c.Records {
 		if c.Method == "append" {
 			if z.records == nil {
-				z.records = map[recordKey]bool{}
+				z.records = map[zones.TXT]bool{}
 			}
 			z.records[key] = true
 		} else {
@@ -75,9 +77,9 @@ func (z *fakeZone) apply(c call) {
 	}
 }
 
-func (k recordKey) withoutProvider() recordKey {
-	k.provider = ""
-	return k
+func withoutProvider(key zones.TXT) zones.TXT {
+	key.Provider = ""
+	return key
 }
 
 func (f *fakeClient) AppendRecords(ctx context.Context, zone string, records []libdns.Record) ([]libdns.Record, error) {
@@ -96,7 +98,7 @@ func (f *fakeClient) write(ctx context.Context, c call, records []libdns.Record)
 	for _, r := range records {
 		txt := r.(libdns.TXT)
 		name := strings.TrimSuffix(libdns.AbsoluteName(txt.Name, c.Zone), ".")
-		c.Records = append(c.Records, recordKey{zone: strings.TrimSuffix(c.Zone, "."), name: name, value: txt.Text})
+		c.Records = append(c.Records, zones.TXT{Zone: strings.TrimSuffix(c.Zone, "."), Name: name, Value: txt.Text})
 	}
 	time.Sleep(f.Delay)
 	effect, err := true, error(nil)
@@ -146,13 +148,19 @@ type (
 func (later) Retryable() bool { return true }
 func (broken) Whole() bool    { return true }
 
+// saying is an error that knows itself whether anybody answered.
+type saying bool
+
+func (s saying) Error() string { return "it says so" }
+func (s saying) Silent() bool  { return bool(s) }
+
 // key is the challenge of a host in zone example.test.
-func key(host, value string) recordKey {
-	return recordKey{"bind", "example.test", "_acme-challenge." + host + ".example.test", value}
+func key(host, value string) zones.TXT {
+	return zones.TXT{Provider: "bind", Zone: "example.test", Name: "_acme-challenge." + host + ".example.test", Value: value}
 }
 
-func keys(n int, value string) []recordKey {
-	list := make([]recordKey, n)
+func keys(n int, value string) []zones.TXT {
+	list := make([]zones.TXT, n)
 	for i := range list {
 		list[i] = key(fmt.Sprintf("h%d", i), value)
 	}
@@ -191,12 +199,18 @@ func openFiles(t *testing.T, dir string) *files.Store {
 // newSolver makes a solver with the providers, which the test must close.
 func newSolver(store Storage, list ...Provider) *Solver {
 	s := New(Config{Storage: store})
-	s.Configure(list)
+	configure(s, list...)
 	return s
 }
 
+// configure replaces the providers, and leaves the solver without resolvers.
+func configure(s *Solver, list ...Provider) { s.Adopt(s.With(list, nil)) }
+
 func fake(client Client) Provider {
-	return Provider{Name: "bind", Client: client, Zones: []string{"example.test"}, Check: CheckNone}
+	return Provider{
+		Provider: zones.Provider{Name: "bind", Zones: []string{"example.test"}, Check: zones.CheckNone},
+		Client:   client,
+	}
 }
 
 // rfc2136 is a real provider that writes to the server.
@@ -207,8 +221,37 @@ func rfc2136(t *testing.T, server string, k testbed.TSIGKey) Provider {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Provider{Name: "bind", Client: p.Client, Servers: p.Servers, Zones: []string{"example.test"},
-		Key: &Key{Name: p.Key.Name, Algorithm: p.Key.Algorithm, Secret: p.Key.Secret}}
+	return Provider{
+		Provider: zones.Provider{
+			Name:       "bind",
+			Servers:    p.Servers,
+			Zones:      []string{"example.test"},
+			Key:        &zones.Key{Name: p.Key.Name, Algorithm: p.Key.Algorithm, Secret: p.Key.Secret},
+			ExplainKey: p.ExplainKey,
+		},
+		Client: p.Client,
+	}
+}
+
+// txtAt asks a server for the TXT records at a name.
+func txtAt(t *testing.T, server, name string) (records []*dns.TXT) {
+	t.Helper()
+	reply, err := dns.Exchange(new(dns.Msg).SetQuestion(dns.Fqdn(name), dns.TypeTXT), server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, rr := range reply.Answer {
+		records = append(records, rr.(*dns.TXT))
+	}
+	return records
+}
+
+// values are those of TXT records.
+func values(records []*dns.TXT) (list []string) {
+	for _, txt := range records {
+		list = append(list, strings.Join(txt.Txt, ""))
+	}
+	return list
 }
 
 func closeSolver(t *testing.T, s *Solver) {
@@ -259,4 +302,55 @@ func said(err error) string {
 		return err.Error() + "; " + text
 	}
 	return fmt.Sprint(err)
+}
+
+func startDNS(t *testing.T, zones []string, records ...string) *testbed.DNS {
+	t.Helper()
+	d, err := testbed.StartDNS(testbed.DNSConfig{Zones: zones})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := d.Set(records...); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func startBIND(t *testing.T, cfg testbed.BINDConfig) *testbed.BIND {
+	t.Helper()
+	cfg.Dir = t.TempDir()
+	b, err := testbed.StartBIND(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
+func zoneText(ns string, lines ...string) string {
+	return "$TTL 60\n@ IN SOA " + ns + " hostmaster 1 300 60 86400 5\n@ IN NS " + ns + "\n" + ns + " IN A 127.0.0.1\n" + strings.Join(lines, "\n") + "\n"
+}
+
+func startNamed(t *testing.T, cfg testbed.NamedConfig) *testbed.Named {
+	t.Helper()
+	cfg.Dir = t.TempDir()
+	n, err := testbed.StartNamed(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return n
 }

@@ -15,6 +15,7 @@ import (
 	"autocertd/internal/cure"
 	"autocertd/internal/durable"
 	"autocertd/internal/store"
+	"autocertd/internal/zones"
 )
 
 // The journal: journal/SLOT/SEQUENCE is one group of records that were about to be sent. It is durable before the first
@@ -48,31 +49,31 @@ type journaledRecord struct {
 }
 
 // challengeOf is the name of the challenge that the record of an entry answers.
-func (j journaled) challengeOf(key recordKey) string {
+func (j journaled) challengeOf(key zones.TXT) string {
 	for _, r := range j.Records {
-		if r.Name == key.name && r.Value == key.value && r.Challenge != "" {
+		if r.Name == key.Name && r.Value == key.Value && r.Challenge != "" {
 			return r.Challenge
 		}
 	}
-	return key.name
+	return key.Name
 }
 
 // keys are the records of an entry.
-func (j journaled) keys() []recordKey {
-	keys := make([]recordKey, len(j.Records))
+func (j journaled) keys() []zones.TXT {
+	keys := make([]zones.TXT, len(j.Records))
 	for i, r := range j.Records {
-		keys[i] = recordKey{j.Provider, j.Zone, r.Name, r.Value}
+		keys[i] = zones.TXT{Provider: j.Provider, Zone: j.Zone, Name: r.Name, Value: r.Value}
 	}
 	return keys
 }
 
 // enter writes a group into the journal. Dying after it leaves an entry for records that perhaps aren't there: removing
 // what is absent is harmless. A slot that can't be written is given up for the next one.
-func (s *Solver) enter(zone zoneKey, records []*record) (*group, error) {
-	object := journaled{Provider: zone.provider, Zone: zone.zone}
+func (s *Solver) enter(zone zones.Zone, records []*record) (*group, error) {
+	object := journaled{Provider: zone.Provider, Zone: zone.Name}
 	for _, r := range records {
-		entry := journaledRecord{Name: r.name, Value: r.value}
-		if r.challenge != r.name {
+		entry := journaledRecord{Name: r.Name, Value: r.Value}
+		if r.challenge != r.Name {
 			entry.Challenge = r.challenge
 		}
 		object.Records = append(object.Records, entry)
@@ -266,7 +267,7 @@ func (s *Solver) drop(done []*group) {
 }
 
 // removed settles a group of removals.
-func (s *Solver) removed(zone zoneKey, records []*record, results []error) {
+func (s *Solver) removed(zone zones.Zone, records []*record, results []error) {
 	now := time.Now()
 	var done []*group
 	var failed [][]*record // those that failed for one reason together
@@ -287,7 +288,7 @@ func (s *Solver) removed(zone zoneKey, records []*record, results []error) {
 		r.failures, r.failure = 0, nil
 		done = append(done, r.forget(r.groups...)...)
 		if r.users == 0 {
-			delete(s.records, r.recordKey)
+			delete(s.records, r.TXT)
 		}
 	}
 	s.mu.Unlock()
@@ -298,12 +299,12 @@ func (s *Solver) removed(zone zoneKey, records []*record, results []error) {
 }
 
 // tell logs once for all records that couldn't be removed for one reason.
-func (s *Solver) tell(zone zoneKey, failed []*record) {
+func (s *Solver) tell(zone zones.Zone, failed []*record) {
 	s.mu.Lock()
-	first, failure, retry := failed[0].name, failed[0].failure, failed[0].retryAt
+	first, failure, retry := failed[0].Name, failed[0].failure, failed[0].retryAt
 	s.mu.Unlock()
-	logger := s.cfg.Logger.With("provider", zone.provider, "zone", zone.zone, "records", len(failed), "first", first)
-	if errors.Is(failure, errNoProvider) {
+	logger := s.cfg.Logger.With("provider", zone.Provider, "zone", zone.Name, "records", len(failed), "first", first)
+	if errors.Is(failure, zones.ErrNoProvider) {
 		logger.Warn("records can't be removed: their provider isn't in the configuration any more; put it back until they are gone")
 		return
 	}

@@ -17,6 +17,7 @@ import (
 	"autocertd/internal/store"
 	"autocertd/internal/store/files"
 	"autocertd/internal/store/storetest"
+	"autocertd/internal/zones"
 )
 
 // process is what one process sees of storage and of the zone. Each operation that changes something is a step; at the
@@ -112,7 +113,7 @@ func twoOrders(ctx context.Context, s *Solver) {
 	for i, sol := range beginAll(s, 2) {
 		group.Go(func() {
 			defer sol.Remove()
-			if sol.submit(ctx, []recordKey{key(fmt.Sprint(i), "own"), key("shared", "shared")}) == nil {
+			if sol.submit(ctx, []zones.TXT{key(fmt.Sprint(i), "own"), key("shared", "shared")}) == nil {
 				time.Sleep(time.Second)
 			}
 		})
@@ -263,7 +264,7 @@ func TestSpoiltJournal(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				client := &fakeClient{}
 				s := New(Config{Storage: spoilt{Store: files, objects: tt.objects, folder: tt.folder}, Logger: log.Logger()})
-				s.Configure([]Provider{fake(client)})
+				configure(s, fake(client))
 				for _, value := range []string{"x", "y"} {
 					mustSweep(t, s)
 					sol := begin(s)

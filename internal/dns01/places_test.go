@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"autocertd/internal/testbed"
+	"autocertd/internal/zones"
 )
 
 // viewsConf is a server with two views of one zone. Who asks 127.0.0.1 sees the inner one, who asks [::1] the outer one;
@@ -35,25 +36,6 @@ view "inner" {
 };
 `
 
-func zoneText(ns string, lines ...string) string {
-	return "$TTL 60\n@ IN SOA " + ns + " hostmaster 1 300 60 86400 5\n@ IN NS " + ns + "\n" + ns + " IN A 127.0.0.1\n" + strings.Join(lines, "\n") + "\n"
-}
-
-func startNamed(t *testing.T, cfg testbed.NamedConfig) *testbed.Named {
-	t.Helper()
-	cfg.Dir = t.TempDir()
-	n, err := testbed.StartNamed(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := n.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return n
-}
-
 // views starts the server with two views and returns the provider that updates the outer one through the inner address.
 func views(t *testing.T) (p Provider, outside string) {
 	t.Helper()
@@ -70,23 +52,47 @@ func views(t *testing.T) (p Provider, outside string) {
 // view that the CA sees.
 func TestViews(t *testing.T) {
 	p, outside := views(t)
-	s := New(Config{Storage: openFiles(t, t.TempDir()), Resolvers: []string{outside}})
-	s.Configure([]Provider{p})
+	s := New(Config{Storage: openFiles(t, t.TempDir())})
+	s.Adopt(s.With([]Provider{p}, []string{outside}))
 	defer closeSolver(t, s)
 
 	r := s.Rehearse(t.Context(), "_acme-challenge.www.corp.example.test", func(string) {})
 	defer r.End()
-	if r.Err != nil || r.Trace.Zone != "example.test" || len(r.Sightings) != 2 {
+	if r.Err != nil || r.Target.Zone != "example.test" || len(r.Sightings) != 2 {
 		t.Errorf("with the key: %+v", r)
 	}
-	views := s.Views(t.Context(), "bind", "example.test")
+	views := s.Zones().Views(t.Context(), "bind", "example.test")
 	if len(views) != 3 || views[0].Same(views[1]) || !views[0].Same(views[2]) {
 		t.Errorf("the key opens the view of the outside, not that of the inside: %+v", views)
 	}
 	p.Key = nil
-	s.Configure([]Provider{p})
-	if trace, err := s.Locate(t.Context(), "_acme-challenge.www.corp.example.test"); err != nil || trace.Zone != "corp.example.test" {
+	configure(s, p)
+	if trace, err := s.Zones().Locate(t.Context(), "_acme-challenge.www.corp.example.test"); err != nil || trace.Zone != "corp.example.test" {
 		t.Errorf("without the key, from inside: %+v, %v", trace, err)
+	}
+}
+
+// place is a row of a table: where a host's record goes, or which words the error has.
+type place struct {
+	name, host           string
+	provider, zone, want string
+	err                  []string
+}
+
+func (p place) check(t *testing.T, s *Solver) {
+	t.Helper()
+	target, err := s.Zones().Locate(t.Context(), "_acme-challenge."+p.host)
+	got := [3]string{target.Provider, target.Zone, target.Name()}
+	if want := ([3]string{p.provider, p.zone, p.want}); err == nil && got != want {
+		t.Errorf("found %+v, want %+v", got, want)
+	}
+	if (err != nil) != (len(p.err) > 0) {
+		t.Errorf("error: %v", err)
+	}
+	for _, words := range p.err {
+		if err != nil && !strings.Contains(said(err), words) {
+			t.Errorf("error %q doesn't say %q", err, words)
+		}
 	}
 }
 
@@ -131,7 +137,7 @@ func TestAliasesOnBIND(t *testing.T) {
 	}})
 	corp, acme := rfc2136(t, n.Addr(), keys[0]), rfc2136(t, n.Addr(), keys[1])
 	acme.Name, acme.Zones = "acme", []string{"acme.test"}
-	corp.Check, acme.Check = CheckPrimary, CheckPrimary
+	corp.Check, acme.Check = zones.CheckPrimary, zones.CheckPrimary
 	tests := []place{
 		{name: "two CNAMEs lead into the zone of another key", host: "two.example.test", provider: "acme", zone: "acme.test", want: "two.acme.test"},
 		{name: "a DNAME leads there", host: "host.moved.example.test", provider: "acme", zone: "acme.test", want: "_acme-challenge.host.moved.acme.test"},
@@ -163,7 +169,7 @@ func TestAliasesOnBIND(t *testing.T) {
 	t.Run("a lone provider without zones follows no wildcard either", func(t *testing.T) {
 		alone := corp
 		alone.Zones = nil
-		s.Configure([]Provider{alone})
+		configure(s, alone)
 		place{host: "a.given.example.test", provider: "bind", zone: "example.test", want: "_acme-challenge.a.given.example.test"}.check(t, s)
 		place{host: "a.wild.example.test", provider: "bind", zone: "example.test", want: "_acme-challenge.a.wild.example.test"}.check(t, s)
 	})

@@ -2,8 +2,9 @@ package dns01
 
 import (
 	"context"
-	"errors"
 	"time"
+
+	"autocertd/internal/zones"
 )
 
 // How long a queue gathers. A group leaves at once when nobody else is on the way to it, so that a single order never
@@ -28,7 +29,7 @@ type addition struct {
 //
 // The solver's mu guards all fields.
 type queue struct {
-	zoneKey
+	zones.Zone
 	solver      *Solver
 	additions   []addition
 	removals    []*record
@@ -39,15 +40,12 @@ type queue struct {
 	poke        chan struct{} // the goroutine should look again
 }
 
-// errNoProvider is why nothing can be written for a provider that a reload took away.
-var errNoProvider = errors.New("the provider isn't in the configuration any more")
-
 // queue returns the queue of the record's zone. mu is held.
-func (s *Solver) queue(key recordKey) *queue {
-	zone := zoneKey{key.provider, key.zone}
+func (s *Solver) queue(key zones.TXT) *queue {
+	zone := key.In()
 	q := s.queues[zone]
 	if q == nil {
-		q = &queue{zoneKey: zone, solver: s.during(nil), poke: make(chan struct{}, 1)}
+		q = &queue{Zone: zone, solver: s.during(nil), poke: make(chan struct{}, 1)}
 		s.queues[zone] = q
 	}
 	return q
@@ -86,7 +84,10 @@ func (q *queue) remove(r *record) {
 // look starts the queue's goroutine, or makes it look again. mu is held.
 func (q *queue) look() {
 	if q.busy {
-		signal(q.poke)
+		select {
+		case q.poke <- struct{}{}:
+		default: // it was already told to
+		}
 		return
 	}
 	if len(q.additions)+len(q.removals) > 0 {

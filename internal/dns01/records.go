@@ -9,17 +9,16 @@ import (
 	"slices"
 
 	"autocertd/internal/store"
+	"autocertd/internal/zones"
 )
 
 // JournalRecord is a record that a process published, or was about to, and hasn't removed yet.
 type JournalRecord struct {
-	Provider, Zone, Name, Value string
-	Object                      string        // of the journal
-	Holder                      *store.Holder // the living process that removes it; nil when its process died
-	Damaged                     error         // why Object can't be read; its records aren't known then
+	zones.TXT
+	Object  string        // of the journal
+	Holder  *store.Holder // the living process that removes it; nil when its process died
+	Damaged error         // why Object can't be read; its records aren't known then
 }
-
-func (r JournalRecord) key() recordKey { return recordKey{r.Provider, r.Zone, r.Name, r.Value} }
 
 // ListRecords reads the journal: each record once, sorted by zone and name. Of several processes that have one, a living
 // one is named, since it removes the record.
@@ -72,7 +71,7 @@ func recordsOf(o store.Object) (list []JournalRecord) {
 		return []JournalRecord{{Damaged: err}}
 	}
 	for _, key := range entry.keys() {
-		list = append(list, JournalRecord{Provider: key.provider, Zone: key.zone, Name: key.name, Value: key.value})
+		list = append(list, JournalRecord{TXT: key})
 	}
 	return list
 }
@@ -85,7 +84,7 @@ func eachOnce(all []JournalRecord) []JournalRecord {
 	for _, r := range all {
 		last := len(list) - 1
 		switch {
-		case last < 0 || r.Damaged != nil || list[last].key() != r.key():
+		case last < 0 || r.Damaged != nil || list[last].TXT != r.TXT:
 			list = append(list, r)
 		case list[last].Holder == nil:
 			list[last] = r
@@ -106,7 +105,7 @@ func (s *Solver) Took(r JournalRecord) bool {
 func (s *Solver) Unremoved(r JournalRecord) (still bool, why error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	known := s.records[r.key()]
+	known := s.records[r.TXT]
 	if known == nil {
 		return false, nil
 	}

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 )
@@ -86,7 +85,7 @@ func TestUnremoved(t *testing.T) {
 		s := p.start(t, dir, zone)
 		down := errors.New("down")
 		p.Before = func(c call) (bool, error) {
-			if c.Records[0].value == "x" {
+			if c.Records[0].Value == "x" {
 				return false, down
 			}
 			return true, nil
@@ -112,75 +111,4 @@ func TestUnremoved(t *testing.T) {
 			t.Errorf("the second is still there: %t, because of %v", still, why)
 		}
 	})
-}
-
-func TestFind(t *testing.T) {
-	d := startDNS(t, []string{"example.test", "acme.test"},
-		`a.example.test. 60 IN TXT "one"`, `a.example.test. 60 IN TXT "two" " halves"`,
-		"alias.example.test. 60 IN CNAME a.example.test.")
-	other := startDNS(t, []string{"example.test"}, `a.example.test. 60 IN TXT "three"`, `a.example.test. 60 IN TXT "one"`)
-	const nobody = "127.0.0.1:1"
-	s := newSolver(openFiles(t, t.TempDir()),
-		Provider{Name: "bind", Zones: []string{"example.test"}, Servers: []string{d.Addr(), other.Addr(), nobody}},
-		Provider{Name: "api", Zones: []string{"acme.test"}, Nameservers: []string{other.Addr()}, Check: CheckNone},
-		Provider{Name: "silent", Zones: []string{"silent.test"}, Servers: []string{nobody}})
-	defer closeSolver(t, s)
-	tests := []struct {
-		name, provider, zone, at string
-		values                   []string
-		err                      string
-	}{
-		{name: "several servers are asked for all", provider: "bind", zone: "example.test", at: "a.example.test", values: []string{"one", "three", "two halves"}},
-		{name: "aliases aren't followed", provider: "bind", zone: "example.test", at: "alias.example.test"},
-		{name: "a name that isn't there has no values", provider: "bind", zone: "example.test", at: "none.example.test"},
-		{name: "an API's zone is asked at its name servers, whatever orders wait for", provider: "api", zone: "acme.test", at: "x.acme.test", err: other.Addr() + " answers REFUSED"},
-		{name: "silence is told", provider: "silent", zone: "silent.test", at: "x.silent.test", err: nobody + " doesn't listen"},
-		{name: "a provider that is gone is told", provider: "gone", zone: "example.test", at: "a.example.test", err: "isn't in the configuration any more"},
-	}
-	var spots []Spot
-	for _, tt := range tests {
-		spots = append(spots, Spot{tt.provider, tt.zone, tt.at})
-	}
-	found := s.Find(t.Context(), append(spots, spots...))
-	for i, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			got := found[spots[i]]
-			if !slices.Equal(got.Values, tt.values) || (got.Err != nil) != (tt.err != "") || got.Err != nil && !strings.Contains(got.Err.Error(), tt.err) {
-				t.Errorf("found %q (%v)", got.Values, got.Err)
-			}
-		})
-	}
-}
-
-func TestPlaces(t *testing.T) {
-	d := startDNS(t, []string{"example.test"}, "_acme-challenge.alias.example.test. 60 IN CNAME x.silent.test.",
-		"_acme-challenge.abroad.example.test. 60 IN CNAME x.foreign.test.")
-	s := newSolver(openFiles(t, t.TempDir()),
-		Provider{Name: "bind", Zones: []string{"example.test"}, Servers: []string{d.Addr()}},
-		Provider{Name: "silent", Zones: []string{"silent.test", "deep.silent.test"}, Servers: []string{"127.0.0.1:1"}})
-	s.UseResolvers([]string{d.Addr()})
-	defer closeSolver(t, s)
-	tests := []struct {
-		name, at                string
-		provider, zone, written string
-		fails                   bool
-	}{
-		{name: "DNS says it", at: "_acme-challenge.WWW.example.test.", provider: "bind", zone: "example.test", written: "_acme-challenge.www.example.test"},
-		{name: "for a silent server the configuration says it", at: "a.deep.silent.test", provider: "silent", zone: "deep.silent.test", written: "a.deep.silent.test", fails: true},
-		{name: "an alias to a silent server isn't where it starts", at: "_acme-challenge.alias.example.test", written: "x.silent.test", fails: true},
-		{name: "an alias to nobody's zone leads nowhere", at: "_acme-challenge.abroad.example.test", written: "x.foreign.test", fails: true},
-		{name: "a name that nobody serves has no place", at: "www.foreign.test", written: "www.foreign.test", fails: true},
-	}
-	var names []string
-	for _, tt := range tests {
-		names = append(names, tt.at)
-	}
-	for i, got := range s.Places(t.Context(), names) {
-		tt := tests[i]
-		t.Run(tt.name, func(t *testing.T) {
-			if got.Provider != tt.provider || got.Zone != tt.zone || got.Name() != tt.written || (got.Err != nil) != tt.fails {
-				t.Errorf("%s is in zone %q of %q (%v)", got, got.Zone, got.Provider, got.Err)
-			}
-		})
-	}
 }

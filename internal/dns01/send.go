@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"github.com/libdns/libdns"
-	"github.com/miekg/dns"
 
 	"autocertd/internal/cure"
+	"autocertd/internal/zones"
 )
 
 // write is what is done to records: one of a Client's methods, and which of its failures are divided.
@@ -31,14 +31,14 @@ func (q *queue) sendAdditions(additions []addition) {
 		records[i] = a.record
 	}
 	var results []error
-	g, err := s.enter(q.zoneKey, records)
+	g, err := s.enter(q.Zone, records)
 	if err != nil {
 		results = repeat(err, len(additions))
 	} else {
 		results = q.send(records, adding())
 	}
 	for i, a := range additions {
-		a.result <- cure.For("publishing", a.record.name, results[i])
+		a.result <- cure.For("publishing", a.record.Name, results[i])
 	}
 	s.confirm(records, results)
 	if g != nil {
@@ -111,7 +111,7 @@ func (s *Solver) sent(records []*record) {
 func (q *queue) sendRemovals(removals []*record) {
 	results := q.send(removals, removing())
 	q.forgive(removals, results)
-	q.solver.removed(q.zoneKey, removals, results)
+	q.solver.removed(q.Zone, removals, results)
 }
 
 // forgive looks for the records whose removal was answered by a failure, and takes it back where the server says that there
@@ -120,29 +120,19 @@ func (q *queue) forgive(removals []*record, results []error) {
 	ctx, cancel := context.WithTimeout(q.solver.ctx, sendTimeout)
 	defer cancel()
 	for t, chosen := range q.solver.byTable(removals) {
-		p, known := t.provider(q.provider)
-		if !known {
-			continue
-		}
-		each(len(chosen), func(n int) {
-			i := chosen[n]
-			if err := results[i]; err != nil && !Silent(err) && !errors.Is(err, context.Canceled) && absent(ctx, p.servers(), removals[i].recordKey) {
-				results[i] = nil
+		var doubtful []int
+		var keys []zones.TXT
+		for _, i := range chosen {
+			if err := results[i]; err != nil && !zones.Silent(err) && !errors.Is(err, context.Canceled) {
+				doubtful, keys = append(doubtful, i), append(keys, removals[i].TXT)
 			}
-		})
-	}
-}
-
-// absent reports whether all the servers answer, with authority, that a record isn't there.
-func absent(ctx context.Context, servers []server, key recordKey) bool {
-	for _, at := range servers {
-		// By TCP nobody answers in the server's place who isn't on the way to it.
-		reply, err := askBy(ctx, []string{"tcp"}, at, question(key.name, dns.TypeTXT, false))
-		if err != nil || !isAnswer(reply) || !reply.Authoritative || holds(reply, key.value) {
-			return false
+		}
+		for n, absent := range t.asker.Absent(ctx, keys) {
+			if absent {
+				results[doubtful[n]] = nil
+			}
 		}
 	}
-	return len(servers) > 0
 }
 
 // send gives the group to the provider and returns each record's result. Shortly after a reload the records of orders that
@@ -154,8 +144,7 @@ func (q *queue) send(records []*record, do write) []error {
 		for i, n := range chosen {
 			part[i] = records[n]
 		}
-		p, ok := t.provider(q.provider)
-		for i, err := range q.sendBy(p, ok, part, do) {
+		for i, err := range q.sendBy(t, part, do) {
 			results[chosen[i]] = err
 		}
 	}
@@ -174,58 +163,42 @@ func (s *Solver) byTable(records []*record) map[*table][]int {
 	return parts
 }
 
-// sendBy gives records to one provider, if it is known. It runs under a context of its own: an order that is given up
+// sendBy gives records to the provider as one configuration has it, if it knows it. It runs under a context of its own: an order that is given up
 // doesn't stop the others' records.
-func (q *queue) sendBy(p Provider, known bool, records []*record, do write) []error {
+func (q *queue) sendBy(t *table, records []*record, do write) []error {
 	s := q.solver
+	p, known := t.provider(q.Provider)
 	if !known {
-		return repeat(errNoProvider, len(records))
+		return repeat(zones.ErrNoProvider, len(records))
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, max(sendTimeout, p.Timeout)+time.Duration(len(records))*sendTimePerItem)
 	defer cancel()
-	ttls := make([]time.Duration, len(records))
-	s.mu.Lock() // an order that needs a record again may change it while it is removed
+	var theirs map[string]time.Duration
+	if do.adds {
+		names := make([]string, len(records))
+		for i, r := range records {
+			names[i] = r.Name
+		}
+		theirs = t.asker.TTLs(ctx, p.Name, names)
+	}
+	batch := make([]libdns.Record, len(records))
+	s.mu.Lock() // an order that needs a record again may change its TTL while it is removed
 	for i, r := range records {
-		ttls[i] = cmp.Or(r.ttl, p.TTL)
+		ttl, taken := theirs[r.Name]
+		if !taken {
+			ttl = cmp.Or(r.ttl, p.TTL)
+		}
+		batch[i] = libdns.TXT{Name: libdns.RelativeName(r.Name, q.Name), TTL: ttl, Text: r.Value}
 	}
 	s.mu.Unlock()
-	each(len(records), func(i int) {
-		if do.adds {
-			ttls[i] = s.ttlAt(ctx, p, records[i].name, ttls[i])
-		}
-	})
-	batch := make([]libdns.Record, len(records))
-	for i, r := range records {
-		batch[i] = libdns.TXT{Name: libdns.RelativeName(r.name, q.zone), TTL: ttls[i], Text: r.value}
-	}
 	begin := time.Now()
 	results, calls := deliver(ctx, batch, do.divisible, func(part []libdns.Record) error {
-		_, err := do.call(p.Client, ctx, q.zone+".", part)
+		_, err := do.call(p.Client, ctx, q.Name+".", part)
 		return err
 	})
-	s.listen(q.provider, cure.Join(results...))
-	s.cfg.Logger.Debug("update sent", "provider", q.provider, "zone", q.zone, "records", len(records), "calls", calls, "took", time.Since(begin))
+	t.asker.Heard(q.Provider, cure.Join(results...))
+	s.cfg.Logger.Debug("update sent", "provider", q.Provider, "zone", q.Name, "records", len(records), "calls", calls, "took", time.Since(begin))
 	return results
-}
-
-// ttlAt returns the TTL of the TXT records at a name, and the given one where there are none: all records of a set have the
-// same TTL (RFC 2181, section 5.2), so ours would change that of others. Only servers of the provider know it.
-func (s *Solver) ttlAt(ctx context.Context, p Provider, name string, ttl time.Duration) time.Duration {
-	if len(p.Servers) == 0 {
-		return ttl
-	}
-	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
-	defer cancel()
-	reply, err := s.askOwn(ctx, p, question(name, dns.TypeTXT, false))
-	if err != nil {
-		return ttl
-	}
-	for _, rr := range reply.Answer {
-		if txt, ok := rr.(*dns.TXT); ok && hostOf(txt.Hdr.Name) == name {
-			return time.Duration(txt.Hdr.Ttl) * time.Second
-		}
-	}
-	return ttl
 }
 
 func repeat(err error, n int) []error {

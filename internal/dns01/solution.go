@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"autocertd/internal/cure"
+	"autocertd/internal/zones"
 	"autocertd/issuer"
 )
 
@@ -18,7 +19,7 @@ type solution struct {
 	ended    bool
 	records  []*record
 	ttl      time.Duration        // of its records, 0 for the provider's
-	led      map[recordKey]string // the challenge names that led to other names
+	led      map[zones.TXT]string // the challenge names that led to other names
 }
 
 // lookupsPerOrder bounds how many zones of one order are looked for at a time.
@@ -26,22 +27,22 @@ const lookupsPerOrder = 8
 
 // Publish implements issuer.Solution.
 func (sol *solution) Publish(ctx context.Context, records []issuer.Record) error {
-	keys := make([]recordKey, len(records))
+	keys := make([]zones.TXT, len(records))
 	failures := make([]error, len(records))
 	var lookups errgroup.Group
 	lookups.SetLimit(lookupsPerOrder)
 	for i, r := range records {
 		lookups.Go(func() error {
-			t, err := sol.solver.Locate(ctx, r.Name)
-			keys[i] = recordKey{t.Provider, t.Zone, t.Name(), r.Value}
+			t, err := sol.solver.Zones().Locate(ctx, r.Name)
+			keys[i] = t.TXT(r.Value)
 			failures[i] = err
 			return nil
 		})
 	}
 	_ = lookups.Wait() // failures has them all
-	sol.led = map[recordKey]string{}
+	sol.led = map[zones.TXT]string{}
 	for i, r := range records {
-		sol.led[keys[i]] = hostOf(r.Name)
+		sol.led[keys[i]] = zones.Canonical(r.Name)
 	}
 	if err := cure.Join(failures...); err != nil {
 		return err
@@ -54,7 +55,7 @@ func (sol *solution) Publish(ctx context.Context, records []issuer.Record) error
 }
 
 // submit writes records whose place is known.
-func (sol *solution) submit(ctx context.Context, keys []recordKey) error {
+func (sol *solution) submit(ctx context.Context, keys []zones.TXT) error {
 	failures := make([]error, len(keys))
 	for i, result := range sol.enqueue(keys) {
 		select {
@@ -67,7 +68,7 @@ func (sol *solution) submit(ctx context.Context, keys []recordKey) error {
 }
 
 // enqueue hands the records to their zones' queues; each result arrives once.
-func (sol *solution) enqueue(keys []recordKey) []chan error {
+func (sol *solution) enqueue(keys []zones.TXT) []chan error {
 	s := sol.solver
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -82,7 +83,7 @@ func (sol *solution) enqueue(keys []recordKey) []chan error {
 	for i, key := range keys {
 		r := s.records[key]
 		if r == nil {
-			r = &record{recordKey: key, challenge: cmp.Or(sol.led[key], key.name), ttl: sol.ttl} // these never change
+			r = &record{TXT: key, challenge: cmp.Or(sol.led[key], key.Name), ttl: sol.ttl} // these never change
 			s.records[key] = r
 		}
 		r.kept = time.Time{}
@@ -110,11 +111,11 @@ func (sol *solution) arrived() {
 
 // Wait implements issuer.Solution.
 func (sol *solution) Wait(ctx context.Context, seen func(have, want int)) error {
-	keys := make([]recordKey, len(sol.records))
+	keys := make([]zones.TXT, len(sol.records))
 	for i, r := range sol.records {
-		keys[i] = r.recordKey
+		keys[i] = r.TXT
 	}
-	return sol.solver.watchers.wait(ctx, keys, seen)
+	return sol.solver.Zones().Wait(ctx, keys, seen)
 }
 
 // Remove implements issuer.Solution.
@@ -144,8 +145,8 @@ func (sol *solution) Remove() {
 // its queue. mu is held.
 func (s *Solver) settle(r *record) {
 	if len(r.groups) == 0 {
-		delete(s.records, r.recordKey)
+		delete(s.records, r.TXT)
 		return
 	}
-	s.queue(r.recordKey).remove(r)
+	s.queue(r.TXT).remove(r)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"autocertd/internal/zones"
 	"autocertd/issuer"
 )
 
@@ -28,7 +29,7 @@ func TestStress(t *testing.T) {
 	})
 	files := openFiles(t, t.TempDir())
 	p := rfc2136(t, d.Addr(), d.Key("acme-key"))
-	p.Check = CheckPrimary
+	p.Check = zones.CheckPrimary
 	s := newSolver(files, p)
 	var orders sync.WaitGroup
 	for range workers {
@@ -45,7 +46,7 @@ func TestStress(t *testing.T) {
 			if err := s.Sweep(t.Context()); err != nil {
 				t.Error(err)
 			}
-			s.Configure([]Provider{p})
+			configure(s, p)
 		}
 	})
 	orders.Wait()

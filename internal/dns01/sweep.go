@@ -11,12 +11,13 @@ import (
 
 	"autocertd/internal/dnschallenge"
 	"autocertd/internal/store"
+	"autocertd/internal/zones"
 )
 
 // Sweep takes over what dead processes left in the journal and tries again what couldn't be removed. It is called at
 // start and at every tick, and goes through the same queues as every removal.
 func (s *Solver) Sweep(ctx context.Context) error {
-	s.probe(ctx)
+	s.Zones().Probe(ctx)
 	return s.sweep(ctx, time.Now())
 }
 
@@ -187,7 +188,7 @@ func (s *Solver) read(o store.Object, entries map[string]journaled) error {
 
 // elsewhere returns the records in slots that aren't ours. They are left to those: the process that holds one has
 // resumed the order of a dead one, or will be swept itself. The journal is locked.
-func (s *Solver) elsewhere(ctx context.Context) map[recordKey]bool {
+func (s *Solver) elsewhere(ctx context.Context) map[zones.TXT]bool {
 	objects, err := scanJournal(ctx, s.cfg.Storage, s.badSlot)
 	if err != nil {
 		s.setAside(journalFolder, "the others are used", err)
@@ -200,7 +201,7 @@ func (s *Solver) elsewhere(ctx context.Context) map[recordKey]bool {
 			}
 		}
 	}
-	keys := map[recordKey]bool{}
+	keys := map[zones.TXT]bool{}
 	for _, entry := range entries {
 		for _, key := range entry.keys() {
 			keys[key] = true
@@ -226,7 +227,7 @@ func (s *Solver) wanted(ctx context.Context) func(name string) bool {
 	}
 	open := map[string]bool{}
 	for _, h := range hostnames {
-		open[strings.TrimPrefix(hostOf(h), "*.")] = true
+		open[strings.TrimPrefix(zones.Canonical(h), "*.")] = true
 	}
 	return func(name string) bool { return open[dnschallenge.Hostname(name)] }
 }
@@ -263,7 +264,7 @@ func (s *Solver) releaseKept(which func(*record) bool) {
 
 // adopt queues the records of a dead process for removal. Orders of ours that resumed its orders keep theirs, and those
 // that may yet be resumed keep theirs for a while.
-func (s *Solver) adopt(entries map[string]journaled, lease store.Lease, elsewhere map[recordKey]bool, wanted func(challenge string) bool) {
+func (s *Solver) adopt(entries map[string]journaled, lease store.Lease, elsewhere map[zones.TXT]bool, wanted func(challenge string) bool) {
 	var done []*group
 	s.mu.Lock()
 	for object, entry := range entries {
@@ -275,7 +276,7 @@ func (s *Solver) adopt(entries map[string]journaled, lease store.Lease, elsewher
 			}
 			r := s.records[key]
 			if r == nil {
-				r = &record{recordKey: key, challenge: entry.challengeOf(key)}
+				r = &record{TXT: key, challenge: entry.challengeOf(key)}
 				s.records[key] = r
 			}
 			r.groups = append(r.groups, g)
@@ -325,7 +326,7 @@ func (s *Solver) retryRemovals(ctx context.Context, due time.Time) {
 		case elsewhere[key]:
 			done = append(done, r.forget(r.groups...)...)
 			delete(s.records, key)
-		case errors.Is(r.failure, errNoProvider) || !due.Before(r.retryAt):
+		case errors.Is(r.failure, zones.ErrNoProvider) || !due.Before(r.retryAt):
 			s.queue(key).remove(r)
 		}
 	}
@@ -335,6 +336,6 @@ func (s *Solver) retryRemovals(ctx context.Context, due time.Time) {
 
 // retriesLocked reports whether the removal of a record failed, and can be tried again.
 func (s *Solver) retriesLocked(r *record) bool {
-	_, configured := s.provider(r.provider)
+	_, configured := s.provider(r.Provider)
 	return r.users == 0 && r.kept.IsZero() && r.failures > 0 && !r.leaving && configured
 }

@@ -12,11 +12,12 @@ import (
 	"time"
 
 	"autocertd/internal/store"
+	"autocertd/internal/zones"
 	"autocertd/issuer"
 )
 
 // dying publishes the records as a process that dies then.
-func dying(t *testing.T, dir string, zone *fakeZone, records ...recordKey) {
+func dying(t *testing.T, dir string, zone *fakeZone, records ...zones.TXT) {
 	t.Helper()
 	p := &process{}
 	s := p.start(t, dir, zone)
@@ -149,7 +150,7 @@ func TestSweepKeepsWhatOpenOrdersWant(t *testing.T) {
 				p := &process{}
 				dead := p.start(t, dir, zone)
 				sol := begin(dead)
-				sol.led = map[recordKey]string{key("b", alias.Value): alias.Name}
+				sol.led = map[zones.TXT]string{key("b", alias.Value): alias.Name}
 				mustSubmit(t, sol, key("a", "x"), key("b", alias.Value))
 				p.mu.Lock()
 				p.die()
@@ -263,7 +264,7 @@ func TestProviderGoneAndBack(t *testing.T) {
 			if n := log.Count(told); n != 1 || zone.Len() != 2 || len(journalObjects(t, p.Store)) != 1 {
 				t.Errorf("told %d times, %d records left, %q in the journal; want 1, 2 and one entry", n, zone.Len(), journalObjects(t, p.Store))
 			}
-			s.Configure([]Provider{fake(p.fakeClient)})
+			configure(s, fake(p.fakeClient))
 			mustSweep(t, s)
 			if objects := journalObjects(t, p.Store); zone.Len() != 0 || len(objects) != 0 {
 				t.Errorf("when it is back, %v are left in the zone, %q in the journal", zone.records, objects)
@@ -296,7 +297,7 @@ func TestDamagedEntryStaysAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 		s := New(Config{Storage: p, Logger: log.Logger()})
-		s.Configure([]Provider{fake(p.fakeClient)})
+		configure(s, fake(p.fakeClient))
 		mustSweep(t, s)
 		mustSweep(t, s)
 		closeSolver(t, s)
@@ -440,5 +441,48 @@ func TestLostSlot(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// Who waits for a server that was silent is told when it answers again, once, by whatever is asked of it.
+func TestAnsweredAgain(t *testing.T) {
+	d := startDNS(t, nil)
+	p := rfc2136(t, d.Addr(), d.Key("acme-key"))
+	live := p.Servers
+	var told []string
+	s := New(Config{
+		Storage: openFiles(t, t.TempDir()),
+		Zones:   zones.New(zones.Config{Answered: func(provider string) { told = append(told, provider) }}),
+	})
+	defer closeSolver(t, s)
+	locate := func(want bool) {
+		if _, err := s.Zones().Locate(t.Context(), "_acme-challenge.www.example.test"); (err == nil) != want {
+			t.Errorf("Locate: %v", err)
+		}
+	}
+	configure(s, p)
+	locate(true) // it was never silent
+	p.Servers = []string{"127.0.0.1:1"}
+	configure(s, p)
+	locate(false)
+	locate(false)
+	if len(told) > 0 {
+		t.Errorf("told %q while it is silent", told)
+	}
+	p.Servers = live
+	configure(s, p)
+	mustSweepNow(t, s)
+	locate(true)
+	mustSweepNow(t, s)
+	if len(told) != 1 || told[0] != "bind" {
+		t.Errorf("told %q", told)
+	}
+}
+
+// mustSweepNow is mustSweep outside bubbles.
+func mustSweepNow(t *testing.T, s *Solver) {
+	t.Helper()
+	if err := s.Sweep(t.Context()); err != nil {
+		t.Error(err)
 	}
 }

@@ -1,6 +1,8 @@
 package dns01
 
-import "sync"
+import (
+	"sync"
+)
 
 // tasks are the solver's goroutines. Unlike with a sync.WaitGroup, new ones may begin while somebody waits for the end.
 type tasks struct {

@@ -5,8 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/miekg/dns"
-
 	"autocertd/internal/testbed"
 )
 
@@ -17,12 +15,8 @@ func TestTTLOfOthers(t *testing.T) {
 	}}}})
 	s := onBIND(t, b, func(p *Provider) { p.TTL = 90 * time.Second })
 	sets := func(host string) (list []string) {
-		reply, err := ask(t.Context(), server{addr: b.Addr()}, question("_acme-challenge."+host+".example.test", dns.TypeTXT, false))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, rr := range reply.Answer {
-			list = append(list, (time.Duration(rr.Header().Ttl)*time.Second).String()+" "+rr.(*dns.TXT).Txt[0])
+		for _, txt := range txtAt(t, b.Addr(), "_acme-challenge."+host+".example.test") {
+			list = append(list, (time.Duration(txt.Hdr.Ttl)*time.Second).String()+" "+txt.Txt[0])
 		}
 		slices.Sort(list)
 		return list

@@ -4,13 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
+
 	"autocertd/internal/testbed"
+	"autocertd/internal/zones"
 	"autocertd/issuer"
 )
 
@@ -76,10 +81,10 @@ func TestWatchOnBIND(t *testing.T) {
 		if told := p.Told(); told[len(told)-1] != "3/3" {
 			t.Errorf("told %v", told)
 		}
-		for _, server := range unsigned(b.Servers()) {
-			reply, err := ask(t.Context(), server, question("_acme-challenge.two.example.test", 16, false))
-			if err != nil || !holds(reply, "first") || !holds(reply, "second") {
-				t.Errorf("%s: %v %v", server.addr, reply, err)
+		for _, server := range b.Servers() {
+			got := values(txtAt(t, server, "_acme-challenge.two.example.test"))
+			if !slices.Contains(got, "first") || !slices.Contains(got, "second") {
+				t.Errorf("%s: %q", server, got)
 			}
 		}
 	})
@@ -92,14 +97,14 @@ func TestWatchOnBIND(t *testing.T) {
 		}
 		defer b.Continue(1)
 		var p progress
-		sol := published(t, onBIND(t, b, func(p *Provider) { p.Check = CheckPrimary }), challenge("primary", "x"))
+		sol := published(t, onBIND(t, b, func(p *Provider) { p.Check = zones.CheckPrimary }), challenge("primary", "x"))
 		if err := sol.Wait(t.Context(), p.seen); err != nil || p.Told()[len(p.Told())-1] != "1/1" {
 			t.Errorf("Wait: %v, told %v", err, p.Told())
 		}
 	})
 	t.Run("nobody is asked when nobody is to be", func(t *testing.T) {
 		var p progress
-		sol := published(t, onBIND(t, b, func(p *Provider) { p.Check = CheckNone }), challenge("none", "x"))
+		sol := published(t, onBIND(t, b, func(p *Provider) { p.Check = zones.CheckNone }), challenge("none", "x"))
 		if err := sol.Wait(t.Context(), p.seen); err != nil || len(p.Told()) != 0 {
 			t.Errorf("Wait: %v, told %v", err, p.Told())
 		}
@@ -159,24 +164,17 @@ func testDead(t *testing.T, b *testbed.BIND) {
 		t.Fatal(err)
 	}
 	s := onBIND(t, b, func(p *Provider) { p.PropagationTimeout = time.Second })
-	dead := endpoint{addr: b.Servers()[2]}
-	alwaysWithin(s, dead, 200*time.Millisecond)
+	dead := b.Servers()[2]
 	err := published(t, s, challenge("dead", "x")).Wait(t.Context(), func(int, int) {})
-	var late *PropagationError
+	var late *zones.PropagationError
 	if !errors.As(err, &late) || late.Servers != 3 || !slices.ContainsFunc(late.Missing, func(m string) bool {
-		return m == dead.addr+" doesn't listen (connection refused) when asked for _acme-challenge.dead.example.test (it usually has records within 250ms)"
+		return m == dead+" doesn't listen (connection refused) when asked for _acme-challenge.dead.example.test"
 	}) {
 		t.Errorf("Wait: %v", err)
 	}
 	if late != nil && late.Have == 2 && !strings.HasSuffix(said(err), "; look at NOTIFY and zone transfers to them and at their port 53, "+
 		"or set nameservers to those that the CA can ask, or raise propagation_timeout, or go on without them: min_nameservers = 2") {
 		t.Errorf("the cure: %v", err)
-	}
-	if s.watchers.server(dead).usually() != 0 {
-		t.Error("what was usual before the server lagged still is")
-	}
-	if _, ours := s.watchers.lookup(zoneKey{s.table().providers[0].Name, "example.test"}); !ours {
-		t.Error("the zone's servers aren't looked up again after one had no records: it may be gone from the zone")
 	}
 	testTolerated(t, b)
 	if err := b.Restart(t.Context(), 2); err != nil {
@@ -244,46 +242,151 @@ func testStranger(t *testing.T, b *testbed.BIND) {
 	}
 }
 
-// Records that never come, many of them and in several zones, don't hide those that are there.
-func TestWatchFindsWhatIsThereAmongTheMissing(t *testing.T) {
-	d := startDNS(t, []string{"example.test", "other.test"},
-		`there.example.test. 60 IN TXT "x"`, `there.other.test. 60 IN TXT "x"`)
-	p := Provider{Name: "bind", Servers: []string{d.Addr()}, Check: CheckPrimary, PropagationTimeout: patience}
-	s := newSolver(nil, p)
-	defer closeSolver(t, s)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var missing sync.WaitGroup
-	defer missing.Wait()
-	defer cancel()
-	for _, zone := range []string{"example.test", "other.test"} {
-		for i := range 40 {
-			never := recordKey{"bind", zone, fmt.Sprintf("never%d.%s", i, zone), "x"}
-			missing.Go(func() {
-				if err := s.watchers.wait(ctx, []recordKey{never}, func(int, int) {}); !errors.Is(err, context.Canceled) {
-					t.Errorf("waiting for what never comes: %v", err)
-				}
-			})
+// A secondary that polls holds the order up, and not for longer than it must.
+func TestWatchLateServerOnBIND(t *testing.T) {
+	b := startBIND(t, testbed.BINDConfig{Secondaries: []testbed.Secondary{{}, {Poll: 5 * time.Second}}})
+	s := onBIND(t, b, nil)
+	wait := func(host string) (late time.Duration) {
+		sol := published(t, s, challenge(host, "x"))
+		has := make(chan time.Time, 1)
+		go func() {
+			for t.Context().Err() == nil && !slices.Contains(values(txtAt(t, b.Servers()[2], "_acme-challenge."+host+".example.test")), "x") {
+				time.Sleep(time.Millisecond)
+			}
+			has <- time.Now()
+		}()
+		if err := sol.Wait(t.Context(), func(int, int) {}); err != nil {
+			t.Fatal(err)
+		}
+		ended := time.Now()
+		return ended.Sub(<-has)
+	}
+	wait("first") // ends when the secondary has just polled, so that the next record is as late as can be
+	var late time.Duration
+	for _, host := range []string{"second", "third", "fourth"} { // somebody else may have the processor
+		if late = wait(host); late <= 500*time.Millisecond {
+			break
 		}
 	}
-	for _, zone := range []string{"example.test", "other.test"} {
-		if err := s.watchers.wait(ctx, []recordKey{{"bind", zone, "there." + zone, "x"}}, func(int, int) {}); err != nil {
-			t.Error(err)
-		}
+	t.Logf("the last server had the record %s before Wait ended", late)
+	if late > 500*time.Millisecond {
+		t.Error("that is more than half a second")
 	}
 }
 
-// What can't be had by UDP is asked for by TCP.
-func TestWatchLongAnswer(t *testing.T) {
-	var records []string
-	for i := range 60 {
-		records = append(records, fmt.Sprintf("long.example.test. 60 IN TXT %q", fmt.Sprintf("%043d", i)))
+// forwarderConf is a resolver that asks the server for everything, and logs what it is asked.
+const forwarderConf = `
+options {
+	directory "{{.Dir}}"; pid-file none; lock-file none; session-keyfile "session.key"; managed-keys-directory ".";
+	listen-on port {{.Port}} { 127.0.0.1; }; listen-on-v6 { none; }; reuseport no;
+	recursion yes; dnssec-validation no; empty-zones-enable no; querylog yes; max-cache-size 8m;
+	forward only; forwarders { 127.0.0.1 port {{.Data}}; };
+};
+controls { };
+`
+
+// startSlow starts a name server that has the value "x" at every name as soon as has says so, by how often it was asked.
+func startSlow(t *testing.T, has func(asked int) bool) string {
+	t.Helper()
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
 	}
-	d := startDNS(t, nil, records...)
-	s := newSolver(nil, Provider{Name: "bind", Servers: []string{d.Addr()}, Check: CheckPrimary})
+	var asked atomic.Int32
+	server := &dns.Server{PacketConn: conn, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		reply := new(dns.Msg).SetReply(q)
+		if has(int(asked.Add(1)) - 1) {
+			reply.Answer = []dns.RR{&dns.TXT{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET}, Txt: []string{"x"}}}
+		}
+		_ = w.WriteMsg(reply)
+	})}
+	ended := make(chan error, 1)
+	go func() { ended <- server.ActivateAndServe() }()
+	t.Cleanup(func() {
+		_ = conn.Close()
+		<-ended
+	})
+	return conn.LocalAddr().String()
+}
+
+// testResolvers has a real resolver, and a server that takes its time.
+func testResolvers(t *testing.T, b *testbed.BIND) {
+	queries := &logged{}
+	resolver, err := testbed.StartNamed(t.Context(), testbed.NamedConfig{Dir: t.TempDir(), Conf: forwarderConf, Log: queries,
+		Data: b.Addr()[strings.LastIndexByte(b.Addr(), ':')+1:]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resolver.Close()
+	asked := func() int { return queries.Count("query: _acme-challenge.resolved.example.test IN TXT") }
+	var early atomic.Int32
+	slow := startSlow(t, func(n int) bool {
+		early.Store(int32(asked()))
+		return n >= 10
+	})
+	p := rfc2136(t, b.Addr(), b.Key("acme-key"))
+	p.Nameservers, p.Check, p.PropagationTimeout = []string{b.Addr(), slow}, zones.CheckResolvers, patience
+	s := New(Config{Storage: openFiles(t, t.TempDir())})
+	s.Adopt(s.With([]Provider{p}, []string{resolver.Addr()}))
 	defer closeSolver(t, s)
-	last := recordKey{"bind", "example.test", "long.example.test", fmt.Sprintf("%043d", 59)}
-	if err := s.watchers.wait(t.Context(), []recordKey{last}, func(int, int) {}); err != nil {
+	sol := s.Begin()
+	defer sol.Remove()
+	if err := sol.Publish(t.Context(), []issuer.Record{challenge("resolved", "x")}); err != nil {
+		t.Fatal(err)
+	}
+	var told progress
+	if err := sol.Wait(t.Context(), told.seen); err != nil {
+		t.Fatal(err)
+	}
+	if n := early.Load(); n != 0 {
+		t.Errorf("the resolver was asked %d times before all servers had the record", n)
+	}
+	eventually(t, "the resolver was asked", func() bool { return asked() > 0 })
+	if all := told.Told(); all[len(all)-1] != "3/3" {
+		t.Errorf("told %v", all)
+	}
+}
+
+// All that is wrong with an order's names is said in one line, once, and nothing of the order is published.
+func TestPublishSaysWhatItCannotLocate(t *testing.T) {
+	d := startDNS(t, nil)
+	s := New(Config{Zones: zones.New(zones.Config{System: func() ([]string, error) { return nil, errors.New("not here") }})})
+	configure(s, rfc2136(t, d.Addr(), d.Key("acme-key")))
+	defer closeSolver(t, s)
+	sol := s.Begin()
+	defer sol.Remove()
+	var records []issuer.Record
+	for _, host := range []string{"good.example.test", "a.x", "b.x", "b.x", "c.x", "d.x", "e.x"} {
+		records = append(records, issuer.Record{Name: "_acme-challenge." + host, Value: "v"})
+	}
+	err := sol.Publish(t.Context(), records)
+	var none *zones.NoProviderError
+	if !errors.As(err, &none) || strings.Count(err.Error(), "b.x") != 1 || strings.Contains(err.Error(), "\n") || !strings.HasSuffix(err.Error(), "; and 2 more") {
+		t.Errorf("Publish: %v", err)
+	}
+	if d.Updates() != 0 {
+		t.Error("something was published")
+	}
+}
+
+// Servers log a signature that is wrong as an attack. The questions of many orders share a socket.
+func TestSignedQuestionsOnBIND(t *testing.T) {
+	log := &logged{}
+	b := startBIND(t, testbed.BINDConfig{Secondaries: []testbed.Secondary{{}}, Log: log})
+	s := onBIND(t, b, func(p *Provider) { p.MinNameservers = 1 })
+	sol := begin(s)
+	defer sol.Remove()
+	var records []zones.TXT
+	for i := range 20 {
+		records = append(records, key(fmt.Sprintf("signed%d", i), "x"))
+	}
+	mustSubmit(t, sol, records...)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := sol.Wait(ctx, func(int, int) {}); err != nil {
 		t.Error(err)
+	}
+	if n := log.Count("BADSIG") + log.Count("invalid signature"); n > 0 {
+		t.Errorf("the server found %d signatures wrong", n)
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"autocertd/internal/dns01"
+	"autocertd/internal/zones"
 	"autocertd/issuer"
 	"autocertd/scheduler"
 )
@@ -37,7 +37,7 @@ func (j *job) noteSilence(s *silence, ca string, err error) {
 	switch {
 	case atCA && e.Silent:
 		s.parties = append(s.parties, caParty(ca))
-	case !atCA && dns01.Silent(err):
+	case !atCA && zones.Silent(err):
 		s.parties = append(s.parties, j.dnsParty())
 	default:
 		s.others = true

@@ -22,6 +22,7 @@ import (
 	"autocertd/internal/dns01"
 	"autocertd/internal/store/files"
 	"autocertd/internal/testbed"
+	"autocertd/internal/zones"
 	"autocertd/issuer"
 	"autocertd/providers"
 	"autocertd/scheduler"
@@ -171,7 +172,10 @@ func (p *process) use() {
 	cfg, err := config.Load(p.path("config.toml"), config.Checks{Provider: func(c *config.Provider) error {
 		built, err := providers.New(c.Type, providers.Options{Decode: c.Decode, Dir: c.Dir()})
 		if err == nil {
-			served = append(served, dns01.Provider{Name: c.Name, Client: built.Client, Servers: built.Servers, Nameservers: c.Nameservers})
+			served = append(served, dns01.Provider{
+				Provider: zones.Provider{Name: c.Name, Servers: built.Servers, Nameservers: c.Nameservers},
+				Client:   built.Client,
+			})
 		}
 		return err
 	}, Outputs: func(c *config.Config, tables []config.Table) { outputs = BuildOutputs(c, tables) }})
@@ -179,7 +183,7 @@ func (p *process) use() {
 		p.Fatal(err)
 	}
 	p.cfg = cfg
-	p.solver.Configure(served)
+	p.solver.Adopt(p.solver.With(served, nil))
 	issuers := map[string]*issuer.Issuer{}
 	for _, ca := range cfg.CAs {
 		pool := x509.NewCertPool()

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"autocertd/internal/dns01"
+	"autocertd/internal/zones"
 )
 
 // lookups is how many names are looked up at a time.
@@ -45,7 +45,7 @@ func base(hostname string) string { return strings.TrimPrefix(hostname, "*.") }
 
 // relevant is what looking for CAA records found.
 type relevant struct {
-	set dns01.CAASet
+	set zones.CAASet
 	err error
 }
 
@@ -53,8 +53,8 @@ type relevant struct {
 // that the hostname doesn't exist denies the challenge's name below it until the negative TTL is over (RFC 8020, RFC 8198).
 func (cfg Config) lookUpCAA(ctx context.Context, r rehearsal) *relevant {
 	cfg.Progress(r.subject, "CAA")
-	set, err := cfg.Solver.CAA(ctx, r.base)
-	if err != nil && (dns01.Silent(err) && dns01.Silent(r.Err) || dns01.RefusesKey(err) && dns01.RefusesKey(r.Err)) {
+	set, err := cfg.Solver.Zones().CAA(ctx, r.base)
+	if err != nil && (zones.Silent(err) && zones.Silent(r.Err) || zones.RefusesKey(err) && zones.RefusesKey(r.Err)) {
 		return nil // one cause is told once
 	}
 	return &relevant{set, err}
@@ -85,7 +85,7 @@ func (r relevant) judge(hostname string, ca authority) Finding {
 
 // judgeCAA says whether the relevant CAA records of a hostname let a CA issue (RFC 8659, section 4) for our account and by
 // our challenges (RFC 8657).
-func judgeCAA(hostname string, set dns01.CAASet, ca authority) Finding {
+func judgeCAA(hostname string, set zones.CAASet, ca authority) Finding {
 	f := Finding{Subject: hostname, Check: "CAA", Status: OK}
 	if set.Domain == "" && len(ca.identities) == 0 {
 		f.Text = fmt.Sprintf("CA %s names no CAA identity: it doesn't look at CAA records", ca.name)
@@ -133,7 +133,7 @@ func judgeCAA(hostname string, set dns01.CAASet, ca authority) Finding {
 }
 
 // withoutCAA is the finding when no record was found.
-func withoutCAA(f Finding, set dns01.CAASet, ca authority) Finding {
+func withoutCAA(f Finding, set zones.CAASet, ca authority) Finding {
 	if set.Unseen == "" {
 		f.Text = "no CAA records, so every CA may issue"
 		return f
@@ -153,18 +153,18 @@ func withoutCAA(f Finding, set dns01.CAASet, ca authority) Finding {
 
 // unknownCritical finds a record that a CA must understand (RFC 8659, section 4.1) and probably doesn't. Many people write
 // 1 for the critical flag, and CAs take that for 128.
-func unknownCritical(records []dns01.CAARecord) (dns01.CAARecord, bool) {
+func unknownCritical(records []zones.CAARecord) (zones.CAARecord, bool) {
 	known := []string{"issue", "issuewild", "issuemail", "iodef"}
-	i := slices.IndexFunc(records, func(r dns01.CAARecord) bool {
+	i := slices.IndexFunc(records, func(r zones.CAARecord) bool {
 		return r.Flag&(128|1) != 0 && !slices.Contains(known, strings.ToLower(r.Tag))
 	})
 	if i < 0 {
-		return dns01.CAARecord{}, false
+		return zones.CAARecord{}, false
 	}
 	return records[i], true
 }
 
-func withTag(records []dns01.CAARecord, tag string) (list []dns01.CAARecord) {
+func withTag(records []zones.CAARecord, tag string) (list []zones.CAARecord) {
 	for _, r := range records {
 		if strings.EqualFold(r.Tag, tag) {
 			list = append(list, r)
@@ -175,7 +175,7 @@ func withTag(records []dns01.CAARecord, tag string) (list []dns01.CAARecord) {
 
 // allow is the record that lets the CA issue, for our account alone once there is one. It grants beside what is granted
 // already. Where the records stand above our zone, and perhaps in other hands, there is a second place for it.
-func allow(set dns01.CAASet, tag string, ca authority) string {
+func allow(set zones.CAASet, tag string, ca authority) string {
 	value := ca.identities[0]
 	if ca.account != "" {
 		value += "; accounturi=" + ca.account

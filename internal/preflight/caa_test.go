@@ -4,24 +4,24 @@ import (
 	"strings"
 	"testing"
 
-	"autocertd/internal/dns01"
+	"autocertd/internal/zones"
 )
 
 const ourAccount = "https://ca.invalid/acct/1"
 
 // caaSet is a set at corp.example.test, the apex of our zone, from records as zone files have them but without quotes.
-func caaSet(records ...string) dns01.CAASet {
-	set := dns01.CAASet{Domain: "corp.example.test", Owner: "corp.example.test", Zone: "corp.example.test"}
+func caaSet(records ...string) zones.CAASet {
+	set := zones.CAASet{Domain: "corp.example.test", Owner: "corp.example.test", Zone: "corp.example.test"}
 	for _, r := range records {
 		flag, rest, _ := strings.Cut(r, " ")
 		tag, value, _ := strings.Cut(rest, " ")
-		set.Records = append(set.Records, dns01.CAARecord{Flag: map[string]uint8{"0": 0, "1": 1, "128": 128}[flag], Tag: tag, Value: value})
+		set.Records = append(set.Records, zones.CAARecord{Flag: map[string]uint8{"0": 0, "1": 1, "128": 128}[flag], Tag: tag, Value: value})
 	}
 	return set
 }
 
 // above is the set at the parent of our zone.
-func above(set dns01.CAASet) dns01.CAASet {
+func above(set zones.CAASet) zones.CAASet {
 	set.Domain, set.Owner = "example.test", "example.test"
 	return set
 }
@@ -39,13 +39,13 @@ func TestJudgeCAA(t *testing.T) {
 
 	tests := []struct {
 		name       string
-		set        dns01.CAASet
+		set        zones.CAASet
 		ca         authority
 		wildcard   bool
 		status     Status
 		text, cure string // cure: one line of it
 	}{
-		{name: "no records allow everybody", set: dns01.CAASet{}, ca: ours, status: OK, text: "no CAA records, so every CA may issue"},
+		{name: "no records allow everybody", set: zones.CAASet{}, ca: ours, status: OK, text: "no CAA records, so every CA may issue"},
 		{name: "our CA is allowed", set: caaSet("0 issue ca.invalid"), ca: ours, status: OK, text: "CAA at corp.example.test allows ca.invalid or ca.example"},
 		{name: "our CA by its other name", set: caaSet("0 issue CA.Example."), ca: ours, status: OK, text: "CAA at corp.example.test allows ca.invalid or ca.example"},
 		{name: "our CA beside another one", set: caaSet("0 issue other.invalid", "0 issue ca.invalid"), ca: ours, status: OK},
@@ -94,13 +94,13 @@ func TestJudgeCAA(t *testing.T) {
 		{name: "above our zone, there is a second place", set: above(caaSet("0 issue other.invalid")), ca: ours, status: Failure, cure: line},
 		{name: "beside an alias there can be no record", set: alias, ca: ours, status: Failure,
 			text: "CAA at corp.example.test (www.corp.example.test is an alias of it) allows other.invalid, not ca.invalid or ca.example", cure: line},
-		{name: "a CA without a name, and nothing forbidden", set: dns01.CAASet{}, ca: silent, status: OK},
+		{name: "a CA without a name, and nothing forbidden", set: zones.CAASet{}, ca: silent, status: OK},
 		{name: "a CA without a name", set: caaSet("0 issue other.invalid"), ca: silent, status: Warning,
 			text: "CAA at corp.example.test restricts who may issue, and CA le doesn't say by which name it goes there", cure: `corp.example.test. 300 IN CAA 0 issue "NAME"`},
-		{name: "out of sight of a private CA", set: dns01.CAASet{Unseen: "example.test", Zone: "corp.example.test"}, ca: private, status: OK,
+		{name: "out of sight of a private CA", set: zones.CAASet{Unseen: "example.test", Zone: "corp.example.test"}, ca: private, status: OK,
 			text: "no CAA records below example.test; CA le is a private one"},
 		{name: "a private CA that is forbidden", set: caaSet("0 issue other.invalid"), ca: private, status: Failure, cure: line},
-		{name: "out of sight", set: dns01.CAASet{Unseen: "example.test", Zone: "corp.example.test"}, ca: ours, status: Warning,
+		{name: "out of sight", set: zones.CAASet{Unseen: "example.test", Zone: "corp.example.test"}, ca: ours, status: Warning,
 			text: "no CAA records below example.test; whether it has some isn't known, since no resolver answers", cure: `public = ["9.9.9.9", "1.1.1.1"]`},
 	}
 	for _, tt := range tests {

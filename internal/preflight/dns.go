@@ -8,8 +8,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"autocertd/internal/dns01"
 	"autocertd/internal/dnschallenge"
+	"autocertd/internal/zones"
 )
 
 // rehearsals is how many records are rehearsed at a time. Together they leave as one update of their zone.
@@ -92,7 +92,7 @@ func (cfg Config) checkDNS(ctx context.Context) (list []Finding, sets map[string
 	for i, at := range places {
 		lookAt.Go(func() error {
 			found[i] = slices.Concat(judgeAliases(at, zones[at]), judgeServers(at, zones[at]),
-				judgeViews(at, cfg.Solver.Views(ctx, at.provider, at.zone), glances(zones[at])))
+				judgeViews(at, cfg.Solver.Zones().Views(ctx, at.provider, at.zone), glances(zones[at])))
 			return nil
 		})
 	}
@@ -103,15 +103,15 @@ func (cfg Config) checkDNS(ctx context.Context) (list []Finding, sets map[string
 // knownZones are the zones that names were found in.
 func knownZones(all []rehearsal) (zones []string) {
 	for _, r := range all {
-		if r.Trace.Zone != "" && !slices.Contains(zones, r.Trace.Zone) {
-			zones = append(zones, r.Trace.Zone)
+		if r.Target.Zone != "" && !slices.Contains(zones, r.Target.Zone) {
+			zones = append(zones, r.Target.Zone)
 		}
 	}
 	return zones
 }
 
 // glances are those of the rehearsal of a zone that has some.
-func glances(names []rehearsal) []dns01.Glance {
+func glances(names []rehearsal) []zones.Glance {
 	for _, r := range names {
 		if len(r.glances) > 0 {
 			return r.glances
@@ -136,7 +136,7 @@ func (cfg Config) rehearse(ctx context.Context) []rehearsal {
 			r := rehearsal{proof: c}
 			if anyLate.Load() {
 				var err error
-				r.Trace, err = cfg.Solver.Locate(ctx, c.name)
+				r.Target, err = cfg.Solver.Zones().Locate(ctx, c.name)
 				_, isLate := late.Load(r.place())
 				r.skipped = err == nil && isLate
 			}

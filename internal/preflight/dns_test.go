@@ -20,19 +20,28 @@ import (
 	"autocertd/internal/secret"
 	"autocertd/internal/store/files"
 	"autocertd/internal/testbed"
+	"autocertd/internal/zones"
 	"autocertd/providers"
 )
 
 // onBIND is a provider that writes to a server with a key.
-func onBIND(t *testing.T, addr string, k testbed.TSIGKey, zones ...string) dns01.Provider {
+func onBIND(t *testing.T, addr string, k testbed.TSIGKey, served ...string) dns01.Provider {
 	t.Helper()
 	text := fmt.Sprintf("server = %q\nkey_name = %q\nkey_alg = %q\nkey = %q", addr, k.Name, k.Algorithm, k.Secret)
 	p, err := providers.New("rfc2136", providers.Options{Decode: func(dst any) error { return toml.Unmarshal([]byte(text), dst) }})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return dns01.Provider{Name: "bind", Client: p.Client, Servers: p.Servers, Zones: zones, PropagationTimeout: time.Second,
-		Key: &dns01.Key{Name: k.Name, Algorithm: k.Algorithm, Secret: secret.New(k.Secret)}}
+	return dns01.Provider{
+		Provider: zones.Provider{
+			Name:               "bind",
+			Servers:            p.Servers,
+			Zones:              served,
+			PropagationTimeout: time.Second,
+			Key:                &zones.Key{Name: k.Name, Algorithm: k.Algorithm, Secret: secret.New(k.Secret)},
+		},
+		Client: p.Client,
+	}
 }
 
 // lookingFor is a check of the hostnames, each in a certificate of its own.
@@ -42,9 +51,11 @@ func lookingFor(t *testing.T, resolvers, hostnames []string, list ...dns01.Provi
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := dns01.New(dns01.Config{Storage: files, Resolvers: resolvers,
-		System: func() ([]string, error) { return []string{"127.0.0.1:1"}, nil }}) // where nothing listens
-	s.Configure(list)
+	s := dns01.New(dns01.Config{
+		Storage: files,
+		Zones:   zones.New(zones.Config{System: func() ([]string, error) { return []string{"127.0.0.1:1"}, nil }}), // where nothing listens
+	})
+	s.Adopt(s.With(list, resolvers))
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
@@ -341,7 +352,7 @@ func TestLateServer(t *testing.T) {
 	if len(lines) != 2 || !strings.HasPrefix(lines[0], "warning: "+dead+" ") || !strings.Contains(lines[0], "min_nameservers") || !strings.HasPrefix(lines[1], "ok: the record is at "+b.Addr()) {
 		t.Errorf("with min_nameservers: %q", lines)
 	}
-	p.Check = dns01.CheckNone
+	p.Check = zones.CheckNone
 	list, _ = lookingFor(t, nil, hosts[:1], p).checkDNS(t.Context())
 	expected{"example.test", "servers", []string{`ok: no server is asked for the record (check = "none")`}}.in(t, list)
 }

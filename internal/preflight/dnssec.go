@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"autocertd/internal/dns01"
+	"autocertd/internal/zones"
 )
 
 // probe is a question about signatures.
@@ -28,7 +28,7 @@ func (cfg Config) checkDNSSEC(ctx context.Context, all []rehearsal) []Finding {
 	running.SetLimit(lookups)
 	for i, p := range probes {
 		running.Go(func() error {
-			found[i] = judgeDNSSEC(p, cfg.Solver.Validation(ctx, p.name))
+			found[i] = judgeDNSSEC(p, cfg.Solver.Zones().Validation(ctx, p.name))
 			return nil
 		})
 	}
@@ -41,7 +41,7 @@ func (cfg Config) checkDNSSEC(ctx context.Context, all []rehearsal) []Finding {
 func probesFor(all []rehearsal) (probes []probe) {
 	known := map[string]bool{}
 	for _, r := range all {
-		zone := r.Trace.Zone
+		zone := r.Target.Zone
 		if zone == "" {
 			continue // it has no place to be looked for
 		}
@@ -50,7 +50,7 @@ func probesFor(all []rehearsal) (probes []probe) {
 			probes = append(probes, probe{zone, zone, true})
 		}
 		_, parent, _ := strings.Cut(r.base, ".")
-		if key := parent + " -> " + zone; len(r.Trace.Chain) > 1 && !known[key] {
+		if key := parent + " -> " + zone; len(r.Target.Chain) > 1 && !known[key] {
 			known[key] = true
 			probes = append(probes, probe{r.subject, r.name, false})
 		}
@@ -59,24 +59,24 @@ func probesFor(all []rehearsal) (probes []probe) {
 }
 
 // judgeDNSSEC says what the resolvers' verdicts mean for issuing.
-func judgeDNSSEC(p probe, verdicts []dns01.Verdict) (list []Finding) {
-	by := map[dns01.Validity][]string{}
+func judgeDNSSEC(p probe, verdicts []zones.Verdict) (list []Finding) {
+	by := map[zones.Validity][]string{}
 	for _, v := range verdicts {
 		f := Finding{Subject: p.subject, Check: "DNSSEC"}
 		reasons := strings.Join(v.Reasons, "; ")
 		switch {
-		case v.Validity == dns01.Bogus:
+		case v.Validity == zones.Bogus:
 			f.Status, f.Text = Failure, fmt.Sprintf("resolver %s finds the signatures of %s bogus", v.Resolver, v.Zone)
 			if reasons != "" {
 				f.Text += ": " + reasons
 			}
 			f.Why, f.Cure = "every CA validates DNSSEC, and gets no answer from a bogus zone", cureBogus(v)
 			list = append(list, f)
-		case v.Validity == dns01.Unanswered:
+		case v.Validity == zones.Unanswered:
 			f.Status, f.Text = Warning, fmt.Sprintf("resolver %s has no answer: %s", v.Resolver, reasons)
 			f.Why, f.Cure = "a CA may get none either", "see for yourself:\ndig "+at(v.Resolver)+" SOA "+p.name
 			list = append(list, f)
-		case v.Validity == dns01.NotValidating && v.Signed:
+		case v.Validity == zones.NotValidating && v.Signed:
 			f.Status, f.Text = Warning, fmt.Sprintf("signed, but resolver %s doesn't look at signatures", v.Resolver)
 			f.Why = "every CA validates DNSSEC, so wrong signatures would be found by the first order"
 			f.Cure = addResolvers
@@ -86,7 +86,7 @@ func judgeDNSSEC(p probe, verdicts []dns01.Verdict) (list []Finding) {
 			by[v.Validity] = append(by[v.Validity], v.Resolver)
 		}
 	}
-	for _, validity := range []dns01.Validity{dns01.Secure, dns01.Insecure, dns01.NotValidating} {
+	for _, validity := range []zones.Validity{zones.Secure, zones.Insecure, zones.NotValidating} {
 		if who := strings.Join(by[validity], ", "); who != "" {
 			list = append(list, Finding{Subject: p.subject, Check: "DNSSEC", Status: OK, Text: fmt.Sprintf(wellText(validity), who)})
 		}
@@ -94,25 +94,25 @@ func judgeDNSSEC(p probe, verdicts []dns01.Verdict) (list []Finding) {
 	return list
 }
 
-func wellText(validity dns01.Validity) string {
+func wellText(validity zones.Validity) string {
 	switch validity {
-	case dns01.Secure:
+	case zones.Secure:
 		return "signed, and validated by %s"
-	case dns01.Insecure:
+	case zones.Insecure:
 		return "not signed, says %s"
 	}
 	return "not signed; %s doesn't validate"
 }
 
 // cureBogus is what to do about a bogus zone.
-func cureBogus(v dns01.Verdict) string {
+func cureBogus(v zones.Verdict) string {
 	switch v.Fault {
-	case dns01.Expired, dns01.NotYetValid:
+	case zones.Expired, zones.NotYetValid:
 		return fmt.Sprintf("on the primary, look at its clock and keys, and sign again:\ntimedatectl\nrndc dnssec -status %s\nrndc sign %s", v.Zone, v.Zone)
-	case dns01.WrongKey:
+	case zones.WrongKey:
 		return fmt.Sprintf("let the zone above have the DS records that the second command prints:\ndig +cd +short DS %s\n"+
 			"dig +cd DNSKEY %s | dnssec-dsfromkey -f - %s", v.Zone, v.Zone, v.Zone)
-	case dns01.Unsigned:
+	case zones.Unsigned:
 		return fmt.Sprintf("remove the DS records of %s from the zone above, or sign the zone; in its zone statement in named.conf:\n"+
 			"dnssec-policy default; inline-signing yes;\nthen hand its DS record to the zone above:\n"+
 			"rndc reconfig\ndig +cd DNSKEY %s | dnssec-dsfromkey -f - %s", v.Zone, v.Zone, v.Zone)

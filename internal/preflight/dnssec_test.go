@@ -7,41 +7,41 @@ import (
 	"testing"
 
 	"autocertd/internal/cure"
-	"autocertd/internal/dns01"
+	"autocertd/internal/zones"
 )
 
 func TestJudgeDNSSEC(t *testing.T) {
-	says := func(validity dns01.Validity, fault dns01.Fault, reasons ...string) dns01.Verdict {
-		return dns01.Verdict{Resolver: "192.0.2.1:53", Zone: "corp.test", Validity: validity, Fault: fault, Reasons: reasons}
+	says := func(validity zones.Validity, fault zones.Fault, reasons ...string) zones.Verdict {
+		return zones.Verdict{Resolver: "192.0.2.1:53", Zone: "corp.test", Validity: validity, Fault: fault, Reasons: reasons}
 	}
-	second, signed, elsewhere := says(dns01.Secure, ""), says(dns01.NotValidating, ""), says(dns01.Secure, "")
+	second, signed, elsewhere := says(zones.Secure, ""), says(zones.NotValidating, ""), says(zones.Secure, "")
 	second.Resolver, signed.Signed, elsewhere.Zone = "192.0.2.2:53", true, "test"
 	tests := []struct {
 		name     string
-		verdicts []dns01.Verdict
+		verdicts []zones.Verdict
 		want     []string // nil: no finding
 	}{
 		{"no resolvers", nil, nil},
-		{"signed", []dns01.Verdict{says(dns01.Secure, "")}, []string{"ok: signed, and validated by 192.0.2.1:53 | "}},
-		{"signed, say two", []dns01.Verdict{says(dns01.Secure, ""), second}, []string{"ok: signed, and validated by 192.0.2.1:53, 192.0.2.2:53 | "}},
-		{"not signed", []dns01.Verdict{says(dns01.Insecure, "")}, []string{"ok: not signed, says 192.0.2.1:53 | "}},
-		{"not signed, and not looked at", []dns01.Verdict{says(dns01.NotValidating, "")}, []string{"ok: not signed; 192.0.2.1:53 doesn't validate | "}},
-		{"signed, and not looked at", []dns01.Verdict{signed}, []string{"warning: signed, but resolver 192.0.2.1:53 doesn't look at signatures | ", " | public = "}},
-		{"the zone isn't there, which the views tell", []dns01.Verdict{elsewhere}, nil},
-		{"expired", []dns01.Verdict{says(dns01.Bogus, dns01.Expired, "they are old", "Signature Expired")},
+		{"signed", []zones.Verdict{says(zones.Secure, "")}, []string{"ok: signed, and validated by 192.0.2.1:53 | "}},
+		{"signed, say two", []zones.Verdict{says(zones.Secure, ""), second}, []string{"ok: signed, and validated by 192.0.2.1:53, 192.0.2.2:53 | "}},
+		{"not signed", []zones.Verdict{says(zones.Insecure, "")}, []string{"ok: not signed, says 192.0.2.1:53 | "}},
+		{"not signed, and not looked at", []zones.Verdict{says(zones.NotValidating, "")}, []string{"ok: not signed; 192.0.2.1:53 doesn't validate | "}},
+		{"signed, and not looked at", []zones.Verdict{signed}, []string{"warning: signed, but resolver 192.0.2.1:53 doesn't look at signatures | ", " | public = "}},
+		{"the zone isn't there, which the views tell", []zones.Verdict{elsewhere}, nil},
+		{"expired", []zones.Verdict{says(zones.Bogus, zones.Expired, "they are old", "Signature Expired")},
 			[]string{"failure: resolver 192.0.2.1:53 finds the signatures of corp.test bogus: they are old; Signature Expired | ", " | rndc dnssec -status corp.test | rndc sign corp.test"}},
-		{"of tomorrow", []dns01.Verdict{says(dns01.Bogus, dns01.NotYetValid)}, []string{"failure: ", " bogus | ", " | timedatectl | "}},
-		{"another key", []dns01.Verdict{says(dns01.Bogus, dns01.WrongKey)}, []string{"failure: ", " | dig +cd +short DS corp.test | dig +cd DNSKEY corp.test | dnssec-dsfromkey -f - corp.test"}},
-		{"not signed any more", []dns01.Verdict{says(dns01.Bogus, dns01.Unsigned)}, []string{"failure: ", "remove the DS records of corp.test", "dnssec-policy default; inline-signing yes;"}},
-		{"bogus in another way", []dns01.Verdict{says(dns01.Bogus, "")}, []string{"failure: ", " | delv @192.0.2.1 +rtrace +vtrace SOA corp.test"}},
-		{"no answer", []dns01.Verdict{says(dns01.Unanswered, "", "it answers REFUSED")}, []string{"warning: resolver 192.0.2.1:53 has no answer: it answers REFUSED | ", " | dig @192.0.2.1 SOA corp.test"}},
+		{"of tomorrow", []zones.Verdict{says(zones.Bogus, zones.NotYetValid)}, []string{"failure: ", " bogus | ", " | timedatectl | "}},
+		{"another key", []zones.Verdict{says(zones.Bogus, zones.WrongKey)}, []string{"failure: ", " | dig +cd +short DS corp.test | dig +cd DNSKEY corp.test | dnssec-dsfromkey -f - corp.test"}},
+		{"not signed any more", []zones.Verdict{says(zones.Bogus, zones.Unsigned)}, []string{"failure: ", "remove the DS records of corp.test", "dnssec-policy default; inline-signing yes;"}},
+		{"bogus in another way", []zones.Verdict{says(zones.Bogus, "")}, []string{"failure: ", " | delv @192.0.2.1 +rtrace +vtrace SOA corp.test"}},
+		{"no answer", []zones.Verdict{says(zones.Unanswered, "", "it answers REFUSED")}, []string{"warning: resolver 192.0.2.1:53 has no answer: it answers REFUSED | ", " | dig @192.0.2.1 SOA corp.test"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			expected{"corp.test", "DNSSEC", tt.want}.in(t, judgeDNSSEC(probe{"corp.test", "corp.test", true}, tt.verdicts))
 		})
 	}
-	if list := judgeDNSSEC(probe{"corp.test", "corp.test", true}, []dns01.Verdict{second, says(dns01.Bogus, "")}); len(list) != 2 || list[0].Status != Failure {
+	if list := judgeDNSSEC(probe{"corp.test", "corp.test", true}, []zones.Verdict{second, says(zones.Bogus, "")}); len(list) != 2 || list[0].Status != Failure {
 		t.Errorf("bogus for one of two: %+v", list)
 	}
 }
@@ -50,7 +50,7 @@ func TestJudgeDNSSEC(t *testing.T) {
 func TestProbes(t *testing.T) {
 	host := func(name, zone string, chain ...string) rehearsal {
 		r := rehearsal{proof: proof{name, name, "_acme-challenge." + name}}
-		r.Trace = dns01.Trace{Chain: append([]string{"_acme-challenge." + name}, chain...), Zone: zone}
+		r.Target = zones.Target{Chain: append([]string{"_acme-challenge." + name}, chain...), Zone: zone}
 		return r
 	}
 	got := probesFor([]rehearsal{
@@ -74,7 +74,7 @@ func TestProbes(t *testing.T) {
 func TestManyAliases(t *testing.T) {
 	names := make([]rehearsal, aliasesShown+1)
 	for i := range names {
-		names[i].Trace = dns01.Trace{Chain: []string{"a", "b"}, Zone: "acme.test"}
+		names[i].Target = zones.Target{Chain: []string{"a", "b"}, Zone: "acme.test"}
 	}
 	if list := judgeAliases(place{"bind", "acme.test"}, names[1:]); len(list) != aliasesShown {
 		t.Errorf("%d of %d are shown", len(list), aliasesShown)

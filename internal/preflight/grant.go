@@ -5,8 +5,8 @@ import (
 	"slices"
 	"strings"
 
-	"autocertd/internal/dns01"
 	"autocertd/internal/dnschallenge"
+	"autocertd/internal/zones"
 )
 
 // grant is what one issue or issuewild property allows (RFC 8659, section 4.2; RFC 8657).
@@ -72,7 +72,7 @@ func (g grant) lacks(ca authority) string {
 }
 
 // reject says why none of the properties allows the CA to issue for us; "" when one does. The nearest miss is told.
-func reject(properties []dns01.CAARecord, ca authority) (reason string) {
+func reject(properties []zones.CAARecord, ca authority) (reason string) {
 	us := strings.Join(ca.identities, " or ")
 	var others []string
 	for _, p := range properties {

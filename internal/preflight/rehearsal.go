@@ -13,6 +13,7 @@ import (
 
 	"autocertd/internal/cure"
 	"autocertd/internal/dns01"
+	"autocertd/internal/zones"
 )
 
 // aliasesShown is how many names of one zone that are aliases are shown, each with its chain.
@@ -23,34 +24,34 @@ type rehearsal struct {
 	proof
 	dns01.Rehearsal
 	skipped bool           // servers of its zone are late already: it wasn't published
-	glances []dns01.Glance // whether others see the record, for one name of each zone
+	glances []zones.Glance // whether others see the record, for one name of each zone
 	caa     *relevant      // nil: there is nothing to tell
 }
 
-func (r rehearsal) place() place { return place{r.Trace.Provider, r.Trace.Zone} }
+func (r rehearsal) place() place { return place{r.Target.Provider, r.Target.Zone} }
 
-// findings are those of the name itself; what its servers did well is told once for the zone. Zones are those of all names.
-func (r rehearsal) findings(zones []string) (list []Finding) {
-	if r.Trace.Wildcard != "" {
+// findings are those of the name itself; what its servers did well is told once for the zone. The known zones are those of all names.
+func (r rehearsal) findings(known []string) (list []Finding) {
+	if r.Target.Wildcard != "" {
 		list = append(list, Finding{Subject: r.subject, Check: "alias", Status: OK,
-			Text: fmt.Sprintf("a wildcard CNAME to %s answers for the challenge name; it isn't followed, and a record of the name takes its place", r.Trace.Wildcard)})
+			Text: fmt.Sprintf("a wildcard CNAME to %s answers for the challenge name; it isn't followed, and a record of the name takes its place", r.Target.Wildcard)})
 	}
 	f := Finding{Subject: r.subject, Check: "update", Status: OK,
-		Text: fmt.Sprintf("provider %s writes into zone %s", r.Trace.Provider, r.Trace.Zone)}
-	outage := dns01.Outage(r.Err)
+		Text: fmt.Sprintf("provider %s writes into zone %s", r.Target.Provider, r.Target.Zone)}
+	outage := zones.Outage(r.Err)
 	switch {
 	case outage != nil && r.Step != "wait": // the same words for all names
 		f.Check, f.Status, f.Why = "server", Failure, "without the server no record can be written"
 		f.say(outage)
 	case r.ByHand:
-		f.Text = fmt.Sprintf("a person adds the record to zone %s: provider %s is manual", r.Trace.Zone, r.Trace.Provider)
+		f.Text = fmt.Sprintf("a person adds the record to zone %s: provider %s is manual", r.Target.Zone, r.Target.Provider)
 	case r.skipped:
-		f.Status, f.Text = Warning, fmt.Sprintf("not tried, since servers of zone %s are late already", r.Trace.Zone)
+		f.Status, f.Text = Warning, fmt.Sprintf("not tried, since servers of zone %s are late already", r.Target.Zone)
 		f.Why, f.Cure = "an update that is refused would be seen only later", "cure the servers first, and check again"
 	case r.Step == "locate":
 		f.Check = "zone"
 		f.Status, f.Why = Failure, "the record has no place to be written to"
-		f.Text, f.Cure = unlocated(r, zones)
+		f.Text, f.Cure = unlocated(r, known)
 	case r.Step == "wait":
 		list = append(list, f, judgeLate(r))
 		return list
@@ -85,28 +86,28 @@ func unwritten(err error) string {
 }
 
 // unlocated says why no zone was found, and what may help.
-func unlocated(r rehearsal, zones []string) (text, cure string) {
+func unlocated(r rehearsal, known []string) (text, cure string) {
 	look := "see what DNS says:"
-	for _, name := range slices.Compact(slices.Sorted(slices.Values(r.Trace.Chain))) {
+	for _, name := range slices.Compact(slices.Sorted(slices.Values(r.Target.Chain))) {
 		look += "\ndig CNAME " + name
 	}
-	meant, zone := dns01.Meant(r.name, zones)
-	none, ok := errors.AsType[*dns01.NoProviderError](r.Err)
+	meant, zone := zones.Meant(r.name, known)
+	none, ok := errors.AsType[*zones.NoProviderError](r.Err)
 	switch {
-	case meant != "" && len(r.Trace.Chain) == 1 && (!ok || none.Zone == "" && !none.Delegated):
+	case meant != "" && len(r.Target.Chain) == 1 && (!ok || none.Zone == "" && !none.Delegated):
 		return fmt.Sprintf("no zone for %s is found; did you mean %s, in zone %s?", r.name, meant, zone), "correct the hostname:\n" + fmt.Sprintf("%q", meant)
 	case !ok:
-		if text = r.Err.Error(); len(zones) > 0 {
-			text += "; other names are in " + listFew(zones)
+		if text = r.Err.Error(); len(known) > 0 {
+			text += "; other names are in " + listFew(known)
 		}
-		return text, look + "\ndig SOA " + r.Trace.Name()
+		return text, look + "\ndig SOA " + r.Target.Name()
 	}
 	text = none.Error()
 	wanted := fmt.Sprintf("zones = [%q]", cmp.Or(none.Zone, "ZONE"))
 	switch {
 	case none.Delegated:
 		return text, "add a provider for those servers:\n[provider.NAME]\n" + wanted
-	case none.Zone == "" && len(r.Trace.Chain) > 1:
+	case none.Zone == "" && len(r.Target.Chain) > 1:
 		return text, "correct the alias, if it leads nowhere; " + look
 	}
 	cure = "add the zone to those of the [provider.…] that can write there:\n" + wanted
@@ -136,8 +137,8 @@ func causeOf(err error) error {
 // judgeAliases shows where aliases lead: each, or one of many.
 func judgeAliases(at place, names []rehearsal) (list []Finding) {
 	for _, r := range names {
-		if len(r.Trace.Chain) > 1 {
-			list = append(list, Finding{Subject: r.subject, Check: "alias", Status: OK, Text: r.Trace.String()})
+		if len(r.Target.Chain) > 1 {
+			list = append(list, Finding{Subject: r.subject, Check: "alias", Status: OK, Text: r.Target.String()})
 		}
 	}
 	if n := len(list); n > aliasesShown {
@@ -167,13 +168,13 @@ func judgeLate(r rehearsal) Finding {
 		late = append(late[:lateShown:lateShown], fmt.Sprintf("and %d more", n-lateShown))
 	}
 	f.Text = fmt.Sprintf("%d of %d servers lack the record: %s", n, len(r.Sightings), strings.Join(late, "; "))
-	f.Cure = "see whether it runs, is told of changes (NOTIFY) and may transfer the zone; there:\n" + retransfer(r.Trace.Zone)
+	f.Cure = "see whether it runs, is told of changes (NOTIFY) and may transfer the zone; there:\n" + retransfer(r.Target.Zone)
 	if walled(r.Sightings) {
 		f.Cure = fmt.Sprintf("none of them can be asked from here; see whether a firewall is in between, or let resolvers stand for them, in [provider.%s]:\n"+
-			"check = \"resolvers\"\nwith the addresses of some that may be asked:\n[resolvers]\npublic = [\"ADDRESS\"]", r.Trace.Provider)
+			"check = \"resolvers\"\nwith the addresses of some that may be asked:\n[resolvers]\npublic = [\"ADDRESS\"]", r.Target.Provider)
 	}
 	if len(have) > 0 && len(have) <= lateShown {
-		f.Cure += fmt.Sprintf("\nor, when the CA never asks it, in [provider.%s]:\nnameservers = [%s]", r.Trace.Provider, strings.Join(have, ", "))
+		f.Cure += fmt.Sprintf("\nor, when the CA never asks it, in [provider.%s]:\nnameservers = [%s]", r.Target.Provider, strings.Join(have, ", "))
 	}
 	return f
 }
@@ -182,8 +183,8 @@ func judgeLate(r rehearsal) Finding {
 const lateShown = 5
 
 // walled reports whether no server said anything at all, by what is said of them.
-func walled(list []dns01.Sighting) bool {
-	return !slices.ContainsFunc(list, func(s dns01.Sighting) bool { return !s.Silent })
+func walled(list []zones.Sighting) bool {
+	return !slices.ContainsFunc(list, func(s zones.Sighting) bool { return !s.Silent })
 }
 
 // retransfer is what to do on a secondary that lags behind.

@@ -6,12 +6,12 @@ import (
 	"strings"
 
 	"autocertd/internal/cure"
-	"autocertd/internal/dns01"
+	"autocertd/internal/zones"
 )
 
 // judgeViews compares how a zone looks to whom, and who sees a record that was written. The first view is the one that
 // updates go to.
-func judgeViews(at place, views []dns01.View, glances []dns01.Glance) []Finding {
+func judgeViews(at place, views []zones.View, glances []zones.Glance) []Finding {
 	if len(views) == 0 {
 		return nil // an API's zone, and no resolvers
 	}
@@ -20,7 +20,7 @@ func judgeViews(at place, views []dns01.View, glances []dns01.Glance) []Finding 
 	return []Finding{f}
 }
 
-func compareViews(at place, views []dns01.View) Finding {
+func compareViews(at place, views []zones.View) Finding {
 	alike := group(views)
 	f := Finding{Subject: at.zone, Check: "views", Status: OK}
 	if len(alike) == 1 && alike[0][0].Err == nil {
@@ -32,8 +32,8 @@ func compareViews(at place, views []dns01.View) Finding {
 		texts[i] = tell(at.zone, some)
 	}
 	f.Text = strings.Join(texts, "; ")
-	outside := slices.DeleteFunc(slices.Clone(views), func(v dns01.View) bool { return !v.Outside })
-	other := slices.IndexFunc(outside, func(v dns01.View) bool { return !v.Same(views[0]) })
+	outside := slices.DeleteFunc(slices.Clone(views), func(v zones.View) bool { return !v.Outside })
+	other := slices.IndexFunc(outside, func(v zones.View) bool { return !v.Same(views[0]) })
 	switch {
 	case len(outside) > 0 && other < 0:
 		return f // the key opens what the outside sees, whatever the inside looks like
@@ -50,7 +50,7 @@ func compareViews(at place, views []dns01.View) Finding {
 
 // judgeGlances adds to a finding who doesn't see a record that the servers have: the zone has several views (split horizon),
 // though its name servers may be called the same in all of them.
-func judgeGlances(f *Finding, at place, glances []dns01.Glance) {
+func judgeGlances(f *Finding, at place, glances []zones.Glance) {
 	var seen, blind, cached, inside []string
 	outside := 0
 	for _, g := range glances {
@@ -103,9 +103,9 @@ func splitCure(key string) string {
 }
 
 // group puts views together that are the same.
-func group(views []dns01.View) (groups [][]dns01.View) {
+func group(views []zones.View) (groups [][]zones.View) {
 	for _, v := range views {
-		i := slices.IndexFunc(groups, func(g []dns01.View) bool { return g[0].Same(v) || g[0].Err != nil && cure.Same(g[0].Err, v.Err) })
+		i := slices.IndexFunc(groups, func(g []zones.View) bool { return g[0].Same(v) || g[0].Err != nil && cure.Same(g[0].Err, v.Err) })
 		if i < 0 {
 			groups = append(groups, nil)
 			i = len(groups) - 1
@@ -116,7 +116,7 @@ func group(views []dns01.View) (groups [][]dns01.View) {
 }
 
 // tell says what some see, who see the same.
-func tell(zone string, some []dns01.View) string {
+func tell(zone string, some []zones.View) string {
 	who := make([]string, len(some))
 	for i, v := range some {
 		who[i] = v.Who
@@ -134,7 +134,7 @@ func tell(zone string, some []dns01.View) string {
 }
 
 // cureView is what to do where the outside doesn't see what updates change.
-func cureView(at place, inside, outside dns01.View) string {
+func cureView(at place, inside, outside zones.View) string {
 	switch {
 	case outside.Err != nil || inside.Err != nil:
 		return "see what is wrong with the answer:\ndig SOA " + at.zone

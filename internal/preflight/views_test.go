@@ -10,46 +10,46 @@ import (
 	"testing"
 	"time"
 
-	"autocertd/internal/dns01"
 	"autocertd/internal/testbed"
+	"autocertd/internal/zones"
 )
 
 func TestJudgeViews(t *testing.T) {
-	key := dns01.View{Who: "ns1 with the key k", Zone: "corp.test", Nameservers: []string{"a.test", "b.test"}, Serial: 1}
+	key := zones.View{Who: "ns1 with the key k", Zone: "corp.test", Nameservers: []string{"a.test", "b.test"}, Serial: 1}
 	bare, resolver, second := key, key, key
 	bare.Who = "ns1 without a key"
 	resolver.Who, resolver.Outside, resolver.Serial = "resolver r1", true, 2
 	second.Who, second.Outside = "resolver r2", true
-	with := func(v dns01.View, change func(*dns01.View)) dns01.View {
+	with := func(v zones.View, change func(*zones.View)) zones.View {
 		change(&v)
 		return v
 	}
-	others := func(v *dns01.View) { v.Nameservers = []string{"x.test", "y.test"} }
-	parent := func(v *dns01.View) { v.Zone, v.Nameservers = "test", nil }
-	nothing := func(v *dns01.View) { v.Zone, v.Nameservers = "", nil }
-	broken := func(v *dns01.View) { v.Zone, v.Nameservers, v.Err = "", nil, errors.New("it doesn't answer") }
+	others := func(v *zones.View) { v.Nameservers = []string{"x.test", "y.test"} }
+	parent := func(v *zones.View) { v.Zone, v.Nameservers = "test", nil }
+	nothing := func(v *zones.View) { v.Zone, v.Nameservers = "", nil }
+	broken := func(v *zones.View) { v.Zone, v.Nameservers, v.Err = "", nil, errors.New("it doesn't answer") }
 	tests := []struct {
 		name  string
-		views []dns01.View
+		views []zones.View
 		want  []string // nil: no finding
 	}{
 		{"nobody to ask", nil, nil},
-		{"one view", []dns01.View{bare}, []string{"ok: all who were asked say that its name servers are a.test, b.test | "}},
-		{"all alike, though a change is on its way", []dns01.View{key, bare, resolver}, []string{"ok: all who were asked say that its name servers are a.test, b.test | "}},
-		{"the key opens what the outside sees", []dns01.View{key, with(bare, others), resolver, second},
+		{"one view", []zones.View{bare}, []string{"ok: all who were asked say that its name servers are a.test, b.test | "}},
+		{"all alike, though a change is on its way", []zones.View{key, bare, resolver}, []string{"ok: all who were asked say that its name servers are a.test, b.test | "}},
+		{"the key opens what the outside sees", []zones.View{key, with(bare, others), resolver, second},
 			[]string{"ok: ns1 with the key k and resolver r1 and resolver r2: on a.test, b.test; ns1 without a key: on x.test, y.test | "}},
-		{"the outside has other servers", []dns01.View{key, bare, with(resolver, others)},
+		{"the outside has other servers", []zones.View{key, bare, with(resolver, others)},
 			[]string{"warning: ns1 with the key k and ns1 without a key: on a.test, b.test; resolver r1: on x.test, y.test | ", "in [provider.bind]:",
 				` | nameservers = ["x.test", "y.test"] | `, ` | check = "primary"`}},
-		{"one resolver of two sees other servers", []dns01.View{key, resolver, with(second, others)}, []string{"warning: ", ` | nameservers = ["x.test", "y.test"]`}},
-		{"a zone with very many servers", []dns01.View{with(key, func(v *dns01.View) { v.Nameservers = strings.Fields(strings.Repeat("ns.test ", 1000)) })},
+		{"one resolver of two sees other servers", []zones.View{key, resolver, with(second, others)}, []string{"warning: ", ` | nameservers = ["x.test", "y.test"]`}},
+		{"a zone with very many servers", []zones.View{with(key, func(v *zones.View) { v.Nameservers = strings.Fields(strings.Repeat("ns.test ", 1000)) })},
 			[]string{"ok: all who were asked say that its name servers are ns.test, ns.test, ns.test, ns.test, ns.test and 995 more | "}},
-		{"the outside doesn't know the zone", []dns01.View{key, bare, with(resolver, parent)},
+		{"the outside doesn't know the zone", []zones.View{key, bare, with(resolver, parent)},
 			[]string{"warning: ", "resolver r1: no such zone, only test | ", " | autocertd check --delegation ZONE | ", " | corp.test. 300 IN NS a.test."}},
-		{"the outside knows nothing", []dns01.View{key, with(resolver, nothing)}, []string{"warning: ", "resolver r1: no such zone | ", " | autocertd check --delegation ZONE | "}},
-		{"the outside doesn't answer", []dns01.View{key, with(resolver, broken)}, []string{"warning: ", "resolver r1: it doesn't answer | ", "dig SOA corp.test"}},
-		{"nobody answers", []dns01.View{with(key, broken)}, []string{"warning: ns1 with the key k: it doesn't answer | ", "public = "}},
-		{"two views inside, and nobody outside to ask", []dns01.View{key, with(bare, others)},
+		{"the outside knows nothing", []zones.View{key, with(resolver, nothing)}, []string{"warning: ", "resolver r1: no such zone | ", " | autocertd check --delegation ZONE | "}},
+		{"the outside doesn't answer", []zones.View{key, with(resolver, broken)}, []string{"warning: ", "resolver r1: it doesn't answer | ", "dig SOA corp.test"}},
+		{"nobody answers", []zones.View{with(key, broken)}, []string{"warning: ns1 with the key k: it doesn't answer | ", "public = "}},
+		{"two views inside, and nobody outside to ask", []zones.View{key, with(bare, others)},
 			[]string{"warning: ns1 with the key k: on a.test, b.test; ns1 without a key: on x.test, y.test | ", "[resolvers] | public = "}},
 	}
 	for _, tt := range tests {
@@ -61,8 +61,8 @@ func TestJudgeViews(t *testing.T) {
 
 // TestJudgeGlances: who doesn't see a record that its servers have.
 func TestJudgeGlances(t *testing.T) {
-	inside, other := dns01.Glance{Who: "ns1 without a key", Key: "k"}, dns01.Glance{Who: "resolver r1", Outside: true, Key: "k"}
-	blind := func(g dns01.Glance) dns01.Glance {
+	inside, other := zones.Glance{Who: "ns1 without a key", Key: "k"}, zones.Glance{Who: "resolver r1", Outside: true, Key: "k"}
+	blind := func(g zones.Glance) zones.Glance {
 		g.Answer = "has no such name (NXDOMAIN)"
 		return g
 	}
@@ -70,22 +70,22 @@ func TestJudgeGlances(t *testing.T) {
 	cached.Cached, broken.Err = 7*time.Second, errors.New("it doesn't answer")
 	tests := []struct {
 		name    string
-		glances []dns01.Glance
+		glances []zones.Glance
 		status  Status
 		text    string
 		cure    string
 	}{
 		{"nobody was asked", nil, OK, "", ""},
-		{"all see it", []dns01.Glance{inside, other}, OK, "; a new record is seen by ns1 without a key, resolver r1", ""},
-		{"the outside doesn't", []dns01.Glance{inside, blind(other)}, Failure,
+		{"all see it", []zones.Glance{inside, other}, OK, "; a new record is seen by ns1 without a key, resolver r1", ""},
+		{"the outside doesn't", []zones.Glance{inside, blind(other)}, Failure,
 			"; a record that its servers have is hidden from the outside: resolver r1 has no such name (NXDOMAIN)", `match-clients { key "k"; … };`},
-		{"one resolver of two doesn't", []dns01.Glance{other, blind(other)}, Failure, "; a record that its servers have is hidden from the outside: resolver r1 has", "check --delegation"},
-		{"only the inside doesn't", []dns01.Glance{blind(inside), other}, OK, "; only without the key the inside sees another view", ""},
-		{"the inside doesn't, and the outside isn't known", []dns01.Glance{blind(inside)}, Warning,
+		{"one resolver of two doesn't", []zones.Glance{other, blind(other)}, Failure, "; a record that its servers have is hidden from the outside: resolver r1 has", "check --delegation"},
+		{"only the inside doesn't", []zones.Glance{blind(inside), other}, OK, "; only without the key the inside sees another view", ""},
+		{"the inside doesn't, and the outside isn't known", []zones.Glance{blind(inside)}, Warning,
 			"; a record that its servers have with the key is hidden without it: ns1 without a key has no such name (NXDOMAIN)", "[resolvers]"},
-		{"a resolver remembers that there was nothing", []dns01.Glance{inside, cached}, Warning,
+		{"a resolver remembers that there was nothing", []zones.Glance{inside, cached}, Warning,
 			"; whether the outside sees a new record isn't known: resolver r1 has no such name (NXDOMAIN), from its cache, for another 7s", "check again"},
-		{"a resolver that doesn't answer is told elsewhere", []dns01.Glance{broken}, OK, "", ""},
+		{"a resolver that doesn't answer is told elsewhere", []zones.Glance{broken}, OK, "", ""},
 	}
 	for _, tt := range tests {
 		f := Finding{Status: OK}
@@ -145,7 +145,7 @@ func TestSplitHorizon(t *testing.T) {
 			})
 			outside := net.JoinHostPort("::1", strconv.Itoa(n.Port()))
 			p := onBIND(t, n.Addr(), key)
-			p.Check = dns01.CheckPrimary
+			p.Check = zones.CheckPrimary
 			list, _ := lookingFor(t, []string{outside}, []string{"www.example.test"}, p).checkDNS(t.Context())
 			expected{"www.example.test", "update", []string{"ok: "}}.in(t, list)
 			expected{"example.test", "views", tt.want}.in(t, list)

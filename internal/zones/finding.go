@@ -1,4 +1,4 @@
-package dns01
+package zones
 
 import (
 	"crypto/rand"
@@ -23,17 +23,17 @@ func findingIn(answer *dns.Msg, name string) finding {
 // DNAME's owner.
 func aliasIn(answer *dns.Msg, name string) (alias, dname string) {
 	for _, rr := range answer.Answer {
-		owner := hostOf(rr.Header().Name)
+		owner := Canonical(rr.Header().Name)
 		switch rr := rr.(type) {
 		case *dns.CNAME:
 			if owner == name {
-				alias = hostOf(rr.Target)
+				alias = Canonical(rr.Target)
 			}
 		case *dns.DNAME:
 			if rest, below := strings.CutSuffix(name, "."+owner); below {
 				dname = owner
 				if alias == "" {
-					alias = rest + "." + hostOf(rr.Target)
+					alias = rest + "." + Canonical(rr.Target)
 				}
 			}
 		}
@@ -44,8 +44,8 @@ func aliasIn(answer *dns.Msg, name string) (alias, dname string) {
 // zoneIn returns the zone whose SOA the answer carries.
 func zoneIn(answer *dns.Msg, name string) string {
 	for _, rr := range slices.Concat(answer.Answer, answer.Ns) {
-		if soa, ok := rr.(*dns.SOA); ok && inZone(name, hostOf(soa.Hdr.Name)) {
-			return hostOf(soa.Hdr.Name)
+		if soa, ok := rr.(*dns.SOA); ok && inZone(name, Canonical(soa.Hdr.Name)) {
+			return Canonical(soa.Hdr.Name)
 		}
 	}
 	return ""
@@ -57,8 +57,8 @@ func cutIn(answer *dns.Msg, name string) string {
 		return ""
 	}
 	for _, rr := range answer.Ns {
-		if ns, ok := rr.(*dns.NS); ok && inZone(name, hostOf(ns.Hdr.Name)) {
-			return hostOf(ns.Hdr.Name)
+		if ns, ok := rr.(*dns.NS); ok && inZone(name, Canonical(ns.Hdr.Name)) {
+			return Canonical(ns.Hdr.Name)
 		}
 	}
 	return ""

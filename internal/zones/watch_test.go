@@ -1,21 +1,19 @@
-package dns01
+package zones
 
 import (
 	"cmp"
+	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/miekg/dns"
-
-	"autocertd/internal/testbed"
-	"autocertd/issuer"
 )
 
 // moody is a name server that has the value "x" at every name, and admits it or doesn't.
@@ -109,10 +107,10 @@ func TestTimeLost(t *testing.T) {
 	}{{3, 50 * time.Millisecond}, {60, 250 * time.Millisecond}, {110, time.Second}} {
 		m := startMoody(t, func(n int) bool { return n >= tt.misses })
 		synctest.Test(t, func(t *testing.T) {
-			s := newSolver(nil, Provider{Name: "bind", Nameservers: []string{m.addr}, PropagationTimeout: time.Hour})
-			defer closeSolver(t, s)
+			s := asking(nil, Provider{Name: "bind", Nameservers: []string{m.addr}, PropagationTimeout: time.Hour})
+			defer s.Close()
 			begin := time.Now()
-			if err := s.watchers.wait(t.Context(), []recordKey{key("late", "x")}, func(int, int) {}); err != nil {
+			if err := s.Wait(t.Context(), []TXT{key("late", "x")}, func(int, int) {}); err != nil {
 				t.Error(err)
 			}
 			took := time.Since(begin)
@@ -148,9 +146,9 @@ func TestPendingOrder(t *testing.T) {
 func TestWatchSettles(t *testing.T) {
 	// As two machines behind one address, one of which is late.
 	m := startMoody(t, func(n int) bool { return n%2 == 0 || n > 6 })
-	s := newSolver(nil, Provider{Name: "bind", Nameservers: []string{m.addr}, Settle: true, PropagationTimeout: patience})
-	defer closeSolver(t, s)
-	if err := s.watchers.wait(t.Context(), []recordKey{key("settled", "x")}, func(int, int) {}); err != nil {
+	s := asking(nil, Provider{Name: "bind", Nameservers: []string{m.addr}, Settle: true, PropagationTimeout: patience})
+	defer s.Close()
+	if err := s.Wait(t.Context(), []TXT{key("settled", "x")}, func(int, int) {}); err != nil {
 		t.Fatal(err)
 	}
 	given := m.Given()
@@ -165,26 +163,19 @@ func TestWatchSettlesSoon(t *testing.T) {
 	took := func(settle bool) (took time.Duration) {
 		m := startMoody(t, func(n int) bool { return n >= misses })
 		synctest.Test(t, func(t *testing.T) {
-			s := newSolver(nil, Provider{Name: "bind", Nameservers: []string{m.addr}, Settle: settle, PropagationTimeout: 24 * time.Hour})
+			s := asking(nil, Provider{Name: "bind", Nameservers: []string{m.addr}, Settle: settle, PropagationTimeout: 24 * time.Hour})
 			begin := time.Now()
-			if err := s.watchers.wait(t.Context(), []recordKey{key("soon", "x")}, func(int, int) {}); err != nil {
+			if err := s.Wait(t.Context(), []TXT{key("soon", "x")}, func(int, int) {}); err != nil {
 				t.Error(err)
 			}
 			took = time.Since(begin)
-			closeSolver(t, s)
+			s.Close()
 		})
 		return took
 	}
 	once, twice := took(false), took(true)
 	if once < 10*time.Second || twice-once != watchSoonest {
 		t.Errorf("once %s, twice %s", once, twice)
-	}
-}
-
-// alwaysWithin gives a server a history.
-func alwaysWithin(s *Solver, e endpoint, delay time.Duration) {
-	for range historyLeast {
-		s.watchers.server(e).sighted(delay)
 	}
 }
 
@@ -196,9 +187,9 @@ func TestWatchByTCP(t *testing.T) {
 	}
 	m := &moody{addr: stream.Addr().String(), admit: func(n int) bool { return n >= 2 }}
 	serve(t, &dns.Server{Listener: stream, Handler: m}) // nothing listens by UDP
-	s := newSolver(nil, Provider{Name: "bind", Nameservers: []string{m.addr}, PropagationTimeout: patience})
-	defer closeSolver(t, s)
-	if err := s.watchers.wait(t.Context(), []recordKey{key("streamed", "x")}, func(int, int) {}); err != nil {
+	s := asking(nil, Provider{Name: "bind", Nameservers: []string{m.addr}, PropagationTimeout: patience})
+	defer s.Close()
+	if err := s.Wait(t.Context(), []TXT{key("streamed", "x")}, func(int, int) {}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -236,11 +227,10 @@ func TestWatchBehindFirewall(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := New(Config{Resolvers: []string{tt.resolver}})
-				defer closeSolver(t, s)
 				tt.provider.Name = "bind"
-				s.Configure([]Provider{tt.provider})
-				err := s.watchers.wait(t.Context(), []recordKey{key("walled", "x")}, func(int, int) {})
+				s := asking([]string{tt.resolver}, tt.provider)
+				defer s.Close()
+				err := s.Wait(t.Context(), []TXT{key("walled", "x")}, func(int, int) {})
 				if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(said(err), tt.want)) {
 					t.Errorf("%v, want %q", err, tt.want)
 				}
@@ -254,12 +244,11 @@ func TestWatchTellsOfLaggards(t *testing.T) {
 	m := startMoody(t, func(int) bool { return false })
 	log := &logged{}
 	synctest.Test(t, func(t *testing.T) {
-		s := New(Config{Logger: log.Logger()})
-		s.Configure([]Provider{{Name: "bind", Nameservers: []string{m.addr}}})
-		defer closeSolver(t, s)
+		s := New(Config{Logger: log.Logger()}).With([]Provider{{Name: "bind", Nameservers: []string{m.addr}}}, nil)
+		defer s.Close()
 		var orders sync.WaitGroup
 		for _, host := range []string{"a", "b", "c"} {
-			orders.Go(func() { _ = s.watchers.wait(t.Context(), []recordKey{key(host, "x")}, func(int, int) {}) })
+			orders.Go(func() { _ = s.Wait(t.Context(), []TXT{key(host, "x")}, func(int, int) {}) })
 		}
 		time.Sleep(toldAfter + time.Second)
 		if n := log.Count("waiting for servers that lack the records"); n != 1 {
@@ -274,10 +263,10 @@ func TestWatchTellsOfLaggards(t *testing.T) {
 
 // A zone with very many servers makes no line that is longer than anybody reads.
 func TestManyLaggards(t *testing.T) {
-	q := &quorum{provider: Provider{Name: "bind"}, records: []recordKey{key("a", "x")}}
+	q := &quorum{provider: Provider{Name: "bind"}, records: []TXT{key("a", "x")}}
 	for i := range 1000 {
 		m := &member{endpoint: endpoint{name: fmt.Sprintf("ns%d.%s.example.test", i, strings.Repeat("x", 60)), addr: "192.0.2.1:53"}, server: &watched{}}
-		m.items = []*item{{recordKey: q.records[0], last: "doesn't answer", silent: true}}
+		m.items = []*item{{TXT: q.records[0], last: "doesn't answer", silent: true}}
 		q.members = append(q.members, m)
 	}
 	if err := laggards([]*quorum{q}, time.Minute); err == nil || len(said(err)) > 2000 || !strings.Contains(said(err), "and 995 more") {
@@ -285,28 +274,18 @@ func TestManyLaggards(t *testing.T) {
 	}
 }
 
-// A server that was always fast gets less time, once: then what was usual isn't any more.
+// Servers are waited for as long as propagation_timeout says.
 func TestWatchDeadline(t *testing.T) {
 	m := startMoody(t, func(int) bool { return false })
 	synctest.Test(t, func(t *testing.T) {
-		s := newSolver(nil, Provider{Name: "bind", Nameservers: []string{m.addr}})
-		defer closeSolver(t, s)
-		alwaysWithin(s, endpoint{addr: m.addr}, 3*time.Second)
-		for _, want := range []struct {
-			after time.Duration
-			text  string
-		}{
-			{20 * time.Second, "after 20s, 0 of 1 servers have the records: " + m.addr + " has no TXT record when asked for _acme-challenge.late.example.test " +
-				"(it usually has records within 4s); look at NOTIFY and zone transfers to them and at their port 53, " +
-				"or set nameservers to those that the CA can ask, or leave it to the next attempt, which looks for up to 2m0s"},
-			{2 * time.Minute, "after 2m0s, 0 of 1 servers have the records: " + m.addr + " has no TXT record when asked for _acme-challenge.late.example.test; " +
-				"look at NOTIFY and zone transfers to them and at their port 53, or set nameservers to those that the CA can ask, or raise propagation_timeout"},
-		} {
-			begin := time.Now()
-			err := s.watchers.wait(t.Context(), []recordKey{key("late", "x")}, func(int, int) {})
-			if err == nil || said(err) != want.text || time.Since(begin) != want.after {
-				t.Errorf("after %s: %v\nwant: after %s: %s", time.Since(begin), err, want.after, want.text)
-			}
+		s := asking(nil, Provider{Name: "bind", Nameservers: []string{m.addr}})
+		defer s.Close()
+		want := "after 2m0s, 0 of 1 servers have the records: " + m.addr + " has no TXT record when asked for _acme-challenge.late.example.test; " +
+			"look at NOTIFY and zone transfers to them and at their port 53, or set nameservers to those that the CA can ask, or raise propagation_timeout"
+		begin := time.Now()
+		err := s.Wait(t.Context(), []TXT{key("late", "x")}, func(int, int) {})
+		if err == nil || said(err) != want || time.Since(begin) != 2*time.Minute {
+			t.Errorf("after %s: %v\nwant: %s", time.Since(begin), err, want)
 		}
 	})
 }
@@ -334,10 +313,9 @@ func TestWatchLateResolver(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := New(Config{Resolvers: tt.resolvers})
-				defer closeSolver(t, s)
-				s.Configure([]Provider{{Name: "bind", Nameservers: []string{has.addr}, Check: CheckResolvers}})
-				err := s.watchers.wait(t.Context(), []recordKey{key("cached", "x")}, func(int, int) {})
+				s := asking(tt.resolvers, Provider{Name: "bind", Nameservers: []string{has.addr}, Check: CheckResolvers})
+				defer s.Close()
+				err := s.Wait(t.Context(), []TXT{key("cached", "x")}, func(int, int) {})
 				if err == nil || said(err) != tt.want {
 					t.Errorf("%v\nwant: %s", err, tt.want)
 				}
@@ -346,93 +324,46 @@ func TestWatchLateResolver(t *testing.T) {
 	}
 }
 
-// A secondary that polls holds the order up, and not for longer than it must.
-func TestWatchLateServerOnBIND(t *testing.T) {
-	b := startBIND(t, testbed.BINDConfig{Secondaries: []testbed.Secondary{{}, {Poll: 5 * time.Second}}})
-	s := onBIND(t, b, nil)
-	wait := func(host string) (late time.Duration) {
-		sol := published(t, s, challenge(host, "x"))
-		has := make(chan time.Time, 1)
-		go func() {
-			q := question("_acme-challenge."+host+".example.test", dns.TypeTXT, false)
-			for t.Context().Err() == nil {
-				if reply, err := ask(t.Context(), server{addr: b.Servers()[2]}, q); err == nil && holds(reply, "x") {
-					break
+// Records that never come, many of them and in several zones, don't hide those that are there.
+func TestWatchFindsWhatIsThereAmongTheMissing(t *testing.T) {
+	d := startDNS(t, []string{"example.test", "other.test"},
+		`there.example.test. 60 IN TXT "x"`, `there.other.test. 60 IN TXT "x"`)
+	p := Provider{Name: "bind", Servers: []string{d.Addr()}, Check: CheckPrimary, PropagationTimeout: patience}
+	s := asking(nil, p)
+	defer s.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var missing sync.WaitGroup
+	defer missing.Wait()
+	defer cancel()
+	for _, zone := range []string{"example.test", "other.test"} {
+		for i := range 40 {
+			never := TXT{"bind", zone, fmt.Sprintf("never%d.%s", i, zone), "x"}
+			missing.Go(func() {
+				if err := s.Wait(ctx, []TXT{never}, func(int, int) {}); !errors.Is(err, context.Canceled) {
+					t.Errorf("waiting for what never comes: %v", err)
 				}
-				time.Sleep(time.Millisecond)
-			}
-			has <- time.Now()
-		}()
-		if err := sol.Wait(t.Context(), func(int, int) {}); err != nil {
-			t.Fatal(err)
-		}
-		ended := time.Now()
-		return ended.Sub(<-has)
-	}
-	wait("first") // ends when the secondary has just polled, so that the next record is as late as can be
-	var late time.Duration
-	for _, host := range []string{"second", "third", "fourth"} { // somebody else may have the processor
-		if late = wait(host); late <= 500*time.Millisecond {
-			break
+			})
 		}
 	}
-	t.Logf("the last server had the record %s before Wait ended", late)
-	if late > 500*time.Millisecond {
-		t.Error("that is more than half a second")
-	}
-	slow := s.watchers.server(endpoint{addr: b.Servers()[2]})
-	slow.mu.Lock()
-	defer slow.mu.Unlock()
-	if slow.history.count() < 2 || slow.history.within(100) < time.Second {
-		t.Errorf("the history of a server that polls every 5 s: %v", slow.history)
+	for _, zone := range []string{"example.test", "other.test"} {
+		if err := s.Wait(ctx, []TXT{{"bind", zone, "there." + zone, "x"}}, func(int, int) {}); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
-// forwarderConf is a resolver that asks the server for everything, and logs what it is asked.
-const forwarderConf = `
-options {
-	directory "{{.Dir}}"; pid-file none; lock-file none; session-keyfile "session.key"; managed-keys-directory ".";
-	listen-on port {{.Port}} { 127.0.0.1; }; listen-on-v6 { none; }; reuseport no;
-	recursion yes; dnssec-validation no; empty-zones-enable no; querylog yes; max-cache-size 8m;
-	forward only; forwarders { 127.0.0.1 port {{.Data}}; };
-};
-controls { };
-`
-
-// testResolvers has a real resolver, and a server that takes its time.
-func testResolvers(t *testing.T, b *testbed.BIND) {
-	queries := &logged{}
-	resolver, err := testbed.StartNamed(t.Context(), testbed.NamedConfig{Dir: t.TempDir(), Conf: forwarderConf, Log: queries,
-		Data: b.Addr()[strings.LastIndexByte(b.Addr(), ':')+1:]})
-	if err != nil {
-		t.Fatal(err)
+// What can't be had by UDP is asked for by TCP.
+func TestWatchLongAnswer(t *testing.T) {
+	var records []string
+	for i := range 60 {
+		records = append(records, fmt.Sprintf("long.example.test. 60 IN TXT %q", fmt.Sprintf("%043d", i)))
 	}
-	defer resolver.Close()
-	asked := func() int { return queries.Count("query: _acme-challenge.resolved.example.test IN TXT") }
-	var early atomic.Int32
-	slow := startMoody(t, func(n int) bool {
-		early.Store(int32(asked()))
-		return n >= 10
-	})
-	p := rfc2136(t, b.Addr(), b.Key("acme-key"))
-	p.Nameservers, p.Check, p.PropagationTimeout = []string{b.Addr(), slow.addr}, CheckResolvers, patience
-	s := New(Config{Storage: openFiles(t, t.TempDir()), Resolvers: []string{resolver.Addr()}})
-	s.Configure([]Provider{p})
-	defer closeSolver(t, s)
-	sol := s.Begin()
-	defer sol.Remove()
-	if err := sol.Publish(t.Context(), []issuer.Record{challenge("resolved", "x")}); err != nil {
-		t.Fatal(err)
-	}
-	var told progress
-	if err := sol.Wait(t.Context(), told.seen); err != nil {
-		t.Fatal(err)
-	}
-	if n := early.Load(); n != 0 {
-		t.Errorf("the resolver was asked %d times before all servers had the record", n)
-	}
-	eventually(t, "the resolver was asked", func() bool { return asked() > 0 })
-	if all := told.Told(); all[len(all)-1] != "3/3" {
-		t.Errorf("told %v", all)
+	d := startDNS(t, nil, records...)
+	s := asking(nil, Provider{Name: "bind", Servers: []string{d.Addr()}, Check: CheckPrimary})
+	defer s.Close()
+	last := TXT{"bind", "example.test", "long.example.test", fmt.Sprintf("%043d", 59)}
+	if err := s.Wait(t.Context(), []TXT{last}, func(int, int) {}); err != nil {
+		t.Error(err)
 	}
 }

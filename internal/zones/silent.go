@@ -1,4 +1,4 @@
-package dns01
+package zones
 
 import (
 	"context"
@@ -47,32 +47,33 @@ func Silent(err error) bool {
 	return isTimeout(err)
 }
 
-// listen notes whether a provider's servers answered, by what was sent to them or asked, and tells when they do again.
-func (s *Solver) listen(provider string, err error) {
+// Heard notes whether a provider's servers answered, by the result of what was sent to them or asked, and calls
+// Config.Answered when they do again. A call that was broken off says nothing.
+func (a *Asker) Heard(provider string, err error) {
 	silent := Silent(err)
-	if err != nil && !silent && s.ctx.Err() != nil {
-		return // broken off
+	if !silent && errors.Is(err, context.Canceled) {
+		return
 	}
-	s.mu.Lock()
-	again := s.mute[provider] && !silent
+	a.mu.Lock()
+	again := a.mute[provider] && !silent
 	if again {
-		delete(s.mute, provider)
+		delete(a.mute, provider)
 	} else if silent {
-		s.mute[provider] = true
+		a.mute[provider] = true
 	}
-	s.mu.Unlock()
-	if again && s.cfg.Answered != nil {
-		s.cfg.Answered(provider)
+	a.mu.Unlock()
+	if again && a.cfg.Answered != nil {
+		a.cfg.Answered(provider)
 	}
 }
 
-// probe asks the providers that were silent whether they answer again.
-func (s *Solver) probe(ctx context.Context) {
-	s.mu.Lock()
-	names := slices.Sorted(maps.Keys(s.mute))
-	s.mu.Unlock()
+// Probe asks the providers that were silent whether they answer again.
+func (a *Asker) Probe(ctx context.Context) {
+	a.mu.Lock()
+	names := slices.Sorted(maps.Keys(a.mute))
+	a.mu.Unlock()
 	each(len(names), func(i int) {
-		p, known := s.provider(names[i])
+		p, known := a.provider(names[i])
 		if !known || len(p.Servers) == 0 {
 			return // the next order finds out
 		}
@@ -81,7 +82,7 @@ func (s *Solver) probe(ctx context.Context) {
 			zone = p.Zones[0]
 		}
 		if _, err := awake(ctx, p.servers(), zone); err == nil {
-			s.listen(p.Name, nil)
+			a.Heard(p.Name, nil)
 		}
 	})
 }

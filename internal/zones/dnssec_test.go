@@ -1,19 +1,23 @@
 //go:build linux
 
-package dns01
+package zones
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/BurntSushi/toml"
+	"github.com/libdns/libdns"
 	"github.com/miekg/dns"
 
 	"autocertd/internal/testbed"
-	"autocertd/issuer"
+	"autocertd/providers"
 )
 
 // signedConf is a server with a root of its own and zones below it. BIND signs some by itself; the others are served as
@@ -89,7 +93,7 @@ func startSignedWorld(t *testing.T) signedWorld {
 	w := signedWorld{key: key, server: server, believing: resolver(""),
 		validating: resolver(strings.Join(fields[:3], " ") + ` "` + fields[3] + `"`)}
 	eventually(t, "the signed zone is signed and the resolver knows", func() bool {
-		s := New(Config{Resolvers: []string{w.validating}})
+		s := asking([]string{w.validating})
 		return s.Validation(t.Context(), "signed.test")[0].Validity == Secure && s.Validation(t.Context(), "plain.test")[0].Validity == Insecure
 	})
 	return w
@@ -158,7 +162,7 @@ func TestValidation(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got := New(Config{Resolvers: []string{tt.resolver}}).Validation(t.Context(), tt.zone)
+			got := asking([]string{tt.resolver}).Validation(t.Context(), tt.zone)
 			if len(got) != 1 || got[0].Resolver != tt.resolver || got[0].Validity != tt.validity || got[0].Fault != tt.fault {
 				t.Fatalf("%+v", got)
 			}
@@ -171,29 +175,38 @@ func TestValidation(t *testing.T) {
 			}
 		})
 	}
-	t.Run("updates of a signed zone are signed too", func(t *testing.T) { publishSigned(t, w) })
+	t.Run("updates of a signed zone are signed too", func(t *testing.T) { updateSigned(t, w) })
 	t.Run("extended errors", func(t *testing.T) { extendedErrorsInWords(t, w) })
 	if got := New(Config{}).Validation(t.Context(), "signed.test"); len(got) != 0 {
 		t.Errorf("without resolvers: %+v", got)
 	}
 }
 
-// publishSigned publishes a record as an order does, and asks the validating resolver for it.
-func publishSigned(t *testing.T, w signedWorld) {
-	p := rfc2136(t, w.server.Addr(), w.key)
-	p.Zones, p.Check = []string{"signed.test"}, CheckPrimary
-	s := newSolver(openFiles(t, t.TempDir()), p)
-	defer closeSolver(t, s)
-	sol := s.Begin()
-	defer sol.Remove()
-	if err := sol.Publish(t.Context(), []issuer.Record{{Name: "_acme-challenge.www.signed.test", Value: "value"}}); err != nil {
+// updateSigned publishes a record as a provider does, waits for it as an order does, and asks the validating resolver for it.
+func updateSigned(t *testing.T, w signedWorld) {
+	text := fmt.Sprintf("server = %q\nkey_name = %q\nkey_alg = %q\nkey = %q", w.server.Addr(), w.key.Name, w.key.Algorithm, w.key.Secret)
+	p, err := providers.New("rfc2136", providers.Options{Decode: func(dst any) error { return toml.Unmarshal([]byte(text), dst) }})
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := sol.Wait(t.Context(), func(have, want int) {}); err != nil {
+	record := TXT{"bind", "signed.test", "_acme-challenge.www.signed.test", "value"}
+	written := libdns.TXT{Name: "_acme-challenge.www", TTL: time.Minute, Text: record.Value}
+	if _, err := p.Client.AppendRecords(t.Context(), "signed.test.", []libdns.Record{written}); err != nil {
 		t.Fatal(err)
 	}
-	reply, err := validator{t.Context(), w.validating}.ask("_acme-challenge.www.signed.test", dns.TypeTXT, false)
-	if err != nil || !holds(reply, "value") || !reply.AuthenticatedData {
+	s := asking(nil, Provider{
+		Name:    "bind",
+		Servers: p.Servers,
+		Zones:   []string{"signed.test"},
+		Key:     &Key{Name: p.Key.Name, Algorithm: p.Key.Algorithm, Secret: p.Key.Secret},
+		Check:   CheckPrimary,
+	})
+	defer s.Close()
+	if err := s.Wait(t.Context(), []TXT{record}, func(have, want int) {}); err != nil {
+		t.Fatal(err)
+	}
+	reply, err := validator{t.Context(), w.validating}.ask(record.Name, dns.TypeTXT, false)
+	if err != nil || !holds(reply, record.Value) || !reply.AuthenticatedData {
 		t.Errorf("%v, %v", reply, err)
 	}
 }
@@ -215,7 +228,7 @@ func extendedErrorsInWords(t *testing.T, w signedWorld) {
 		}
 		return reply
 	})
-	got := New(Config{Resolvers: []string{addr}}).Validation(t.Context(), "expired.test")[0]
+	got := asking([]string{addr}).Validation(t.Context(), "expired.test")[0]
 	want := `the signatures expired on 2020-02-01 00:00:00 UTC; Signature Expired ("for SOA [31mexpired.test"); extended error 4711`
 	if reasons := strings.Join(got.Reasons, "; "); got.Validity != Bogus || reasons != want {
 		t.Errorf("%s: %s\nwant %s", got.Validity, reasons, want)

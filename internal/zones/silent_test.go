@@ -1,4 +1,4 @@
-package dns01
+package zones
 
 import (
 	"context"
@@ -63,10 +63,10 @@ func TestWordsOfTrouble(t *testing.T) {
 			t.Errorf("%v: %s, want %s", err, got, want)
 		}
 	}
-	s := newSolver(openFiles(t, t.TempDir()), Provider{Name: "bind", Zones: []string{"lame.test"}})
-	defer closeSolver(t, s)
+	s := asking(nil, Provider{Name: "bind", Zones: []string{"lame.test"}})
+	defer s.Close()
 	for rcode, hint := range map[int]bool{dns.RcodeServerFailure: false, dns.RcodeRefused: true} {
-		err := s.hinted(t.Context(), Provider{}, Trace{Chain: []string{"_acme-challenge.www.lane.test"}}, &refusedQuery{server: "192.0.2.1:53", name: "www.lane.test", rcode: rcode}, "")
+		err := s.hinted(t.Context(), Provider{}, Target{Chain: []string{"_acme-challenge.www.lane.test"}}, &refusedQuery{server: "192.0.2.1:53", name: "www.lane.test", rcode: rcode}, "")
 		if strings.Contains(said(err), "did you mean www.lame.test?") != hint {
 			t.Errorf("%s: %v", dns.RcodeToString[rcode], err)
 		}
@@ -74,44 +74,5 @@ func TestWordsOfTrouble(t *testing.T) {
 	lookup := lookupError{&net.DNSError{Err: "no such host", Name: "ns.example.test"}}
 	if lookup.Error() != "no such host" || !Silent(fmt.Errorf("name server: %w", lookup)) {
 		t.Errorf("%v: silent %v", lookup, Silent(lookup))
-	}
-}
-
-// Who waits for a server that was silent is told when it answers again, once, by whatever is asked of it.
-func TestAnsweredAgain(t *testing.T) {
-	d := startDNS(t, nil)
-	p := rfc2136(t, d.Addr(), d.Key("acme-key"))
-	live := p.Servers
-	var told []string
-	s := New(Config{Storage: openFiles(t, t.TempDir()), Answered: func(provider string) { told = append(told, provider) }})
-	defer closeSolver(t, s)
-	locate := func(want bool) {
-		if _, err := s.Locate(t.Context(), "_acme-challenge.www.example.test"); (err == nil) != want {
-			t.Errorf("Locate: %v", err)
-		}
-	}
-	s.Configure([]Provider{p})
-	locate(true) // it was never silent
-	p.Servers = []string{nobody(t)}
-	s.Configure([]Provider{p})
-	locate(false)
-	locate(false)
-	if len(told) > 0 {
-		t.Errorf("told %q while it is silent", told)
-	}
-	p.Servers = live
-	s.Configure([]Provider{p})
-	mustSweepNow(t, s)
-	locate(true)
-	mustSweepNow(t, s)
-	if len(told) != 1 || told[0] != "bind" {
-		t.Errorf("told %q", told)
-	}
-}
-
-func mustSweepNow(t *testing.T, s *Solver) {
-	t.Helper()
-	if err := s.Sweep(t.Context()); err != nil {
-		t.Error(err)
 	}
 }

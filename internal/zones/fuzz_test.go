@@ -1,4 +1,4 @@
-package dns01
+package zones
 
 import (
 	"strings"

@@ -1,8 +1,6 @@
-package dns01
+package zones
 
 import (
-	"context"
-	"fmt"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -12,7 +10,6 @@ import (
 	"github.com/miekg/dns"
 
 	"autocertd/internal/secret"
-	"autocertd/internal/testbed"
 )
 
 // impostor is a name server in the place of ours, which has the value "x" everywhere. It listens by UDP and TCP.
@@ -109,27 +106,5 @@ func TestSignedQuestions(t *testing.T) {
 				t.Errorf("%d questions came unsigned", n)
 			}
 		})
-	}
-}
-
-// Servers log a signature that is wrong as an attack. The questions of many orders share a socket.
-func TestSignedQuestionsOnBIND(t *testing.T) {
-	log := &logged{}
-	b := startBIND(t, testbed.BINDConfig{Secondaries: []testbed.Secondary{{}}, Log: log})
-	s := onBIND(t, b, func(p *Provider) { p.MinNameservers = 1 })
-	sol := begin(s)
-	defer sol.Remove()
-	var records []recordKey
-	for i := range 20 {
-		records = append(records, key(fmt.Sprintf("signed%d", i), "x"))
-	}
-	mustSubmit(t, sol, records...)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	if err := sol.Wait(ctx, func(int, int) {}); err != nil {
-		t.Error(err)
-	}
-	if n := log.Count("BADSIG") + log.Count("invalid signature"); n > 0 {
-		t.Errorf("the server found %d signatures wrong", n)
 	}
 }

@@ -1,4 +1,4 @@
-package dns01
+package zones
 
 import (
 	"context"
@@ -17,8 +17,8 @@ import (
 // maxAliases bounds a chain of CNAMEs. Resolvers give up at about the same length.
 const maxAliases = 10
 
-// Trace is how a name leads to the place where its record is written. Names are lower case without trailing dot.
-type Trace struct {
+// Target is how a name leads to the place where its record is written. Names are lower case without trailing dot.
+type Target struct {
 	Chain    []string // the name, then every alias that was followed
 	Wildcard string   // where a wildcard CNAME points that answers for the name and isn't followed
 	Provider string
@@ -26,43 +26,46 @@ type Trace struct {
 }
 
 // Name is where the record is written.
-func (t Trace) Name() string { return t.Chain[len(t.Chain)-1] }
+func (t Target) Name() string { return t.Chain[len(t.Chain)-1] }
+
+// TXT returns the value as it is written there.
+func (t Target) TXT(value string) TXT { return TXT{t.Provider, t.Zone, t.Name(), value} }
 
 // String shows the chain.
-func (t Trace) String() string { return strings.Join(t.Chain, " -> ") }
+func (t Target) String() string { return strings.Join(t.Chain, " -> ") }
 
 // Locate finds the place to write for a name: it follows aliases (CNAME and DNAME), asking each zone's own servers and no
 // cache, and takes the provider that serves the target. Signed with the provider's key, its servers answer from the view
 // that the update goes to.
-func (s *Solver) Locate(ctx context.Context, name string) (Trace, error) {
-	t := Trace{Chain: []string{hostOf(name)}}
+func (a *Asker) Locate(ctx context.Context, name string) (Target, error) {
+	t := Target{Chain: []string{Canonical(name)}}
 	if n := len(t.Name()); n > maxName {
 		return t, fmt.Errorf("%s has %d characters, and a name in DNS has at most %d (RFC 1035, section 2.3.4): no CA can ask for it, so shorten the hostname", t, n, maxName)
 	}
 	by := "" // the record that led to the last name of the chain
 	for {
-		p, served := s.providerFor(t.Name())
-		f, err := s.inspect(ctx, p, t.Name())
+		p, served := a.providerFor(t.Name())
+		f, err := a.inspect(ctx, p, t.Name())
 		if err == nil && f.alias != "" {
-			f, t.Wildcard, err = s.distrust(ctx, p, t.Name(), f)
+			f, t.Wildcard, err = a.distrust(ctx, p, t.Name(), f)
 		}
 		if refused, ok := errors.AsType[*refusedQuery](err); ok && len(t.Chain) > 1 && refused.rcode == dns.RcodeRefused {
-			return t, s.noProvider(NoProviderError{Name: t.String(), Alias: by}, t)
+			return t, a.noProvider(NoProviderError{Name: t.String(), Alias: by}, t)
 		}
 		if refused, ok := errors.AsType[*keyError](err); ok && ctx.Err() == nil {
 			return t, fmt.Errorf("publishing %s: %w", t, p.explain(ctx, refused, t.Name()))
 		}
 		switch {
 		case err != nil && (served || ctx.Err() != nil):
-			return t, s.hinted(ctx, p, t, fmt.Errorf("finding the zone of %s: %w", t, err), "")
+			return t, a.hinted(ctx, p, t, fmt.Errorf("finding the zone of %s: %w", t, err), "")
 		case f.alias == "" && (!served || f.cut):
-			return t, s.noProvider(NoProviderError{Name: t.String(), Zone: f.zone, Delegated: f.cut && served, Unasked: err}, t)
+			return t, a.noProvider(NoProviderError{Name: t.String(), Zone: f.zone, Delegated: f.cut && served, Unasked: err}, t)
 		case f.alias == "" && f.zone == "":
-			return t, s.hinted(ctx, p, t, fmt.Errorf("finding the zone of %s: the servers of provider %q name no zone", t, p.Name),
+			return t, a.hinted(ctx, p, t, fmt.Errorf("finding the zone of %s: the servers of provider %q name no zone", t, p.Name),
 				"perhaps it is delegated to others: dig NS "+t.Name())
 		case f.alias == "":
 			t.Provider, t.Zone = p.Name, f.zone
-			s.noteZone(f.zone)
+			a.noteZone(f.zone)
 			return t, nil
 		}
 		if by = "CNAME at " + t.Name(); f.dname != "" {
@@ -83,18 +86,18 @@ func (s *Solver) Locate(ctx context.Context, name string) (Trace, error) {
 const maxName = 253
 
 // noteZone remembers a zone that a name was found in.
-func (s *Solver) noteZone(zone string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.located[zone] = true
+func (a *Asker) noteZone(zone string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.located[zone] = true
 }
 
 // KnownZones are the zones that the providers name, and those that names were found in.
-func (s *Solver) KnownZones() []string {
-	zones := s.zones()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for zone := range s.located {
+func (a *Asker) KnownZones() []string {
+	zones := a.zones()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for zone := range a.located {
 		zones = append(zones, zone)
 	}
 	slices.Sort(zones)
@@ -103,16 +106,16 @@ func (s *Solver) KnownZones() []string {
 
 // hinted adds a cure to an error, and which zone was probably meant, unless nobody answered, or a server that knows the zone has
 // trouble with it: that is no matter of names.
-func (s *Solver) hinted(ctx context.Context, p Provider, t Trace, err error, hint string) error {
+func (a *Asker) hinted(ctx context.Context, p Provider, t Target, err error, hint string) error {
 	if refused, ok := errors.AsType[*refusedQuery](err); Silent(err) || ok && refused.rcode == dns.RcodeServerFailure {
 		return err
 	}
-	host, _ := Meant(t.Chain[0], s.KnownZones())
+	host, _ := Meant(t.Chain[0], a.KnownZones())
 	if host == "" {
-		s.locateOthers(ctx, p, t.Chain[0])
-		host, _ = Meant(t.Chain[0], s.KnownZones())
+		a.locateOthers(ctx, p, t.Chain[0])
+		host, _ = Meant(t.Chain[0], a.KnownZones())
 	}
-	switch zones := s.KnownZones(); {
+	switch zones := a.KnownZones(); {
 	case host != "" && hint != "":
 		hint = fmt.Sprintf("did you mean %s? If not, %s", host, hint)
 	case host != "":
@@ -129,34 +132,34 @@ func (s *Solver) hinted(ctx context.Context, p Provider, t Trace, err error, hin
 
 // locateOthers finds the zones of a few other hostnames that the same provider serves: where all have their certificates, no
 // zone is known yet since the start.
-func (s *Solver) locateOthers(ctx context.Context, p Provider, name string) {
+func (a *Asker) locateOthers(ctx context.Context, p Provider, name string) {
 	const most = 3
 	domain := func(host string) string {
 		_, domain, _ := strings.Cut(host, ".")
 		return domain
 	}
-	asked := append(s.KnownZones(), domain(dnschallenge.Hostname(name)))
+	asked := append(a.KnownZones(), domain(dnschallenge.Hostname(name)))
 	tries := 0
-	for _, host := range s.table().hostnames {
+	for _, host := range a.hostnames {
 		if tries == most || ctx.Err() != nil {
 			return
 		}
 		d := domain(host)
-		if server, _ := s.providerFor(d); d == "" || server.Name != p.Name || slices.Contains(asked, d) {
+		if server, _ := a.providerFor(d); d == "" || server.Name != p.Name || slices.Contains(asked, d) {
 			continue
 		}
 		asked = append(asked, d)
 		tries++
-		if f, err := s.inspect(ctx, p, d); err == nil && f.alias == "" && f.zone != "" && !f.cut {
-			s.noteZone(f.zone)
+		if f, err := a.inspect(ctx, p, d); err == nil && f.alias == "" && f.zone != "" && !f.cut {
+			a.noteZone(f.zone)
 		}
 	}
 }
 
-func (s *Solver) noProvider(e NoProviderError, t Trace) *NoProviderError {
-	e.Zones = s.zones()
+func (a *Asker) noProvider(e NoProviderError, t Target) *NoProviderError {
+	e.Zones = a.zones()
 	if e.Alias == "" && !e.Delegated {
-		e.Meant, _ = Meant(t.Chain[0], s.KnownZones())
+		e.Meant, _ = Meant(t.Chain[0], a.KnownZones())
 	}
 	return &e
 }
@@ -164,14 +167,11 @@ func (s *Solver) noProvider(e NoProviderError, t Trace) *NoProviderError {
 // explain asks the provider's client, where that can find it out, why a server doesn't take the key: the look-ups are the
 // first to meet what the update would.
 func (p Provider) explain(ctx context.Context, refused *keyError, name string) error {
-	client, ok := p.Client.(interface {
-		ExplainKey(ctx context.Context, server, name string) error
-	})
-	if !ok {
+	if p.ExplainKey == nil {
 		return refused
 	}
 	explained := *refused
-	explained.why = client.ExplainKey(ctx, refused.server, name)
+	explained.why = p.ExplainKey(ctx, refused.server, name)
 	return &explained
 }
 
@@ -232,7 +232,7 @@ func few(names []string) string {
 // Meant returns the hostname that was probably meant by the name of a challenge that no zone holds, and its zone: one that
 // differs from the end of the name by a slip or two. It returns nothing when none does.
 func Meant(name string, zones []string) (host, zone string) {
-	labels := strings.Split(dnschallenge.Hostname(hostOf(name)), ".")
+	labels := strings.Split(dnschallenge.Hostname(Canonical(name)), ".")
 	best := slips + 1
 	for _, z := range zones {
 		n := strings.Count(z, ".") + 1
@@ -280,8 +280,8 @@ func distance(a, b string) int {
 
 // providerFor returns the provider with the longest zone that holds the name. A lone provider without zones serves
 // whatever its servers do.
-func (s *Solver) providerFor(name string) (best Provider, ok bool) {
-	providers := s.table().providers
+func (a *Asker) providerFor(name string) (best Provider, ok bool) {
+	providers := a.providers
 	if len(providers) == 1 && len(providers[0].Zones) == 0 {
 		return providers[0], true
 	}
@@ -296,16 +296,16 @@ func (s *Solver) providerFor(name string) (best Provider, ok bool) {
 	return best, longest >= 0
 }
 
-func (s *Solver) zones() (zones []string) {
-	for _, p := range s.table().providers {
+func (a *Asker) zones() (zones []string) {
+	for _, p := range a.providers {
 		zones = append(zones, p.Zones...)
 	}
 	return zones
 }
 
 // named reports whether a provider names a zone that holds the name, other than the given one.
-func (s *Solver) named(name, other string) bool {
-	return slices.ContainsFunc(s.zones(), func(zone string) bool { return zone != other && inZone(name, zone) })
+func (a *Asker) named(name, other string) bool {
+	return slices.ContainsFunc(a.zones(), func(zone string) bool { return zone != other && inZone(name, zone) })
 }
 
 // finding is what DNS says about a name: it is an alias, or lies in a zone.
@@ -319,20 +319,20 @@ type finding struct {
 // distrust looks whether an alias comes from a wildcard: a random name beside gets the same answer. Such a CNAME wasn't
 // written for challenges, and a record of the name itself takes its place. It is followed all the same when the provider of
 // another zone was configured for its target, or when nobody serves the zone of the name itself.
-func (s *Solver) distrust(ctx context.Context, p Provider, name string, f finding) (real finding, wildcard string, err error) {
+func (a *Asker) distrust(ctx context.Context, p Provider, name string, f finding) (real finding, wildcard string, err error) {
 	_, parent, _ := strings.Cut(name, ".")
 	if parent == "" {
 		return f, "", nil
 	}
-	beside, err := s.inspect(ctx, p, randomLabel()+"."+parent)
+	beside, err := a.inspect(ctx, p, randomLabel()+"."+parent)
 	if _, refused := errors.AsType[*refusedQuery](err); refused { // the alias itself was found elsewhere
 		return f, "", nil
 	}
 	if err != nil || beside.alias != f.alias {
 		return f, "", err
 	}
-	zone, err := s.apex(ctx, p, parent)
-	if _, served := s.providerFor(name); err != nil || zone == "" || !served || s.named(f.alias, zone) {
+	zone, err := a.apex(ctx, p, parent)
+	if _, served := a.providerFor(name); err != nil || zone == "" || !served || a.named(f.alias, zone) {
 		return f, "", err
 	}
 	return finding{zone: zone}, f.alias, nil
@@ -342,9 +342,9 @@ func (s *Solver) distrust(ctx context.Context, p Provider, name string, f findin
 // the CNAME: the answer is either that, and nothing that follows it, or a denial with the zone's SOA (RFC 2308).
 //
 // A provider's own servers are asked where it has any; resolvers otherwise, or when those servers don't know the name.
-func (s *Solver) inspect(ctx context.Context, p Provider, name string) (finding, error) {
+func (a *Asker) inspect(ctx context.Context, p Provider, name string) (finding, error) {
 	if len(p.Servers) > 0 {
-		answer, err := s.askOwn(ctx, p, question(name, dns.TypeCNAME, false))
+		answer, err := a.askOwn(ctx, p, question(name, dns.TypeCNAME, false))
 		if err == nil {
 			return findingIn(answer, name), nil
 		}
@@ -352,22 +352,22 @@ func (s *Solver) inspect(ctx context.Context, p Provider, name string) (finding,
 		if !errors.As(err, &refused) {
 			return finding{}, err
 		}
-		if len(s.recursive()) == 0 {
+		if len(a.resolving) == 0 {
 			// This machine's resolvers don't say what zone the provider writes to, but where an alias of another zone leads.
-			f, failed := s.aliasElsewhere(ctx, p, name)
+			f, failed := a.aliasElsewhere(ctx, p, name)
 			if failed != nil || f.alias == "" {
 				return finding{}, err
 			}
 			return f, nil
 		}
-	} else if p.Name == "" && len(s.recursive()) == 0 {
-		return s.aliasElsewhere(ctx, p, name)
+	} else if p.Name == "" && len(a.resolving) == 0 {
+		return a.aliasElsewhere(ctx, p, name)
 	}
-	resolvers, err := s.resolvers()
+	resolvers, err := a.resolvers()
 	if err != nil {
 		return finding{}, err
 	}
-	return s.inspectBy(ctx, resolvers, p, name)
+	return a.inspectBy(ctx, resolvers, p, name)
 }
 
 // deafFor is how long this machine's resolvers aren't asked again about the zones of others when they didn't answer.
@@ -376,40 +376,40 @@ const deafFor = time.Minute
 var errDeaf = errors.New("this machine's resolvers don't answer")
 
 // aliasElsewhere asks this machine's resolvers about a name of a zone that no provider serves.
-func (s *Solver) aliasElsewhere(ctx context.Context, p Provider, name string) (finding, error) {
-	resolvers, err := s.ownResolvers()
+func (a *Asker) aliasElsewhere(ctx context.Context, p Provider, name string) (finding, error) {
+	resolvers, err := a.ownResolvers()
 	if err != nil {
 		return finding{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, freshTimeout)
 	defer cancel()
-	f, err := s.inspectBy(ctx, resolvers, p, name)
-	s.heard(err)
+	f, err := a.inspectBy(ctx, resolvers, p, name)
+	a.heard(err)
 	return f, err
 }
 
 // ownResolvers are this machine's, unless they didn't answer a moment ago.
-func (s *Solver) ownResolvers() ([]string, error) {
-	s.mu.Lock()
-	deaf := !s.deaf.IsZero() && time.Since(s.deaf) < deafFor
-	s.mu.Unlock()
+func (a *Asker) ownResolvers() ([]string, error) {
+	a.mu.Lock()
+	deaf := !a.deaf.IsZero() && time.Since(a.deaf) < deafFor
+	a.mu.Unlock()
 	if deaf {
 		return nil, errDeaf
 	}
-	return s.system()
+	return a.cfg.System()
 }
 
 // heard notes whether this machine's resolvers answered.
-func (s *Solver) heard(err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.deaf = (time.Time{}); Silent(err) {
-		s.deaf = time.Now()
+func (a *Asker) heard(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.deaf = (time.Time{}); Silent(err) {
+		a.deaf = time.Now()
 	}
 }
 
 // inspectBy is inspect by resolvers.
-func (s *Solver) inspectBy(ctx context.Context, resolvers []string, p Provider, name string) (finding, error) {
+func (a *Asker) inspectBy(ctx context.Context, resolvers []string, p Provider, name string) (finding, error) {
 	answer, err := askFirst(ctx, unsigned(resolvers), question(name, dns.TypeCNAME, true))
 	if err != nil {
 		return finding{}, err
@@ -420,18 +420,18 @@ func (s *Solver) inspectBy(ctx context.Context, resolvers []string, p Provider, 
 			return finding{}, err
 		}
 	}
-	if fresh, ok := s.freshly(ctx, p, f.zone, name); ok {
+	if fresh, ok := a.freshly(ctx, p, f.zone, name); ok {
 		return fresh, nil
 	}
 	return f, nil
 }
 
 // askOwn asks a provider's own servers in turn, the one that answered last first: a dead one costs its time once.
-func (s *Solver) askOwn(ctx context.Context, p Provider, q *dns.Msg) (*dns.Msg, error) {
+func (a *Asker) askOwn(ctx context.Context, p Provider, q *dns.Msg) (*dns.Msg, error) {
 	servers := p.servers()
-	s.mu.Lock()
-	good := slices.IndexFunc(servers, func(at server) bool { return at.addr == s.answering[p.Name] })
-	s.mu.Unlock()
+	a.mu.Lock()
+	good := slices.IndexFunc(servers, func(at server) bool { return at.addr == a.answering[p.Name] })
+	a.mu.Unlock()
 	if good > 0 {
 		servers[0], servers[good] = servers[good], servers[0]
 	}
@@ -439,28 +439,28 @@ func (s *Solver) askOwn(ctx context.Context, p Provider, q *dns.Msg) (*dns.Msg, 
 	for _, at := range servers {
 		reply, err := askFirst(ctx, []server{at}, q)
 		if err == nil {
-			s.mu.Lock()
-			s.answering[p.Name] = at.addr
-			s.mu.Unlock()
-			s.listen(p.Name, nil)
+			a.mu.Lock()
+			a.answering[p.Name] = at.addr
+			a.mu.Unlock()
+			a.Heard(p.Name, nil)
 			return reply, nil
 		}
 		failures = append(failures, err)
 	}
 	err := cure.Join(failures...)
-	s.listen(p.Name, err)
+	a.Heard(p.Name, err)
 	return nil, err
 }
 
 // freshly asks the servers of a zone that resolvers found, since a cache may still hold what was there before. It reports
 // false when they can't be asked from here.
-func (s *Solver) freshly(ctx context.Context, p Provider, zone, name string) (finding, bool) {
+func (a *Asker) freshly(ctx context.Context, p Provider, zone, name string) (finding, bool) {
 	if zone == "" {
 		return finding{}, false
 	}
 	ctx, cancel := context.WithTimeout(ctx, freshTimeout)
 	defer cancel()
-	servers, err := s.watchers.serversOf(ctx, p, zone)
+	servers, err := a.serversOf(ctx, p, zone)
 	if err != nil {
 		return finding{}, false
 	}
@@ -473,11 +473,11 @@ func (s *Solver) freshly(ctx context.Context, p Provider, zone, name string) (fi
 }
 
 // apex returns the zone that holds a name, asked where inspect asks.
-func (s *Solver) apex(ctx context.Context, p Provider, name string) (string, error) {
+func (a *Asker) apex(ctx context.Context, p Provider, name string) (string, error) {
 	if len(p.Servers) > 0 {
 		return climb(ctx, p.servers(), name, false)
 	}
-	resolvers, err := s.resolvers()
+	resolvers, err := a.resolvers()
 	if err != nil {
 		return "", err
 	}
@@ -499,15 +499,15 @@ func climb(ctx context.Context, servers []server, name string, recurse bool) (zo
 	return "", nil
 }
 
-// resolvers returns the configured resolvers, else this machine's.
-func (s *Solver) resolvers() ([]string, error) {
-	if len(s.recursive()) > 0 {
-		return s.recursive(), nil
+// resolvers returns the configured resolvers, else this machine'a.
+func (a *Asker) resolvers() ([]string, error) {
+	if len(a.resolving) > 0 {
+		return a.resolving, nil
 	}
-	return s.system()
+	return a.cfg.System()
 }
 
 // anyServers reports whether the servers of some zones are named, so that this machine's view of DNS isn't wanted.
-func (s *Solver) anyServers() bool {
-	return slices.ContainsFunc(s.table().providers, func(p Provider) bool { return len(p.Servers) > 0 })
+func (a *Asker) anyServers() bool {
+	return slices.ContainsFunc(a.providers, func(p Provider) bool { return len(p.Servers) > 0 })
 }

@@ -1,4 +1,4 @@
-package dns01
+package zones
 
 import (
 	"context"
@@ -38,10 +38,10 @@ func (r CAARecord) String() string { return fmt.Sprintf("%d %s %q", r.Flag, r.Ta
 // CAA looks for the CAA records that a CA obeys when it issues for the hostname, a wildcard or not. It asks the configured
 // resolvers, which see what the CA sees; without any, each zone's own servers, or this machine's resolvers when no provider
 // has servers. An error is what a CA takes for a refusal, too.
-func (s *Solver) CAA(ctx context.Context, hostname string) (set CAASet, err error) {
-	name := strings.TrimPrefix(hostOf(hostname), "*.")
+func (a *Asker) CAA(ctx context.Context, hostname string) (set CAASet, err error) {
+	name := strings.TrimPrefix(Canonical(hostname), "*.")
 	for domain, more := name, name != ""; more; _, domain, more = strings.Cut(domain, ".") {
-		at, err := s.caaAt(ctx, domain)
+		at, err := a.caaAt(ctx, domain)
 		switch {
 		case errors.Is(err, errUnseen):
 			set.Unseen = domain
@@ -64,10 +64,10 @@ func (s *Solver) CAA(ctx context.Context, hostname string) (set CAASet, err erro
 var errUnseen = errors.New("nobody can be asked")
 
 // caaAt returns the records of one name. It follows aliases, as resolvers do; servers of a zone leave that to whoever asks.
-func (s *Solver) caaAt(ctx context.Context, domain string) (at CAASet, err error) {
+func (a *Asker) caaAt(ctx context.Context, domain string) (at CAASet, err error) {
 	at.Owner = domain
 	for range 1 + maxAliases {
-		answer, err := s.askCAA(ctx, at.Owner)
+		answer, err := a.askCAA(ctx, at.Owner)
 		if err != nil {
 			return at, err
 		}
@@ -86,32 +86,32 @@ func (s *Solver) caaAt(ctx context.Context, domain string) (at CAASet, err error
 
 // askCAA asks for the CAA records of a name: the configured resolvers, else the zone's own servers, else this machine's
 // resolvers about the zones that none of those serves.
-func (s *Solver) askCAA(ctx context.Context, name string) (*dns.Msg, error) {
-	if len(s.recursive()) > 0 {
-		return asked(askFirst(ctx, unsigned(s.recursive()), question(name, dns.TypeCAA, true)))
+func (a *Asker) askCAA(ctx context.Context, name string) (*dns.Msg, error) {
+	if len(a.resolving) > 0 {
+		return asked(askFirst(ctx, unsigned(a.resolving), question(name, dns.TypeCAA, true)))
 	}
-	p, served := s.providerFor(name)
+	p, served := a.providerFor(name)
 	if len(p.Servers) > 0 {
 		answer, err := askFirst(ctx, p.servers(), question(name, dns.TypeCAA, false))
 		refused, isRefused := errors.AsType[*refusedQuery](err)
 		if isRefused && refused.rcode != dns.RcodeRefused || err != nil && !isRefused || err == nil && answer.Authoritative {
 			return asked(answer, err)
 		}
-	} else if served || !s.anyServers() {
-		resolvers, err := s.resolvers()
+	} else if served || !a.anyServers() {
+		resolvers, err := a.resolvers()
 		if err != nil {
 			return nil, err
 		}
 		return asked(askFirst(ctx, unsigned(resolvers), question(name, dns.TypeCAA, true)))
 	}
-	resolvers, err := s.ownResolvers()
+	resolvers, err := a.ownResolvers()
 	if err != nil {
 		return nil, errUnseen
 	}
 	ctx, cancel := context.WithTimeout(ctx, freshTimeout)
 	defer cancel()
 	answer, err := askFirst(ctx, unsigned(resolvers), question(name, dns.TypeCAA, true))
-	if s.heard(err); err != nil { // what keeps this machine from an answer needn't keep a CA
+	if a.heard(err); err != nil { // what keeps this machine from an answer needn't keep a CA
 		return nil, errUnseen
 	}
 	return answer, nil
@@ -127,7 +127,7 @@ func asked(answer *dns.Msg, err error) (*dns.Msg, error) {
 
 func caaIn(answer *dns.Msg, owner string) (records []CAARecord) {
 	for _, rr := range answer.Answer {
-		if caa, ok := rr.(*dns.CAA); ok && hostOf(caa.Hdr.Name) == owner {
+		if caa, ok := rr.(*dns.CAA); ok && Canonical(caa.Hdr.Name) == owner {
 			records = append(records, CAARecord{caa.Flag, printable.Line(caa.Tag), printable.Line(caa.Value)})
 		}
 	}

@@ -1,4 +1,4 @@
-package dns01
+package zones
 
 import (
 	"fmt"
@@ -108,9 +108,8 @@ func describe(set CAASet) string {
 // Without a server of ours, this machine's resolvers are all there is.
 func TestCAAAsksThisMachine(t *testing.T) {
 	b := caaZones(t)
-	s := New(Config{})
-	s.Configure([]Provider{{Name: "api"}})
-	s.system = func() ([]string, error) { return []string{b.Addr()}, nil }
+	s := asking(nil, Provider{Name: "api"})
+	s.cfg.System = func() ([]string, error) { return []string{b.Addr()}, nil }
 	set, err := s.CAA(t.Context(), "host.corp.test")
 	if got := describe(set); err != nil || got != `corp.test: 0 issuewild ";"` {
 		t.Errorf("found %s, %v", got, err)

@@ -1,4 +1,4 @@
-package dns01
+package zones
 
 import (
 	"cmp"
@@ -38,24 +38,22 @@ func pause(quiet time.Duration) time.Duration {
 // watched is one server and what it is expected to get. It is asked about many records in one go, and only about the
 // first few of a zone while nothing has arrived there.
 type watched struct {
-	where endpoint
+	where server
 	wake  chan struct{}
 
-	mu      sync.Mutex
-	items   []*item
-	turn    int
-	busy    bool
-	history history
+	mu    sync.Mutex
+	items []*item
+	turn  int
+	busy  bool
 
 	stream bool // it answers by TCP and not by UDP; of its goroutine alone
 }
 
 // item is one record that one order waits for at one server.
 type item struct {
-	recordKey
+	TXT
 	recurse bool            // the server is a resolver
 	looks   int             // how often in a row the record must be seen
-	begin   time.Time       // when the order began to wait
 	poke    chan<- struct{} // the order should look
 	wake    chan<- struct{} // the server's goroutine should look
 
@@ -70,7 +68,7 @@ type item struct {
 }
 
 // expect adds an item and makes the server's goroutine look at once.
-func (s *watched) expect(it *item, tasks *tasks) {
+func (s *watched) expect(it *item, running *sync.WaitGroup) {
 	it.last, it.wake = "hasn't answered yet", s.wake
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -79,7 +77,8 @@ func (s *watched) expect(it *item, tasks *tasks) {
 		signal(s.wake)
 		return
 	}
-	s.busy = tasks.run(s.run)
+	s.busy = true
+	running.Go(s.run)
 }
 
 // run asks until nobody waits for anything any more.
@@ -138,9 +137,9 @@ func (s *watched) round(items []*item) (found, again bool) {
 		return false, false
 	}
 	defer conn.Close()
-	arrived, misses := map[zoneKey]bool{}, map[zoneKey]int{}
+	arrived, misses := map[Zone]bool{}, map[Zone]int{}
 	for i, it := range items {
-		zone := zoneKey{it.provider, it.zone}
+		zone := Zone{it.Provider, it.Zone}
 		if misses[zone] == watchMisses && !arrived[zone] {
 			it.miss("lacks other new records of the zone, too,")
 			continue
@@ -151,7 +150,7 @@ func (s *watched) round(items []*item) (found, again bool) {
 			missAll(items[i:], err)
 			return found, again
 		}
-		if !holds(reply, it.value) {
+		if !holds(reply, it.Value) {
 			misses[zone]++
 			it.miss(answered(reply))
 			continue
@@ -163,7 +162,6 @@ func (s *watched) round(items []*item) (found, again bool) {
 			continue
 		}
 		found = true
-		s.sighted(time.Since(it.begin))
 		it.note(true, "")
 	}
 	return found, again
@@ -174,7 +172,7 @@ func (s *watched) round(items []*item) (found, again bool) {
 func (s *watched) look(client dns.Client, conn *dns.Conn, it *item) (*dns.Msg, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*queryTimeout)
 	defer cancel()
-	q := question(it.name, dns.TypeTXT, it.recurse)
+	q := question(it.Name, dns.TypeTXT, it.recurse)
 	var failed error
 	if !s.stream {
 		reply, err := exchange(ctx, client, conn, q, s.where.key)
@@ -183,33 +181,12 @@ func (s *watched) look(client dns.Client, conn *dns.Conn, it *item) (*dns.Msg, e
 		}
 		failed = err
 	}
-	reply, err := askBy(ctx, []string{"tcp"}, server{s.where.addr, s.where.key}, q)
+	reply, err := askBy(ctx, []string{"tcp"}, s.where, q)
 	s.stream = err == nil && (s.stream || failed != nil)
 	if err != nil && failed != nil {
 		err = failed // the two say the same, as a rule
 	}
 	return reply, err
-}
-
-// sighted remembers how long a record took to get here.
-func (s *watched) sighted(after time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.history.add(after)
-}
-
-// usually is how long records take to get here, 0 when it isn't known.
-func (s *watched) usually() time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.history.usually()
-}
-
-// lagged forgets what was usual, since it isn't any more: the next wait is a long one, not one that is too short again.
-func (s *watched) lagged() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.history = history{}
 }
 
 // missAll notes that a server can't be asked.

@@ -1,16 +1,16 @@
-package dns01
+package zones
 
 import (
 	"cmp"
 	"slices"
-	"time"
+	"sync"
 )
 
 // quorum is what one order waits for in one zone: its records, the servers that should have them, and how many of these
 // are enough. The resolvers that are asked about a zone after its servers are a quorum of their own.
 type quorum struct {
 	provider Provider
-	records  []recordKey
+	records  []TXT
 	members  []*member
 	enough   int  // servers; 0 for all
 	told     bool // that they can't be asked
@@ -54,26 +54,23 @@ func (m *member) complete() bool {
 	return it == nil && m.items != nil
 }
 
-// begin makes all members look for all records, and returns how long that may take.
-func (q *quorum) begin(tasks *tasks, poke chan<- struct{}) time.Duration {
+// begin makes all members look for all records.
+func (q *quorum) begin(running *sync.WaitGroup, poke chan<- struct{}) {
 	looks := 1
 	if q.provider.Settle {
 		looks = watchSettled
 	}
-	var usual []time.Duration
 	for _, m := range q.members {
-		usual = append(usual, m.server.usually())
 		for _, r := range q.records {
-			it := &item{recordKey: r, recurse: m.recurse, looks: looks, begin: time.Now(), poke: poke}
+			it := &item{TXT: r, recurse: m.recurse, looks: looks, poke: poke}
 			m.items = append(m.items, it)
 			if m.dead != "" {
 				it.last, it.silent, it.wake = m.dead, true, make(chan struct{}, 1)
 				continue
 			}
-			m.server.expect(it, tasks)
+			m.server.expect(it, running)
 		}
 	}
-	return deadline(q.provider.PropagationTimeout, usual)
 }
 
 // leave ends the looking.
@@ -134,4 +131,12 @@ func membersOf(quorums []*quorum) (members []*member) {
 		members = append(members, q.members...)
 	}
 	return members
+}
+
+// zonesOf returns the zones of quorums.
+func zonesOf(quorums []*quorum) (zones []Zone) {
+	for _, q := range quorums {
+		zones = append(zones, q.records[0].In())
+	}
+	return zones
 }

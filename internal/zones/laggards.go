@@ -1,4 +1,4 @@
-package dns01
+package zones
 
 import (
 	"fmt"
@@ -33,7 +33,7 @@ func (e *PropagationError) Error() string {
 // Cure returns the hint.
 func (e *PropagationError) Cure() string { return e.Hint }
 
-// laggards says which servers lack which record, what they answered last, and what is usual for them. It is nil when the
+// laggards says which servers lack which record, and what they answered last. It is nil when the
 // last of them got it at the last moment.
 func laggards(quorums []*quorum, after time.Duration) error {
 	e := &PropagationError{After: after}
@@ -44,14 +44,13 @@ func laggards(quorums []*quorum, after time.Duration) error {
 	}
 	e.Missing = lacking(late)
 	for _, m := range late {
-		m.server.lagged()
 		if m.isSilent() {
 			e.silent++
 		}
 	}
 	e.late = len(late)
 	e.Have, e.Servers = tally(membersOf(quorums))
-	e.Hint = hintFor(failed, after)
+	e.Hint = hintFor(failed)
 	walled := func(q *quorum) bool { // none of the servers that others are told to ask can be asked
 		return !slices.ContainsFunc(q.members, func(m *member) bool { return m.recurse || !m.hidden && !m.isSilent() })
 	}
@@ -68,12 +67,9 @@ func lacking(late []*member) (said []string) {
 		if it == nil {
 			continue // it got the last one in this moment
 		}
-		text := fmt.Sprintf("%s %s when asked for %s", m, last, it.name)
+		text := fmt.Sprintf("%s %s when asked for %s", m, last, it.Name)
 		if m.dead != "" {
 			text = fmt.Sprintf("%s %s", m, m.dead)
-		}
-		if usual := m.server.usually(); usual > 0 {
-			text += fmt.Sprintf(" (it usually has records within %s)", usual)
 		}
 		said = append(said, text)
 	}
@@ -95,7 +91,7 @@ func ineffective(failed []*quorum) *member {
 }
 
 // hintFor returns what to do about servers that lag, or about resolvers.
-func hintFor(failed []*quorum, after time.Duration) string {
+func hintFor(failed []*quorum) string {
 	text := "look at NOTIFY and zone transfers to them and at their port 53, or set nameservers to those that the CA can ask"
 	resolvers := failed[0].members[0].recurse
 	if m := ineffective(failed); m != nil {
@@ -108,9 +104,8 @@ func hintFor(failed []*quorum, after time.Duration) string {
 			text = `a resolver remembers the records that were there before, for as long as their TTL says: wait, or set check = "authoritative"`
 		}
 	}
-	limit, enough := time.Duration(0), len(membersOf(failed))
+	enough := len(membersOf(failed))
 	for _, q := range failed {
-		limit = max(limit, q.provider.PropagationTimeout)
 		few := *q
 		few.enough = max(q.enough, 1) // as the proposal has it
 		have, _ := few.tally()
@@ -119,11 +114,7 @@ func hintFor(failed []*quorum, after time.Duration) string {
 		}
 		enough = min(enough, have)
 	}
-	if after < limit {
-		text += fmt.Sprintf(", or leave it to the next attempt, which looks for up to %s", limit)
-	} else {
-		text += ", or raise propagation_timeout"
-	}
+	text += ", or raise propagation_timeout"
 	if enough > 0 && !resolvers {
 		text += fmt.Sprintf(", or go on without them: min_nameservers = %d", enough)
 	}

@@ -1,4 +1,4 @@
-package dns01
+package zones
 
 import (
 	"context"
@@ -15,52 +15,18 @@ import (
 	"github.com/miekg/dns"
 
 	"autocertd/internal/testbed"
-	"autocertd/issuer"
 )
 
-func startDNS(t *testing.T, zones []string, records ...string) *testbed.DNS {
+// locator returns an Asker that mustn't ask this machine's resolvers.
+func locator(t *testing.T, resolvers []string, list ...Provider) *Asker {
 	t.Helper()
-	d, err := testbed.StartDNS(testbed.DNSConfig{Zones: zones})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := d.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := d.Set(records...); err != nil {
-		t.Fatal(err)
-	}
-	return d
-}
-
-func startBIND(t *testing.T, cfg testbed.BINDConfig) *testbed.BIND {
-	t.Helper()
-	cfg.Dir = t.TempDir()
-	b, err := testbed.StartBIND(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := b.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return b
-}
-
-// locator is a solver that only looks for zones, and mustn't ask this machine's resolvers.
-func locator(t *testing.T, resolvers []string, list ...Provider) *Solver {
-	t.Helper()
-	s := New(Config{Resolvers: resolvers})
-	s.system = func() ([]string, error) {
+	s := asking(resolvers, list...)
+	s.cfg.System = func() ([]string, error) {
 		if len(resolvers) > 0 {
 			t.Error("this machine's resolvers were looked for beside those that are configured")
 		}
 		return nil, errors.New("not here")
 	}
-	s.Configure(list)
 	return s
 }
 
@@ -71,7 +37,7 @@ type place struct {
 	err                  []string
 }
 
-func (p place) check(t *testing.T, s *Solver) {
+func (p place) check(t *testing.T, s *Asker) {
 	t.Helper()
 	trace, err := s.Locate(t.Context(), "_acme-challenge."+p.host)
 	got := [3]string{trace.Provider, trace.Zone, trace.Name()}
@@ -184,9 +150,9 @@ func TestLocateAsksTheRightServers(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := locator(t, tt.resolvers, Provider{Name: "bind", Servers: tt.servers, Zones: tt.zones})
 			if tt.machine != nil {
-				s.system = func() ([]string, error) { return tt.machine, nil }
+				s.cfg.System = func() ([]string, error) { return tt.machine, nil }
 			}
-			s.Adopt(s.With(s.table().providers, tt.resolvers, tt.hostnames...))
+			s = s.With(s.providers, tt.resolvers, tt.hostnames...)
 			tt.check(t, s)
 		})
 	}
@@ -228,11 +194,10 @@ func TestMeant(t *testing.T) {
 
 func TestLocateWithoutServersAsksThisMachine(t *testing.T) {
 	d := startDNS(t, []string{"api.test"})
-	s := New(Config{})
-	s.Configure([]Provider{{Name: "api"}})
-	s.system = func() ([]string, error) { return []string{d.Addr()}, nil }
+	s := asking(nil, Provider{Name: "api"})
+	s.cfg.System = func() ([]string, error) { return []string{d.Addr()}, nil }
 	place{host: "www.api.test", provider: "api", zone: "api.test", want: "_acme-challenge.www.api.test"}.check(t, s)
-	s.system = func() ([]string, error) { return nil, nil }
+	s.cfg.System = func() ([]string, error) { return nil, nil }
 	place{host: "www.api.test", err: []string{"there is no server to ask"}}.check(t, s)
 }
 
@@ -292,27 +257,6 @@ func TestLocateOnBIND(t *testing.T) {
 	}
 }
 
-// All that is wrong with an order's names is said in one line, once, and nothing of the order is published.
-func TestPublishSaysWhatItCannotLocate(t *testing.T) {
-	d := startDNS(t, nil)
-	s := locator(t, nil, rfc2136(t, d.Addr(), d.Key("acme-key")))
-	defer closeSolver(t, s)
-	sol := s.Begin()
-	defer sol.Remove()
-	var records []issuer.Record
-	for _, host := range []string{"good.example.test", "a.x", "b.x", "b.x", "c.x", "d.x", "e.x"} {
-		records = append(records, issuer.Record{Name: "_acme-challenge." + host, Value: "v"})
-	}
-	err := sol.Publish(t.Context(), records)
-	var none *NoProviderError
-	if !errors.As(err, &none) || strings.Count(err.Error(), "b.x") != 1 || strings.Contains(err.Error(), "\n") || !strings.HasSuffix(err.Error(), "; and 2 more") {
-		t.Errorf("Publish: %v", err)
-	}
-	if d.Updates() != 0 {
-		t.Error("something was published")
-	}
-}
-
 func TestEndpoints(t *testing.T) {
 	d := startDNS(t, []string{"example.test", "lone.test"},
 		"example.test. 60 IN NS ns2.example.test.", "ns2.example.test. 60 IN A 127.0.0.2", "ns2.example.test. 60 IN AAAA ::1",
@@ -360,55 +304,57 @@ func TestEndpoints(t *testing.T) {
 	}
 }
 
-// A zone's servers are searched once for all who ask, again when they are forgotten or old, and for somebody else when
-// the order that searched is given up.
+// A zone's servers are searched once for all who ask, again when they are distrusted or old, and for another order when the
+// one that searched is given up.
 func TestEndpointsAreRemembered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := New(Config{})
-		w := &s.watchers
 		p, zone := Provider{Name: "bind"}, "example.test"
-		key := zoneKey{p.Name, zone}
-		first, ours := w.lookup(key)
+		a := asking(nil, p)
+		key := Zone{p.Name, zone}
+		first, ours := a.searches.get(key)
 		if !ours {
 			t.Fatal("nobody has to make the first search")
 		}
 		var got atomic.Int32
 		for range 10 {
 			go func() {
-				if list, err := w.endpoints(t.Context(), p, zone); err == nil && len(list) == 1 {
+				if list, err := a.knownEndpoints(t.Context(), p, zone); err == nil && len(list) == 1 {
 					got.Add(1)
 				}
 			}()
 		}
 		cancelled, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, err := w.endpoints(cancelled, p, zone); !errors.Is(err, context.Canceled) {
+		if _, err := a.knownEndpoints(cancelled, p, zone); !errors.Is(err, context.Canceled) {
 			t.Errorf("who is given up while it waits: %v", err)
 		}
 		first.list = []endpoint{{addr: "127.0.0.1:53"}}
-		w.found(key, first)
+		a.searches.finish(key, first)
 		synctest.Wait()
 		if got.Load() != 10 {
 			t.Errorf("%d of 10 heard of the result", got.Load())
 		}
-		if _, ours := w.lookup(key); ours {
+		if _, ours := a.searches.get(key); ours {
 			t.Error("what is known is searched again")
 		}
 		time.Sleep(serversKept)
-		second, ours := w.lookup(key)
+		second, ours := a.searches.get(key)
 		if !ours {
 			t.Error("what is old isn't searched again")
 		}
-		w.forget()
-		third, ours := w.lookup(key)
+		a.searches.finish(key, second)
+		a.searches.distrust([]Zone{key})
+		third, ours := a.searches.get(key)
 		if !ours {
-			t.Error("what is forgotten isn't searched again")
+			t.Error("what is distrusted isn't searched again")
 		}
 		third.err = errors.New("SERVFAIL")
-		w.found(key, second)
-		w.found(key, third)
-		if _, ours := w.lookup(key); !ours {
+		a.searches.finish(key, third)
+		if _, ours := a.searches.get(key); !ours {
 			t.Error("a failure is remembered")
+		}
+		if _, ours := a.With(nil, nil).searches.get(key); !ours {
+			t.Error("another configuration, which may name other servers, doesn't search for itself")
 		}
 	})
 }

@@ -1,4 +1,4 @@
-package dns01
+package zones
 
 import (
 	"context"
@@ -7,13 +7,13 @@ import (
 	"net"
 	"os"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/miekg/dns"
 
 	"autocertd/internal/cure"
+	"autocertd/internal/secret"
 )
 
 const (
@@ -32,6 +32,13 @@ func question(name string, qtype uint16, recurse bool) *dns.Msg {
 	return q
 }
 
+// Key signs queries (RFC 8945), so that a server with several views answers from the one that the key opens.
+type Key struct {
+	Name      string
+	Algorithm string
+	Secret    secret.Secret // base64
+}
+
 // server is whom to ask: host:port, and the key that opens the right view there, nil for none.
 type server struct {
 	addr string
@@ -43,15 +50,6 @@ func unsigned(addrs []string) []server {
 	list := make([]server, len(addrs))
 	for i, addr := range addrs {
 		list[i] = server{addr: addr}
-	}
-	return list
-}
-
-// servers are the provider's own, which know its key.
-func (p Provider) servers() []server {
-	list := unsigned(p.Servers)
-	for i := range list {
-		list[i].key = p.Key
 	}
 	return list
 }
@@ -122,6 +120,12 @@ func (e *keyError) Cure() string {
 		return cure.Of(e.why)
 	}
 	return "name, algorithm and secret must be the same on both sides"
+}
+
+// RefusesKey reports whether an error is that of a server that doesn't take our key.
+func RefusesKey(err error) bool {
+	_, ok := errors.AsType[*keyError](err)
+	return ok
 }
 
 // exchangeOnce is exchange over a connection of its own.
@@ -228,7 +232,7 @@ func askFirst(ctx context.Context, servers []server, q *dns.Msg) (*dns.Msg, erro
 		case err != nil:
 			failures = append(failures, err)
 		case reply.Rcode != dns.RcodeSuccess && reply.Rcode != dns.RcodeNameError:
-			failures = append(failures, &refusedQuery{server: s.addr, name: hostOf(q.Question[0].Name), rcode: reply.Rcode, recurse: q.RecursionDesired})
+			failures = append(failures, &refusedQuery{server: s.addr, name: Canonical(q.Question[0].Name), rcode: reply.Rcode, recurse: q.RecursionDesired})
 		default:
 			return reply, nil
 		}
@@ -266,14 +270,6 @@ func (e *refusedQuery) Cure() string {
 		return "see delv"
 	}
 	return "on the server: journalctl -u named -n 50"
-}
-
-// hostOf is a DNS name as we keep it: lower case, without the trailing dot.
-func hostOf(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
-
-// inZone reports whether name is the zone's apex or below it.
-func inZone(name, zone string) bool {
-	return name == zone || strings.HasSuffix(name, "."+zone)
 }
 
 // systemResolvers reads the resolvers of this machine.

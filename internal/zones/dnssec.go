@@ -1,4 +1,4 @@
-package dns01
+package zones
 
 import (
 	"context"
@@ -32,12 +32,12 @@ type Verdict struct {
 
 // Validation asks each of the configured resolvers, which stand for the validating resolvers of a CA, what the signatures of
 // a name are worth: best a zone's apex. It asks nobody when no resolver is configured.
-func (s *Solver) Validation(ctx context.Context, name string) []Verdict {
-	resolvers := s.recursive()
+func (a *Asker) Validation(ctx context.Context, name string) []Verdict {
+	resolvers := a.resolving
 	verdicts := make([]Verdict, len(resolvers))
 	var all sync.WaitGroup
 	for i, resolver := range resolvers {
-		all.Go(func() { verdicts[i] = validator{ctx, resolver}.judge(hostOf(name)) })
+		all.Go(func() { verdicts[i] = validator{ctx, resolver}.judge(Canonical(name)) })
 	}
 	all.Wait()
 	return verdicts

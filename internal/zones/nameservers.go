@@ -1,4 +1,4 @@
-package dns01
+package zones
 
 import (
 	"cmp"
@@ -18,30 +18,8 @@ import (
 // serversAtMost bounds the addresses of the servers of a zone. The root has 26.
 const serversAtMost = 200
 
-// endpoint is one address of one server that must have the records of a zone.
-type endpoint struct {
-	name string // the server's name, or "" when it was given by address
-	addr string // host:port
-	key  *Key   // opens the right view there; nil asks unsigned
-
-	dead string // why it has no address, "" when it has one
-
-	primary bool // it took the update
-	hidden  bool // it is a primary that nobody else is told to ask
-}
-
-func (e endpoint) String() string {
-	if e.dead != "" {
-		return e.name
-	}
-	if e.name == "" {
-		return e.addr
-	}
-	return fmt.Sprintf("%s (%s)", e.name, e.addr)
-}
-
 // endpoints returns who must have the records of a zone, each address once.
-func (s *Solver) endpoints(ctx context.Context, p Provider, zone string) ([]endpoint, error) {
+func (a *Asker) endpoints(ctx context.Context, p Provider, zone string) ([]endpoint, error) {
 	switch {
 	case p.Check == CheckNone:
 		return nil, nil
@@ -59,7 +37,7 @@ func (s *Solver) endpoints(ctx context.Context, p Provider, zone string) ([]endp
 	}
 	if len(found) == 0 {
 		var err error
-		if found, err = s.zoneServers(ctx, at, zone); err != nil {
+		if found, err = a.zoneServers(ctx, at, zone); err != nil {
 			return nil, fmt.Errorf("finding the servers of zone %s: %w", zone, err)
 		}
 	}
@@ -111,30 +89,12 @@ func resolved(ctx context.Context, servers []string) (list []endpoint) {
 	return list
 }
 
-// serversOf are the servers of a zone that resolvers know, remembered as endpoints are.
-func (w *watchers) serversOf(ctx context.Context, p Provider, zone string) ([]server, error) {
-	if p.Check == CheckNone || p.Check == CheckPrimary {
-		return nil, errors.New("the zone's servers aren't asked")
-	}
-	found, err := w.endpoints(ctx, p, zone)
-	if err != nil {
-		return nil, err
-	}
-	var list []server
-	for _, e := range found {
-		if e.dead == "" {
-			list = append(list, server{e.addr, e.key})
-		}
-	}
-	return list, nil
-}
-
 // zoneServers looks up the NS records of a zone and all addresses of each.
-func (s *Solver) zoneServers(ctx context.Context, p Provider, zone string) ([]endpoint, error) {
+func (a *Asker) zoneServers(ctx context.Context, p Provider, zone string) ([]endpoint, error) {
 	servers, recurse := p.servers(), false
 	if len(servers) == 0 {
 		recurse = true
-		resolvers, err := s.resolvers()
+		resolvers, err := a.resolvers()
 		if err != nil {
 			return nil, err
 		}
@@ -147,13 +107,13 @@ func (s *Solver) zoneServers(ctx context.Context, p Provider, zone string) ([]en
 	var hosts []string
 	for _, rr := range reply.Answer {
 		if ns, ok := rr.(*dns.NS); ok {
-			hosts = append(hosts, hostOf(ns.Ns))
+			hosts = append(hosts, Canonical(ns.Ns))
 		}
 	}
 	hosts = distinct(hosts)
 	found, failures := make([][]string, len(hosts)), make([]error, len(hosts))
 	each(len(hosts), func(i int) {
-		found[i], failures[i] = s.addresses(ctx, servers, question(hosts[i], dns.TypeA, recurse))
+		found[i], failures[i] = a.addresses(ctx, servers, question(hosts[i], dns.TypeA, recurse))
 	})
 	var list []endpoint
 	alive := 0
@@ -180,14 +140,14 @@ func (s *Solver) zoneServers(ctx context.Context, p Provider, zone string) ([]en
 }
 
 // addresses returns the addresses of a name server that q asks for: from the zone's own servers when they know the name,
-// else from the configured resolvers, else from this machine's.
-func (s *Solver) addresses(ctx context.Context, servers []server, q *dns.Msg) (list []string, err error) {
-	host := hostOf(q.Question[0].Name)
+// else from the configured resolvers, else from this machine'a.
+func (a *Asker) addresses(ctx context.Context, servers []server, q *dns.Msg) (list []string, err error) {
+	host := Canonical(q.Question[0].Name)
 	if list = addressRecords(ctx, servers, q); len(list) > 0 {
 		return list, nil
 	}
-	if len(s.recursive()) > 0 {
-		list = addressRecords(ctx, unsigned(s.recursive()), question(host, dns.TypeA, true))
+	if len(a.resolving) > 0 {
+		list = addressRecords(ctx, unsigned(a.resolving), question(host, dns.TypeA, true))
 	} else {
 		list, err = net.DefaultResolver.LookupHost(ctx, host)
 	}
@@ -264,4 +224,44 @@ func withPort(ip string, configured []string) string {
 		}
 	}
 	return net.JoinHostPort(ip, "53")
+}
+
+// knownEndpoints returns a zone's servers, searched once until they are forgotten.
+func (a *Asker) knownEndpoints(ctx context.Context, p Provider, zone string) ([]endpoint, error) {
+	key := Zone{p.Name, zone}
+	for {
+		one, ours := a.searches.get(key)
+		if ours {
+			one.list, one.err = a.endpoints(ctx, p, zone)
+			one.again = one.err != nil && ctx.Err() != nil
+			a.searches.finish(key, one)
+			return one.list, one.err
+		}
+		select {
+		case <-one.done:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		if !one.again {
+			return one.list, one.err
+		}
+	}
+}
+
+// serversOf are the servers of a zone that resolvers know, remembered as endpoints are.
+func (a *Asker) serversOf(ctx context.Context, p Provider, zone string) ([]server, error) {
+	if p.Check == CheckNone || p.Check == CheckPrimary {
+		return nil, errors.New("the zone's servers aren't asked")
+	}
+	found, err := a.knownEndpoints(ctx, p, zone)
+	if err != nil {
+		return nil, err
+	}
+	var list []server
+	for _, e := range found {
+		if e.dead == "" {
+			list = append(list, server{e.addr, e.key})
+		}
+	}
+	return list, nil
 }

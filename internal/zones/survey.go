@@ -1,4 +1,4 @@
-package dns01
+package zones
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/miekg/dns"
 	"golang.org/x/sync/errgroup"
@@ -18,8 +19,8 @@ const looksAtATime = 16
 
 // ProviderFor returns the provider that serves a name, as the configuration has it, and the zone of it that holds the
 // name, "" when the provider names none.
-func (s *Solver) ProviderFor(name string) (p Provider, zone string, ok bool) {
-	p, ok = s.providerFor(name)
+func (a *Asker) ProviderFor(name string) (p Provider, zone string, ok bool) {
+	p, ok = a.providerFor(name)
 	for _, z := range p.Zones {
 		if inZone(name, z) && len(z) > len(zone) {
 			zone = z
@@ -30,25 +31,25 @@ func (s *Solver) ProviderFor(name string) (p Provider, zone string, ok bool) {
 
 // Place is where the record of a name is written.
 type Place struct {
-	Trace
+	Target
 	Err error // why DNS doesn't say. Provider and Zone are the configuration's then, and "" where it says nothing
 }
 
 // Places finds the places of several names, as Locate does. A provider whose servers are all silent is noticed once.
-func (s *Solver) Places(ctx context.Context, names []string) []Place {
-	silent := s.silent(ctx)
+func (a *Asker) Places(ctx context.Context, names []string) []Place {
+	silent := a.silent(ctx)
 	places := make([]Place, len(names))
 	each(len(names), func(i int) {
-		places[i] = s.place(ctx, names[i], silent)
+		places[i] = a.place(ctx, names[i], silent)
 	})
 	return places
 }
 
-func (s *Solver) place(ctx context.Context, name string, silent map[string]error) Place {
-	p, zone, served := s.ProviderFor(hostOf(name))
-	place := Place{Trace: Trace{Chain: []string{hostOf(name)}}, Err: silent[p.Name]}
+func (a *Asker) place(ctx context.Context, name string, silent map[string]error) Place {
+	p, zone, served := a.ProviderFor(Canonical(name))
+	place := Place{Target: Target{Chain: []string{Canonical(name)}}, Err: silent[p.Name]}
 	if place.Err == nil {
-		place.Trace, place.Err = s.Locate(ctx, name)
+		place.Target, place.Err = a.Locate(ctx, name)
 	}
 	if place.Err != nil && served && len(place.Chain) == 1 {
 		place.Provider, place.Zone = p.Name, zone
@@ -57,8 +58,8 @@ func (s *Solver) place(ctx context.Context, name string, silent map[string]error
 }
 
 // silent returns the providers none of whose servers answers anything, with what was tried.
-func (s *Solver) silent(ctx context.Context) map[string]error {
-	list := s.table().providers
+func (a *Asker) silent(ctx context.Context) map[string]error {
+	list := a.providers
 	failures := make([]error, len(list))
 	each(len(list), func(i int) {
 		zone := "."
@@ -78,38 +79,35 @@ func (s *Solver) silent(ctx context.Context) map[string]error {
 	return silent
 }
 
-// Spot is a name in a zone that a provider writes.
-type Spot struct{ Provider, Zone, Name string }
-
-// Found are the TXT values at a spot, in order, or why they aren't known.
-type Found struct {
+// TXTValues are the TXT values at a spot, in order, or why they aren't known.
+type TXTValues struct {
 	Values []string
 	Err    error
 }
 
 // Find asks for the TXT values at spots, without following aliases: the servers that take the provider's updates, or for
 // want of such the zone's own. What any of them has is there. Servers that are silent are noticed once for each zone.
-func (s *Solver) Find(ctx context.Context, spots []Spot) map[Spot]Found {
-	var zones []zoneKey
+func (a *Asker) Find(ctx context.Context, spots []TXTName) map[TXTName]TXTValues {
+	var zones []Zone
 	for _, spot := range spots {
-		zones = append(zones, zoneKey{spot.Provider, spot.Zone})
+		zones = append(zones, Zone{spot.Provider, spot.Zone})
 	}
 	zones = distinct(zones)
 	servers, failures := make([][]server, len(zones)), make([]error, len(zones))
 	each(len(zones), func(i int) {
-		if servers[i], failures[i] = s.authorities(ctx, zones[i]); failures[i] == nil {
-			servers[i], failures[i] = awake(ctx, servers[i], zones[i].zone)
+		if servers[i], failures[i] = a.authorities(ctx, zones[i]); failures[i] == nil {
+			servers[i], failures[i] = awake(ctx, servers[i], zones[i].Name)
 		}
 	})
 	spots = distinct(spots)
-	found := make([]Found, len(spots))
+	found := make([]TXTValues, len(spots))
 	each(len(spots), func(i int) {
-		zone := slices.Index(zones, zoneKey{spots[i].Provider, spots[i].Zone})
+		zone := slices.Index(zones, Zone{spots[i].Provider, spots[i].Zone})
 		if found[i].Err = failures[zone]; found[i].Err == nil {
 			found[i] = valuesAt(ctx, servers[zone], spots[i].Name)
 		}
 	})
-	all := map[Spot]Found{}
+	all := map[TXTName]TXTValues{}
 	for i, spot := range spots {
 		all[spot] = found[i]
 	}
@@ -128,16 +126,16 @@ func distinct[T comparable](list []T) (result []T) {
 }
 
 // authorities returns whom to ask what is in a zone.
-func (s *Solver) authorities(ctx context.Context, zone zoneKey) ([]server, error) {
-	p, ok := s.provider(zone.provider)
+func (a *Asker) authorities(ctx context.Context, zone Zone) ([]server, error) {
+	p, ok := a.provider(zone.Provider)
 	switch {
 	case !ok:
-		return nil, errNoProvider
+		return nil, ErrNoProvider
 	case len(p.Servers) > 0:
 		return p.servers(), nil
 	}
 	p.Check = CheckAuthoritative // whatever orders wait for
-	endpoints, err := s.endpoints(ctx, p, zone.zone)
+	endpoints, err := a.endpoints(ctx, p, zone.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -179,7 +177,7 @@ func lookAt(ctx context.Context, at server, q *dns.Msg) (*dns.Msg, error) {
 }
 
 // valuesAt asks all the servers; one that knows is enough.
-func valuesAt(ctx context.Context, servers []server, name string) (found Found) {
+func valuesAt(ctx context.Context, servers []server, name string) (found TXTValues) {
 	var failures []error
 	for _, at := range servers {
 		reply, err := lookAt(ctx, at, question(name, dns.TypeTXT, false))
@@ -188,7 +186,7 @@ func valuesAt(ctx context.Context, servers []server, name string) (found Found) 
 			continue
 		}
 		for _, rr := range reply.Answer {
-			if txt, ok := rr.(*dns.TXT); ok && hostOf(txt.Hdr.Name) == name {
+			if txt, ok := rr.(*dns.TXT); ok && Canonical(txt.Hdr.Name) == name {
 				found.Values = append(found.Values, strings.Join(txt.Txt, ""))
 			}
 		}
@@ -212,4 +210,59 @@ func each(n int, f func(i int)) {
 		})
 	}
 	_ = group.Wait() // f keeps its errors
+}
+
+// Absent reports of each value whether all servers of its provider answer, with authority, that it isn't there.
+func (a *Asker) Absent(ctx context.Context, list []TXT) []bool {
+	absent := make([]bool, len(list))
+	each(len(list), func(i int) {
+		p, _ := a.provider(list[i].Provider)
+		absent[i] = isAbsent(ctx, p.servers(), list[i])
+	})
+	return absent
+}
+
+func isAbsent(ctx context.Context, servers []server, txt TXT) bool {
+	for _, at := range servers {
+		// By TCP nobody answers in the server's place who isn't on the way to it.
+		reply, err := askBy(ctx, []string{"tcp"}, at, question(txt.Name, dns.TypeTXT, false))
+		if err != nil || !isAnswer(reply) || !reply.Authoritative || holds(reply, txt.Value) {
+			return false
+		}
+	}
+	return len(servers) > 0
+}
+
+// TTLs returns the TTL of the TXT records at those of a provider's names that have some: all records of a set have the same
+// TTL (RFC 2181, section 5.2), so one of ours would change that of others. Only servers of the provider know it.
+func (a *Asker) TTLs(ctx context.Context, provider string, names []string) map[string]time.Duration {
+	p, _ := a.provider(provider)
+	if len(p.Servers) == 0 {
+		return nil
+	}
+	found := make([]*dns.TXT, len(names))
+	each(len(names), func(i int) { found[i] = a.oneAt(ctx, p, names[i]) })
+	ttls := map[string]time.Duration{}
+	for i, txt := range found {
+		if txt != nil {
+			ttls[names[i]] = time.Duration(txt.Hdr.Ttl) * time.Second
+		}
+	}
+	return ttls
+}
+
+// oneAt returns one of the TXT records at a name, nil when none is known.
+func (a *Asker) oneAt(ctx context.Context, p Provider, name string) *dns.TXT {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
+	reply, err := a.askOwn(ctx, p, question(name, dns.TypeTXT, false))
+	if err != nil {
+		return nil
+	}
+	for _, txt := range recordsIn[*dns.TXT](reply) {
+		if Canonical(txt.Hdr.Name) == name {
+			return txt
+		}
+	}
+	return nil
 }

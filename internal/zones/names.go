@@ -1,0 +1,25 @@
+package zones
+
+import (
+	"strings"
+)
+
+// Zone is a zone as one provider writes it.
+type Zone struct{ Provider, Name string }
+
+// TXTName is a name in a zone that a provider writes. Names are lower case without trailing dot.
+type TXTName struct{ Provider, Zone, Name string }
+
+// TXT is exactly one value, at one name, in one zone, written by one provider. Names are lower case without trailing dot.
+type TXT struct{ Provider, Zone, Name, Value string }
+
+// In returns the zone that holds the value.
+func (t TXT) In() Zone { return Zone{t.Provider, t.Zone} }
+
+// Canonical returns a DNS name as we keep it: lower case, without the trailing dot.
+func Canonical(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
+
+// inZone reports whether name is the zone's apex or below it.
+func inZone(name, zone string) bool {
+	return name == zone || strings.HasSuffix(name, "."+zone)
+}
