@@ -104,20 +104,10 @@ func wellText(validity zones.Validity) string {
 	return "not signed; %s doesn't validate"
 }
 
-// cureBogus is what to do about a bogus zone.
+// cureBogus returns the line that shows which signature is wrong, and the one that shows what the primary makes of its keys.
 func cureBogus(v zones.Verdict) string {
-	switch v.Fault {
-	case zones.Expired, zones.NotYetValid:
-		return fmt.Sprintf("on the primary, look at its clock and keys, and sign again:\ntimedatectl\nrndc dnssec -status %s\nrndc sign %s", v.Zone, v.Zone)
-	case zones.WrongKey:
-		return fmt.Sprintf("let the zone above have the DS records that the second command prints:\ndig +cd +short DS %s\n"+
-			"dig +cd DNSKEY %s | dnssec-dsfromkey -f - %s", v.Zone, v.Zone, v.Zone)
-	case zones.Unsigned:
-		return fmt.Sprintf("remove the DS records of %s from the zone above, or sign the zone; in its zone statement in named.conf:\n"+
-			"dnssec-policy default; inline-signing yes;\nthen hand its DS record to the zone above:\n"+
-			"rndc reconfig\ndig +cd DNSKEY %s | dnssec-dsfromkey -f - %s", v.Zone, v.Zone, v.Zone)
-	}
-	return "see which signature is wrong:\ndelv " + at(v.Resolver) + " +rtrace +vtrace SOA " + v.Zone
+	return fmt.Sprintf("see which signature, key or DS record is wrong; then, on the primary, what its keys are:\n"+
+		"delv %s +rtrace +vtrace SOA %s\nrndc dnssec -status %s", at(v.Resolver), v.Zone, v.Zone)
 }
 
 // at names a resolver as dig and delv want it.

@@ -2,10 +2,14 @@ package zones
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 
 	"github.com/miekg/dns"
+
+	"autocertd/internal/printable"
 )
 
 // Validity is what a resolver found out about the signatures of a zone (RFC 4035, section 4.3).
@@ -26,8 +30,7 @@ type Verdict struct {
 	Zone     string // that holds the name, or its alias; "" when not known
 	Validity Validity
 	Signed   bool     // its records have signatures, whatever they are worth
-	Fault    Fault    // of a bogus zone
-	Reasons  []string // why it is bogus or unanswered, in words
+	Reasons  []string // why it is bogus or unanswered, as far as the resolver says
 }
 
 // Validation asks each of the configured resolvers, which stand for the validating resolvers of a CA, what the signatures of
@@ -79,6 +82,42 @@ func (v validator) judge(name string) Verdict {
 		verdict.Reasons = []string{"it answers " + dns.RcodeToString[reply.Rcode]}
 	}
 	return verdict
+}
+
+// explain finds out why a resolver answers SERVFAIL: if it has the records, it is their signatures. Some resolvers say what
+// is wrong with them.
+func (v validator) explain(name string, failure *dns.Msg, verdict *Verdict) {
+	verdict.Reasons = extendedErrors(failure)
+	unchecked, err := v.ask(name, dns.TypeSOA, true)
+	if err != nil || !isAnswer(unchecked) {
+		verdict.Reasons = append([]string{"it answers SERVFAIL"}, verdict.Reasons...)
+		return
+	}
+	verdict.Validity, verdict.Signed = Bogus, isSigned(unchecked)
+	verdict.Zone = zoneIn(unchecked, lastAlias(unchecked, name))
+}
+
+// extendedErrors reads what a resolver says beside its answer (RFC 8914).
+func extendedErrors(reply *dns.Msg) (words []string) {
+	opt := reply.IsEdns0()
+	if opt == nil {
+		return nil
+	}
+	for _, option := range opt.Option {
+		ede, ok := option.(*dns.EDNS0_EDE)
+		if !ok {
+			continue
+		}
+		text, known := dns.ExtendedErrorCodeToString[ede.InfoCode]
+		if !known {
+			text = "extended error " + strconv.Itoa(int(ede.InfoCode))
+		}
+		if ede.ExtraText != "" {
+			text += fmt.Sprintf(" (%q)", printable.Short(ede.ExtraText, 200))
+		}
+		words = append(words, text)
+	}
+	return words
 }
 
 // validates reports whether the resolver validates the root, which is signed.
