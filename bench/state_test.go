@@ -3,6 +3,7 @@
 package bench_test
 
 import (
+	"autocertd/internal/state"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -33,7 +34,8 @@ func writeStates(b *testing.B, path string, bundles bool) {
 	var outputs deploy.Outputs
 	cfg, err := config.Load(path, config.Checks{Outputs: func(c *config.Config, tables []config.Table) { outputs = lifecycle.BuildOutputs(c, tables) }})
 	check(b, err)
-	for _, folder := range []string{"states", "bundles"} {
+	deployments := filepath.Join(cfg.StateDir, "deployments", state.LocalNode)
+	for _, folder := range []string{"states", "bundles", "deployments/" + state.LocalNode} {
 		check(b, os.MkdirAll(filepath.Join(cfg.StateDir, folder), 0o700))
 	}
 	acted := actedOn(b, cfg, outputs)
@@ -53,20 +55,21 @@ func writeStates(b *testing.B, path string, bundles bool) {
 		}
 		leafPEM := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 		if bundles {
-			writeJSON(b, filepath.Join(cfg.StateDir, "bundles", c.Name+".json"), lifecycle.Bundle{Name: c.Name, Hostnames: c.Hostnames,
+			writeJSON(b, filepath.Join(cfg.StateDir, "bundles", c.Name+".json"), state.Bundle{Name: c.Name, Hostnames: c.Hostnames,
 				KeyType: c.KeyType, CA: c.CAs[0], Directory: cfg.CAs[0].Directory, Account: cfg.CAs[0].Directory + "/1", Issued: now,
 				Key: string(keyPEM), Leaf: leafPEM, Chain: leafPEM})
 		}
 		sum := sha256.Sum256(der)
 		mark := hex.EncodeToString(sum[:])
 		renew := cert.NotBefore.AddDate(0, 0, 60)
-		writeJSON(b, filepath.Join(cfg.StateDir, "states", c.Name+".json"), lifecycle.State{Name: c.Name, Wish: acted[c.Name],
-			Leaf: lifecycle.Leaf{Hostnames: c.Hostnames, NotBefore: cert.NotBefore, NotAfter: cert.NotAfter,
+		writeJSON(b, filepath.Join(cfg.StateDir, "states", c.Name+".json"), state.Certificate{Name: c.Name, Wish: acted[c.Name],
+			Leaf: state.Leaf{Hostnames: c.Hostnames, NotBefore: cert.NotBefore, NotAfter: cert.NotAfter,
 				Serial: cert.SerialNumber.Text(16), Fingerprint: mark, Issuer: "Bench", CA: c.CAs[0]},
 			// As the last look left it: outputs are looked at once an hour, and the CA is asked within the day.
 			NextLook: now.Add(time.Hour), RenewAt: renew, RenewWhy: "two thirds of the lifetime are over",
-			ARI:     lifecycle.Suggestion{Start: renew, End: renew.AddDate(0, 0, 1), Moment: renew, ChosenAt: now, AskAgain: now.Add(5 * time.Hour)},
-			Outputs: deploy.State{filepath.Join(cfg.StateDir, "live", c.Name): {Steps: []string{mark}}}})
+			ARI: state.Suggestion{Start: renew, End: renew.AddDate(0, 0, 1), Moment: renew, ChosenAt: now, AskAgain: now.Add(5 * time.Hour)}})
+		writeJSON(b, filepath.Join(deployments, c.Name+".json"), state.Deployment{Name: c.Name,
+			Outputs: state.Outputs{filepath.Join(cfg.StateDir, "live", c.Name): {Steps: []string{mark}}}})
 	}
 }
 
@@ -89,11 +92,9 @@ func actedOn(b *testing.B, cfg *config.Config, outputs deploy.Outputs) map[strin
 		if _, err := manager.Reconcile(b.Context(), c.Name); err == nil {
 			b.Fatalf("%s was issued by nobody", c.Name)
 		}
-		data, err := memory.Load(b.Context(), "states/"+c.Name+".json")
+		known, err := state.LoadFacts(b.Context(), memory, c.Name)
 		check(b, err)
-		var state lifecycle.State
-		check(b, json.Unmarshal(data, &state))
-		acted[c.Name] = state.Wish
+		acted[c.Name] = known.Wish
 	}
 	return acted
 }

@@ -38,6 +38,7 @@ var limits = []limit{
 	{pkg: "issuer", never: []string{"internal/dns01", "internal/zones", "internal/store/files", "internal/store/etcd", "internal/durable", "providers"}},
 	// Asks DNS; who writes there, and for whom, is no business of it.
 	{pkg: "internal/zones", only: []string{"internal/secret", "internal/printable", "internal/cure", "internal/dnschallenge"}},
+	{pkg: "internal/state", only: []string{"internal/store", "internal/printable", "internal/cure", "issuer"}},
 	// No account keys.
 	{pkg: "internal/deploy", never: []string{"issuer", "internal/store"}},
 }

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"autocertd/internal/state"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -12,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"autocertd/internal/lifecycle"
 	"autocertd/internal/store/files"
 	"autocertd/internal/testbed"
 )
@@ -83,9 +83,9 @@ func TestRolloverUnderTheDaemon(t *testing.T) {
 }
 
 // bundle is what was issued for the first hostname.
-func (s *site) bundle(t *testing.T) *lifecycle.Bundle {
+func (s *site) bundle(t *testing.T) *state.Bundle {
 	t.Helper()
-	b, _, err := lifecycle.LoadBundle(t.Context(), files.View(s.path("state")), s.hostnames[0])
+	b, _, err := state.LoadBundle(t.Context(), files.View(s.path("state")), s.hostnames[0])
 	if err != nil || b == nil {
 		t.Fatalf("bundle %v, %v", b, err)
 	}
@@ -93,7 +93,7 @@ func (s *site) bundle(t *testing.T) *lifecycle.Bundle {
 }
 
 // renewedBy waits until more certificates were issued, by the account of the one before.
-func (s *site) renewedBy(t *testing.T, before *lifecycle.Bundle, more int) {
+func (s *site) renewedBy(t *testing.T, before *state.Bundle, more int) {
 	t.Helper()
 	last := s.bundle(t).Leaf
 	for range more {

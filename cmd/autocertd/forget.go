@@ -1,6 +1,7 @@
 package main
 
 import (
+	"autocertd/internal/state"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"autocertd/internal/config"
-	"autocertd/internal/lifecycle"
 	"autocertd/internal/store"
 	"autocertd/internal/store/files"
 	"autocertd/internal/suggest"
@@ -74,7 +74,7 @@ func forget(ctx context.Context, path string, names []string, how forgetMode) er
 			printElsewhere(k, live)
 			continue
 		}
-		if err := lifecycle.Forget(ctx, s.store, k, func() error { return os.RemoveAll(live) }); err != nil {
+		if err := state.Forget(ctx, s.store, k, func() error { return os.RemoveAll(live) }); err != nil {
 			return s.hint(fmt.Errorf("%s: %w", k.Name, err))
 		}
 		logger.Info("certificate forgotten", "certificate", k.Name)
@@ -85,7 +85,7 @@ func forget(ctx context.Context, path string, names []string, how forgetMode) er
 }
 
 // forgettable finds what is kept of the names. It refuses those that somebody works for.
-func forgettable(ctx context.Context, s *session, names []string) (list []lifecycle.Kept, err error) {
+func forgettable(ctx context.Context, s *session, names []string) (list []state.Kept, err error) {
 	all, err := unconfigured(ctx, s.store, s.stateDir, s.settings.Config)
 	if err != nil {
 		return nil, s.hint(err)
@@ -101,7 +101,7 @@ func forgettable(ctx context.Context, s *session, names []string) (list []lifecy
 	slices.Sort(names)
 	for _, name := range slices.Compact(names) {
 		called := func(c config.Certificate) bool { return c.Name == name }
-		n := slices.IndexFunc(all, func(k lifecycle.Kept) bool { return k.Name == name })
+		n := slices.IndexFunc(all, func(k state.Kept) bool { return k.Name == name })
 		switch {
 		case slices.ContainsFunc(s.settings.Certificates, called):
 			return nil, &usageError{fmt.Errorf("%s is still configured; take it out of the configuration first: %s", name, strings.Join(s.settings.Files, ", "))}
@@ -118,12 +118,12 @@ func forgettable(ctx context.Context, s *session, names []string) (list []lifecy
 }
 
 // unconfigured returns what the state directory holds for certificates that the configuration doesn't have any more.
-func unconfigured(ctx context.Context, store store.Store, stateDir string, cfg *config.Config) ([]lifecycle.Kept, error) {
+func unconfigured(ctx context.Context, store store.Store, stateDir string, cfg *config.Config) ([]state.Kept, error) {
 	configured := map[string]bool{}
 	for _, c := range cfg.Certificates {
 		configured[c.Name] = true
 	}
-	list, err := lifecycle.Unconfigured(ctx, store, func(name string) bool { return configured[name] })
+	list, err := state.Unconfigured(ctx, store, state.LocalNode, func(name string) bool { return configured[name] })
 	if err != nil {
 		return nil, err
 	}
@@ -137,10 +137,10 @@ func unconfigured(ctx context.Context, store store.Store, stateDir string, cfg *
 	}
 	for _, entry := range live { // files whose bundle is gone
 		if name := entry.Name(); entry.IsDir() && !strings.HasPrefix(name, ".") && !configured[name] && !known[name] {
-			list = append(list, lifecycle.Kept{Name: name})
+			list = append(list, state.Kept{Name: name})
 		}
 	}
-	slices.SortFunc(list, func(a, b lifecycle.Kept) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(list, func(a, b state.Kept) int { return strings.Compare(a.Name, b.Name) })
 	return list, nil
 }
 
@@ -158,7 +158,7 @@ func completeUnconfigured(ctx context.Context, path string) (names []string) {
 }
 
 // describeKept names certificates, each with the time that it has left.
-func describeKept(list []lifecycle.Kept, now time.Time) string {
+func describeKept(list []state.Kept, now time.Time) string {
 	words := make([]string, len(list))
 	for i, k := range list {
 		switch words[i] = k.Name; {
@@ -173,7 +173,7 @@ func describeKept(list []lifecycle.Kept, now time.Time) string {
 }
 
 // printElsewhere names the files that outputs have written, which stay: services may still read them.
-func printElsewhere(k lifecycle.Kept, live string) {
+func printElsewhere(k state.Kept, live string) {
 	for _, place := range k.Outputs {
 		if place != live {
 			fmt.Printf("  stays: %s; when no service reads it any more: rm -r %s\n", place, quoteWord(place))

@@ -3,6 +3,8 @@
 package main
 
 import (
+	"autocertd/internal/state"
+	"autocertd/internal/store/files"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,8 +14,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"autocertd/internal/lifecycle"
 )
 
 // TestFailureByHandIsTriedAgain lets renew meet a failure beside a daemon that knows of none.
@@ -50,8 +50,8 @@ func TestFailureByHandIsTriedAgain(t *testing.T) {
 	if r := s.command(t, "renew", "--force"); r.status != exitFailed {
 		t.Fatalf("renew ends with %d:\n%s", r.status, r.stderr)
 	}
-	if state := s.state(t, name); state.Deploy.Failures != 1 {
-		t.Fatalf("the state says of the failed hook: %+v", state.Deploy)
+	if d := s.deployment(t, name); d.Trouble.Failures != 1 {
+		t.Fatalf("the state says of the failed hook: %+v", d.Trouble)
 	}
 	if err := os.Remove(broken); err != nil {
 		t.Fatal(err)
@@ -96,12 +96,15 @@ func TestRestartRetries(t *testing.T) {
 	d := s.start(t)
 	d.tells(t, "certificate not deployed")
 	d.stop(t)
-	state := s.state(t, name)
-	state.NextLook = time.Now().Add(time.Hour).UTC()
-	state.Deploy.RetryAt = state.NextLook
-	data, err := json.Marshal(state)
-	if err == nil {
-		err = os.WriteFile(s.path("state", "states", name+".json"), data, 0o600)
+	later, known := s.state(t, name), s.deployment(t, name)
+	later.NextLook = time.Now().Add(time.Hour).UTC()
+	later.Revision += 10 // than what was saved with the bundle
+	known.Trouble.RetryAt = later.NextLook
+	data, err := json.Marshal(later)
+	host, herr := json.Marshal(known)
+	if err = errors.Join(err, herr); err == nil {
+		err = errors.Join(os.WriteFile(s.path("state", "states", name+".json"), data, 0o600),
+			os.WriteFile(s.path("state", "deployments", "local", name+".json"), host, 0o600))
 	}
 	if err = errors.Join(err, os.WriteFile(hook, []byte("#!/bin/sh\n"), 0o755)); err != nil {
 		t.Fatal(err)
@@ -172,13 +175,23 @@ func (s *site) systemd(t *testing.T) (told func(words ...string) func() error) {
 }
 
 // state is what the state directory remembers of a certificate.
-func (s *site) state(t *testing.T, name string) (state lifecycle.State) {
+func (s *site) state(t *testing.T, name string) *state.Certificate {
 	t.Helper()
-	data, err := os.ReadFile(s.path("state", "states", name+".json"))
-	if err := errors.Join(err, json.Unmarshal(data, &state)); err != nil {
+	c, err := state.LoadFacts(t.Context(), files.View(s.path("state")), name)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return state
+	return c
+}
+
+// deployment is what it remembers of the certificate's files here.
+func (s *site) deployment(t *testing.T, name string) *state.Deployment {
+	t.Helper()
+	d, err := state.LoadDeployment(t.Context(), files.View(s.path("state")), state.LocalNode, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
 }
 
 // TestHandworkIsTold has what renew did by hand in the line "Status:", though the daemon looks by itself only in an hour.

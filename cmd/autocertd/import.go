@@ -1,6 +1,7 @@
 package main
 
 import (
+	"autocertd/internal/state"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"autocertd/internal/config"
-	"autocertd/internal/lifecycle"
 	"autocertd/internal/migrate"
 	"autocertd/internal/suggest"
 	"autocertd/internal/term"
@@ -96,7 +96,7 @@ func importTree(ctx context.Context, path, client, dir string, o importOptions) 
 	if err := s.enter(intent(!o.dryRun)); err != nil { // the other client's files are read by now
 		return err
 	}
-	var store lifecycle.Storage = s.store
+	var store state.Store = s.store
 	if o.dryRun {
 		store = migrate.DryRun{Store: s.store}
 	}

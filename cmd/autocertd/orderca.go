@@ -1,6 +1,7 @@
 package main
 
 import (
+	"autocertd/internal/state"
 	"bytes"
 	"context"
 	"errors"
@@ -12,7 +13,6 @@ import (
 	"time"
 
 	"autocertd/internal/durable"
-	"autocertd/internal/lifecycle"
 	"autocertd/internal/store"
 	"autocertd/internal/term"
 	"autocertd/issuer"
@@ -195,7 +195,7 @@ func (s *orderStep) download(ctx context.Context) ([]issuer.Record, error) {
 }
 
 // writeFiles writes the files that aren't right yet. The key comes first: a certificate without its key is of no use.
-func writeFiles(dir string, b *lifecycle.Bundle) (written []string, err error) {
+func writeFiles(dir string, b *state.Bundle) (written []string, err error) {
 	for _, f := range []struct {
 		suffix, text string
 		mode         os.FileMode

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"autocertd/internal/state"
 	"context"
 	"crypto"
 	"crypto/tls"
@@ -19,7 +20,6 @@ import (
 
 	"autocertd/internal/config"
 	"autocertd/internal/durable"
-	"autocertd/internal/lifecycle"
 	"autocertd/issuer"
 )
 
@@ -159,8 +159,8 @@ func readPair(certFile, keyFile string) (*x509.Certificate, crypto.Signer, error
 
 // find finds what was issued for the name, and the CA that did.
 func (r *revocation) find(ctx context.Context) (ca string, err error) {
-	bundle, leaf, err := lifecycle.LoadBundle(ctx, r.store, r.name)
-	if lifecycle.Damaged(err) {
+	bundle, leaf, err := state.LoadBundle(ctx, r.store, r.name)
+	if _, damaged := errors.AsType[*state.DamagedError](err); damaged {
 		file := quoteWord(filepath.Join(r.stateDir, "live", r.name, "cert.pem"))
 		return "", fmt.Errorf("%w; to revoke what its file holds: autocertd revoke --cert %s --reason %s", err, file, r.reason)
 	}
@@ -213,7 +213,7 @@ func (r *revocation) run(ctx context.Context) error {
 	var err error
 	compromised := r.reason == issuer.KeyCompromise || r.signsItself()
 	if compromised {
-		if users, err = lifecycle.MarkCompromised(ctx, r.store, r.cert); err != nil {
+		if users, err = state.MarkCompromised(ctx, r.store, r.cert); err != nil {
 			return err
 		}
 	}
@@ -221,7 +221,7 @@ func (r *revocation) run(ctx context.Context) error {
 	if r.key != nil && !compromised && issuer.NotEntitled(err) { // a name was given, and the account may not
 		compromised = true
 		fmt.Fprintln(os.Stderr, "the account may not revoke it, so that its own key does.", signsItself)
-		if users, err = lifecycle.MarkCompromised(ctx, r.store, r.cert); err != nil {
+		if users, err = state.MarkCompromised(ctx, r.store, r.cert); err != nil {
 			return err
 		}
 		err = r.issuer.Revoke(ctx, r.cert, r.key, r.reason)
@@ -253,7 +253,7 @@ func (r *revocation) ask(ctx context.Context) error {
 
 // note remembers the revocation, for status and for the daemon, and says what comes next.
 func (r *revocation) note(ctx context.Context, reason string) error {
-	names, err := lifecycle.MarkRevoked(ctx, r.store, r.cert, reason)
+	names, err := state.MarkRevoked(ctx, r.store, r.cert, reason)
 	if err != nil || len(names) == 0 {
 		return err
 	}

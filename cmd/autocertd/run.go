@@ -1,6 +1,7 @@
 package main
 
 import (
+	"autocertd/internal/state"
 	"context"
 	"errors"
 	"io/fs"
@@ -177,7 +178,7 @@ func (d *daemonProcess) run(ctx context.Context) error {
 // tidy removes what processes that died have left: orders that are over, and temporaries, which are too fresh at first after a
 // kill right before this start.
 func (d *daemonProcess) tidy(ctx context.Context) error {
-	if err := lifecycle.DropServed(ctx, d.store); err != nil && ctx.Err() == nil {
+	if err := state.DropServed(ctx, d.store); err != nil && ctx.Err() == nil {
 		d.logger.Warn("orders that are over can't be dropped", "err", err)
 	}
 	for wait := files.StaleAge + time.Minute; ; wait = 24 * time.Hour {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"autocertd/internal/state"
 	"context"
 	"fmt"
 	"log/slog"
@@ -153,7 +154,7 @@ func (s *session) program(c programConfig) (*program, error) {
 		Storage: s.store,
 		Zones:   zones.New(zones.Config{Logger: c.logger, Answered: func(string) { p.manager.DNSAnswers() }}),
 		Logger:  c.logger,
-		Wanted:  func(ctx context.Context) ([]string, error) { return lifecycle.OpenHostnames(ctx, s.store) },
+		Wanted:  func(ctx context.Context) ([]string, error) { return state.OpenHostnames(ctx, s.store) },
 	})
 	p.manager = lifecycle.New(lifecycle.Config{Storage: s.store, Logger: c.logger, Wait: c.wait, Progress: c.progress, Wake: c.wake,
 		Deployer: deploy.New(deploy.Config{Working: func(name string) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"autocertd/internal/state"
 	"cmp"
 	"context"
 	"errors"
@@ -53,7 +54,7 @@ type statusMode struct{ json, exitCode bool }
 type statusReport struct {
 	Daemon       *health             `json:"daemon"` // null when none runs
 	Certificates []certificateStatus `json:"certificates"`
-	Unconfigured []lifecycle.Kept    `json:"unconfigured,omitempty"`   // on disk, and in no configuration
+	Unconfigured []state.Kept        `json:"unconfigured,omitempty"`   // on disk, and in no configuration
 	Mistakes     config.Problems     `json:"mistakes,omitempty"`       // in the files on disk; the certificates are those of the files before
 	NotTakenOver []config.Change     `json:"not_taken_over,omitempty"` // files that changed since the daemon took the configuration over
 
@@ -181,7 +182,7 @@ func findStatus(ctx context.Context, path string, names []string, now time.Time)
 
 // find finds out how certificates are. The session has no settings when the configuration has mistakes.
 func (r *statusReport) find(ctx context.Context, s *session, certs []config.Certificate, now time.Time) error {
-	list, err := lifecycle.Statuses(ctx, s.store, certs, now)
+	list, err := lifecycle.Statuses(ctx, s.store, state.LocalNode, certs, now)
 	if err != nil {
 		return s.hint(err)
 	}
@@ -212,7 +213,7 @@ func (r *statusReport) find(ctx context.Context, s *session, certs []config.Cert
 func (r *statusReport) unconfiguredError(names []string, now time.Time) error {
 	for _, k := range r.Unconfigured {
 		if slices.Contains(names, k.Name) {
-			return &usageError{fmt.Errorf("%s is no longer configured, but on disk; to remove it: autocertd forget %s", describeKept([]lifecycle.Kept{k}, now), k.Name)}
+			return &usageError{fmt.Errorf("%s is no longer configured, but on disk; to remove it: autocertd forget %s", describeKept([]state.Kept{k}, now), k.Name)}
 		}
 	}
 	return nil
@@ -467,7 +468,7 @@ func (o outputStatus) text() string {
 }
 
 // addTrouble says in full what the table cuts short.
-func addTrouble(add func(key, text string), what string, t lifecycle.Trouble, now time.Time) {
+func addTrouble(add func(key, text string), what string, t state.Trouble, now time.Time) {
 	if t.Failures == 0 {
 		return
 	}

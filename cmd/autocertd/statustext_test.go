@@ -1,6 +1,7 @@
 package main
 
 import (
+	"autocertd/internal/state"
 	"os"
 	"path/filepath"
 	"strings"
@@ -42,7 +43,7 @@ func TestDaemonNotes(t *testing.T) {
 	refused := &health{PID: 1, ConfigError: "CA test: no such thing", ConfigErrorAt: time.Date(2026, 11, 24, 12, 0, 0, 0, time.Local)}
 	mistakes := config.Problems{{File: "config.toml", Line: 3, Message: "is wrong"}}
 	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
-	gone := []lifecycle.Kept{{Name: "a", NotAfter: now.Add(48 * time.Hour)}, {Name: "b", NotAfter: now.Add(-time.Hour)}, {Name: "c"}}
+	gone := []state.Kept{{Name: "a", NotAfter: now.Add(48 * time.Hour)}, {Name: "b", NotAfter: now.Add(-time.Hour)}, {Name: "c"}}
 	for _, row := range []struct {
 		what   string
 		report statusReport
@@ -88,7 +89,7 @@ func sample(now time.Time) []certificateStatus {
 	refused := `publishing _acme-challenge.web.corp.example.com: ns1.corp.example.com:53 forbids TSIG key "autocertd" to write TXT at _acme-challenge.web.corp.example.com (REFUSED); add to update-policy of zone corp.example.com and run rndc reconfig: grant autocertd name _acme-challenge.web.corp.example.com. TXT;`
 	return []certificateStatus{
 		{Status: lifecycle.Status{Name: "web.corp.example.com", Hostnames: []string{"web.corp.example.com"}, Condition: lifecycle.Failing,
-			Issue: lifecycle.Trouble{Failures: 1, Error: refused, At: now, RetryAt: now.Add(9*time.Minute + 18*time.Second)}}},
+			Issue: state.Trouble{Failures: 1, Error: refused, At: now, RetryAt: now.Add(9*time.Minute + 18*time.Second)}}},
 		{Status: lifecycle.Status{Name: "new.corp.example.com", Hostnames: []string{"new.corp.example.com"}, Condition: lifecycle.Missing},
 			Now: &doing{Step: "1 of 2 servers have the records", Since: now.Add(-80 * time.Second)}},
 		{Status: lifecycle.Status{Name: "lb.corp.example.com", Hostnames: []string{"lb.corp.example.com"}, Condition: lifecycle.Valid,
@@ -233,7 +234,7 @@ func TestStatusExitCode(t *testing.T) {
 		return list
 	}
 	held := func(notAfter time.Time) []certificateStatus {
-		return []certificateStatus{{Status: lifecycle.Status{Condition: lifecycle.OnHold, NotAfter: notAfter, Held: lifecycle.Held{Until: now}}}}
+		return []certificateStatus{{Status: lifecycle.Status{Condition: lifecycle.OnHold, NotAfter: notAfter, Held: state.Held{Until: now}}}}
 	}
 	for _, row := range []struct {
 		what   string

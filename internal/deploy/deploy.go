@@ -4,6 +4,7 @@
 package deploy
 
 import (
+	"autocertd/internal/state"
 	"cmp"
 	"context"
 	"errors"
@@ -97,7 +98,7 @@ func (d *Deployer) Right(b Bundle, outputs []Output, st State) bool {
 			return false
 		}
 		right, change, err := place.look()
-		if !right || change != "" || err != nil || slices.ContainsFunc(t.steps, func(s todo) bool { return !t.done.has(s.mark) }) {
+		if !right || change != "" || err != nil || slices.ContainsFunc(t.steps, func(s todo) bool { return !t.done.Has(s.mark) }) {
 			return false
 		}
 	}
@@ -118,9 +119,9 @@ type pass struct {
 // task is one output in one pass.
 type task struct {
 	output Output
-	id     string // where it writes
-	steps  []todo // in the order in which they are done, the files first
-	done   Done   // the steps that have succeeded
+	id     string     // where it writes
+	steps  []todo     // in the order in which they are done, the files first
+	done   state.Done // the steps that have succeeded
 	place  place
 	failed bool
 	broken bool // the files aren't as they have to be, so that no later step makes sense
@@ -135,13 +136,13 @@ type todo struct {
 func newTask(o Output, b Bundle, st State) *task {
 	t := &task{output: o, id: o.ID(b.Name)}
 	t.done = st[t.id]
-	all := t.done.whole != "" && t.done.whole == wholeMark(o, b)
-	t.done.Steps, t.done.whole = slices.Clone(t.done.Steps), ""
+	all := t.done.Whole != "" && t.done.Whole == wholeMark(o, b)
+	t.done.Steps, t.done.Whole = slices.Clone(t.done.Steps), ""
 	add := func(s step) {
 		mark := markOf(s, b)
 		t.steps = append(t.steps, todo{s, mark})
 		if all {
-			t.done.add(mark)
+			t.done.Add(mark)
 		}
 	}
 	add(filesStep{})
@@ -157,7 +158,7 @@ func newTask(o Output, b Bundle, st State) *task {
 // do does the steps of a kind that aren't done yet. The files are compared with the bundle, whatever was done before.
 func (p *pass) do(ctx context.Context, t *task, kind Step) {
 	for _, s := range t.steps {
-		if s.step.kind() != kind || t.broken || kind != StepFiles && t.done.has(s.mark) {
+		if s.step.kind() != kind || t.broken || kind != StepFiles && t.done.Has(s.mark) {
 			continue
 		}
 		if kind != StepFiles && !p.working && p.deployer.working != nil {
@@ -168,7 +169,7 @@ func (p *pass) do(ctx context.Context, t *task, kind Step) {
 			p.fail(t, s.step, err)
 			continue
 		}
-		t.done.add(s.mark)
+		t.done.Add(s.mark)
 	}
 }
 
@@ -185,10 +186,10 @@ func (p *pass) finish(t *task) {
 		}
 		t.done.Change = ""
 	}
-	current := Done{Change: t.done.Change}
+	current := state.Done{Change: t.done.Change}
 	for _, s := range t.steps {
-		if t.done.has(s.mark) {
-			current.add(s.mark)
+		if t.done.Has(s.mark) {
+			current.Add(s.mark)
 		}
 	}
 	p.res.State[t.id] = current

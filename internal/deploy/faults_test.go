@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"autocertd/internal/state"
 	"bytes"
 	"errors"
 	"io/fs"
@@ -100,7 +101,7 @@ func TestRefusedBundles(t *testing.T) {
 			dir := t.TempDir()
 			b := good
 			spoil(&b)
-			st := State{"x": Done{Steps: []string{"y"}}}
+			st := State{"x": state.Done{Steps: []string{"y"}}}
 			res, err := New(Config{}).Apply(t.Context(), b, []Output{{Dir: dir}}, st)
 			if err == nil {
 				t.Error("accepted")

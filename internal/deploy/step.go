@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"autocertd/internal/state"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -8,50 +9,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 )
 
-// State says for each output, by [Output.ID], which of its steps have succeeded. A lost State costs one superfluous reload,
-// nothing else.
-type State map[string]Done
-
-// Done holds the steps of one output that have succeeded, each by its mark.
-type Done struct {
-	// Change is the change of the files that the steps followed, as their marker calls it; "" once all of them were done.
-	Change string   `json:"change,omitempty"`
-	Steps  []string `json:"steps"`
-
-	whole string // one mark for all steps, as earlier versions kept it
-}
-
-// UnmarshalJSON also reads what earlier versions kept.
-func (d *Done) UnmarshalJSON(data []byte) error {
-	*d = Done{}
-	if len(data) > 0 && data[0] == '"' {
-		return json.Unmarshal(data, &d.whole)
-	}
-	type plain Done
-	return json.Unmarshal(data, (*plain)(d))
-}
-
-// MarshalJSON writes what earlier versions kept as they did, until a pass has replaced it.
-func (d Done) MarshalJSON() ([]byte, error) {
-	if d.whole != "" {
-		return json.Marshal(d.whole)
-	}
-	type plain Done
-	return json.Marshal(plain(d))
-}
-
-func (d *Done) has(mark string) bool { return slices.Contains(d.Steps, mark) }
-
-func (d *Done) add(mark string) {
-	if !d.has(mark) {
-		d.Steps = append(d.Steps, mark)
-	}
-}
+// State holds the steps of each output that have succeeded.
+type State = state.Outputs
 
 // step is one thing that an output needs. Doing it again does no harm, and dying within it leaves what the next pass heals.
 type step interface {
@@ -120,8 +83,8 @@ func (s filesStep) do(ctx context.Context, p *pass, t *task) (err error) {
 		return err
 	}
 	p.res.Changed = append(p.res.Changed, t.place.paths()...)
-	p.deployer.log.Info("files written", "certificate", p.bundle.Name, "output", t.id, "repaired", t.done.has(t.steps[0].mark))
-	t.done = Done{}
+	p.deployer.log.Info("files written", "certificate", p.bundle.Name, "output", t.id, "repaired", t.done.Has(t.steps[0].mark))
+	t.done = state.Done{}
 	if len(t.steps) > 1 {
 		t.done.Change = change
 	}

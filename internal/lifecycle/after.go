@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"autocertd/internal/state"
 	"context"
 	"errors"
 	"log/slog"
@@ -15,7 +16,7 @@ import (
 
 // deployable is what outputs are made of.
 func (j *job) deployable() deploy.Bundle {
-	b, leaf := j.bundle, j.state.Leaf
+	b, leaf := j.state.Bundle, j.state.Leaf
 	return deploy.Bundle{Name: j.cert.Name, Hostnames: leaf.Hostnames,
 		Key: []byte(b.Key), Leaf: []byte(b.Leaf), Chain: []byte(b.Chain), KeyElsewhere: b.CSR != nil,
 		NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, Serial: leaf.Serial, Fingerprint: leaf.Fingerprint,
@@ -24,32 +25,32 @@ func (j *job) deployable() deploy.Bundle {
 
 // deploy brings the outputs to the bundle. When they are right already, that only reads.
 func (j *job) deploy(ctx context.Context) error {
-	if j.bundle == nil {
+	if j.state.Bundle == nil {
 		return nil
 	}
 	leaf := j.state.Leaf
-	result, err := j.cfg.Deployer.Apply(ctx, j.deployable(), j.snapshot.Outputs.Of(j.cert.Name), j.state.Outputs)
-	j.state.Outputs, j.state.Pending = result.State, result.Pending
+	result, err := j.cfg.Deployer.Apply(ctx, j.deployable(), j.snapshot.Outputs.Of(j.cert.Name), j.host.Outputs)
+	j.host.Outputs, j.host.Pending = result.State, result.Pending
 	changed := len(result.Changed) > 0 || len(result.Reloaded) > 0
 	if err == nil {
-		if changed || j.state.Deploy.Failures > 0 {
+		if changed || j.host.Trouble.Failures > 0 {
 			j.cfg.Logger.Info("certificate deployed", "certificate", j.cert.Name, "files", len(result.Changed), "reloaded", result.Reloaded, stopped(result))
 			j.progress(issuer.Step{Name: Deployed})
 		}
-		j.state.Deploy = Trouble{}
+		j.host.Trouble = state.Trouble{}
 		return nil
 	}
 	if ctx.Err() != nil {
 		return err
 	}
 	now := time.Now()
-	retry := scheduler.RetryAt(now, j.state.Deploy.Failures+1, rand.Float64(), time.Time{}, leaf.NotAfter.Sub(now))
+	retry := scheduler.RetryAt(now, j.host.Trouble.Failures+1, rand.Float64(), time.Time{}, leaf.NotAfter.Sub(now))
 	if latest := now.Add(lookInterval); retry.After(latest) {
 		retry = latest // every look tries it
 	}
-	j.state.Deploy = j.state.Deploy.next(err, now, retry)
+	j.host.Trouble = worse(j.host.Trouble, err, now, retry)
 	j.cfg.Logger.Warn("certificate not deployed", "certificate", j.cert.Name, "files", len(result.Changed), "reloaded", result.Reloaded, stopped(result),
-		"failures", j.state.Deploy.Failures, "retry", retry.UTC().Format(time.RFC3339), "err", err)
+		"failures", j.host.Trouble.Failures, "retry", retry.UTC().Format(time.RFC3339), "err", err)
 	return err
 }
 
@@ -74,16 +75,16 @@ const (
 // holds meanwhile.
 func (j *job) askRenewalInfo(ctx context.Context) {
 	now := time.Now()
-	if j.leaf == nil || now.Before(j.state.ARI.AskAgain) && !j.ask {
+	if j.state.X509 == nil || now.Before(j.state.ARI.AskAgain) && !j.ask {
 		return
 	}
 	j.ask = false
-	iss := j.snapshot.Issuers[j.bundle.CA]
-	if iss == nil || iss.DirectoryURL() != j.bundle.Directory {
+	iss := j.snapshot.Issuers[j.state.Bundle.CA]
+	if iss == nil || iss.DirectoryURL() != j.state.Bundle.Directory {
 		return
 	}
 	asking, cancel := context.WithTimeout(ctx, askTimeout)
-	s, err := iss.RenewalInfo(asking, j.leaf)
+	s, err := iss.RenewalInfo(asking, j.state.X509)
 	cancel()
 	if ctx.Err() != nil {
 		return // nobody answered
@@ -110,23 +111,19 @@ func (j *job) askRenewalInfo(ctx context.Context) {
 		return // the same window: the moment stays
 	}
 	moment := s.Start.Add(rand.N(s.End.Sub(s.Start)))
-	j.state.ARI = Suggestion{Start: s.Start.UTC(), End: s.End.UTC(), Moment: moment.UTC(), ChosenAt: now.UTC(),
+	j.state.ARI = state.Suggestion{Start: s.Start.UTC(), End: s.End.UTC(), Moment: moment.UTC(), ChosenAt: now.UTC(),
 		Explanation: printable.Line(s.ExplanationURL), AskAgain: j.state.ARI.AskAgain, Hurries: j.state.ARI.Hurries}
-	if j.state.ARI.hurry() {
-		j.cfg.Logger.Warn("the CA asks for a renewal now", "certificate", j.cert.Name, "ca", j.bundle.CA,
+	if j.state.ARI.Urgent() {
+		j.cfg.Logger.Warn("the CA asks for a renewal now", "certificate", j.cert.Name, "ca", j.state.Bundle.CA,
 			"window_end", s.End.UTC().Format(time.RFC3339), "explanation", j.state.ARI.Explanation)
 		return
 	}
 	j.cfg.Logger.Debug("renewal suggested by the CA", "certificate", j.cert.Name, "moment", moment.UTC(), "explanation", j.state.ARI.Explanation)
 }
 
-// hurry reports whether the CA asks for the renewal at once: the moment was past already when it was chosen, as after a
-// mass revocation.
-func (s Suggestion) hurry() bool { return !s.Moment.IsZero() && !s.Moment.After(s.ChosenAt) }
-
 // because is why, with the page on which the CA explains itself.
-func (s Suggestion) because(why string) string {
-	if s.hurry() && s.Explanation != "" {
+func because(s state.Suggestion, why string) string {
+	if s.Urgent() && s.Explanation != "" {
 		return why + ": " + s.Explanation
 	}
 	return why
@@ -135,8 +132,8 @@ func (s Suggestion) because(why string) string {
 // settling is how long a new certificate is kept whatever its CA says. When the CA wants it renewed at once, as after a mass
 // revocation, that is minutes. It is hours when the one before was renewed at once too, and doubles each time, so that a CA
 // that always says so is followed ever more slowly.
-func (s Suggestion) settling() time.Duration {
-	if s.hurry() && s.Hurries == 0 {
+func settling(s state.Suggestion) time.Duration {
+	if s.Urgent() && s.Hurries == 0 {
 		return hurried
 	}
 	return settled << min(s.Hurries, maxHurries)

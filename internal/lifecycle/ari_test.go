@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"autocertd/internal/state"
 	"fmt"
 	"net/http"
 	"strings"
@@ -30,10 +31,10 @@ func (p *process) answers(info string) {
 func (p *process) askNow() {
 	p.Helper()
 	p.age(24 * time.Hour)
-	p.edit(func(s *State) { s.ARI.AskAgain = time.Now().Add(-time.Second) })
+	p.edit(func(s *state.Certificate) { s.ARI.AskAgain = time.Now().Add(-time.Second) })
 }
 
-func (p *process) ari() Suggestion {
+func (p *process) ari() state.Suggestion {
 	p.Helper()
 	return p.status().ARI
 }
@@ -123,7 +124,7 @@ func TestWindowInThePastRenewsOnce(t *testing.T) {
 
 	// A CA that wants every certificate renewed at once doesn't get an order at every look.
 	p.answers(window(-2*time.Hour, -time.Hour))
-	p.edit(func(s *State) { s.ARI.AskAgain = time.Now().Add(-time.Second) })
+	p.edit(func(s *state.Certificate) { s.ARI.AskAgain = time.Now().Add(-time.Second) })
 	for range 3 {
 		p.look()
 	}
@@ -147,7 +148,7 @@ func TestSettling(t *testing.T) {
 		{"three before it", 3, 8 * settled},
 		{"without end", 1000, 16 * 24 * time.Hour},
 	} {
-		if got := (Suggestion{Hurries: tt.hurries}).settling(); got != tt.want {
+		if got := settling(state.Suggestion{Hurries: tt.hurries}); got != tt.want {
 			t.Errorf("%s: %v, want %v", tt.what, got, tt.want)
 		}
 	}
@@ -156,12 +157,12 @@ func TestSettling(t *testing.T) {
 // TestFirstHurry: after a mass revocation a certificate is renewed within minutes, however new it is.
 func TestFirstHurry(t *testing.T) {
 	now := time.Now()
-	first := Suggestion{Moment: now.Add(-time.Hour), ChosenAt: now}
-	if got := first.settling(); got != hurried {
+	first := state.Suggestion{Moment: now.Add(-time.Hour), ChosenAt: now}
+	if got := settling(first); got != hurried {
 		t.Errorf("%v, want %v", got, hurried)
 	}
-	if first.Hurries = 1; first.settling() != 2*settled {
-		t.Errorf("the second time: %v", first.settling())
+	if first.Hurries = 1; settling(first) != 2*settled {
+		t.Errorf("the second time: %v", settling(first))
 	}
 }
 
@@ -175,7 +176,7 @@ func TestHurriesEnd(t *testing.T) {
 			t.Errorf("%d renewals at once count as %d", want, got)
 		}
 		p.suggest(-2*time.Hour, -time.Hour)
-		p.edit(func(s *State) { s.ARI.Hurries = want })
+		p.edit(func(s *state.Certificate) { s.ARI.Hurries = want })
 		p.look()
 	}
 	if err := p.Renew(p.ctx, name); err != nil {

@@ -1,10 +1,9 @@
 package lifecycle
 
 import (
+	"autocertd/internal/state"
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -21,7 +20,7 @@ import (
 // a power loss may take away the orders of the last seconds. A ledger that it tore, or that isn't there, is made of the
 // certificates that are.
 type budgets struct {
-	store   Storage
+	store   state.Store
 	process string              // names this process
 	turn    chan struct{}       // holds a token while a ledger changes; guards what follows
 	runs    int                 // how many orders were noted, for their ids
@@ -32,21 +31,13 @@ type claimant struct{ ca, name string }
 
 // claim is a certificate that is held.
 type claim struct {
-	Held
+	state.Held
 	urgency float64
 }
 
-func newBudgets(store Storage) *budgets {
+func newBudgets(store state.Store) *budgets {
 	return &budgets{store: store, process: rand.Text(), turn: make(chan struct{}, 1), waiting: map[claimant]*claim{}}
 }
-
-// budgetName names a CA's ledger and its lock. A CA entry that is pointed elsewhere has another.
-func budgetName(ca config.CA) string {
-	sum := sha256.Sum256([]byte(ca.Directory))
-	return ca.Name + "-" + hex.EncodeToString(sum[:4])
-}
-
-func budgetObject(ca config.CA) string { return "budgets/" + budgetName(ca) + ".json" }
 
 // change calls f with the ledger as it is now, and saves it if f says that it changed. f runs alone, so it may use waiting.
 func (b *budgets) change(ctx context.Context, ca config.CA, f func(l *budget.Ledger, now time.Time) bool) error {
@@ -56,7 +47,7 @@ func (b *budgets) change(ctx context.Context, ca config.CA, f func(l *budget.Led
 		return ctx.Err()
 	}
 	defer func() { <-b.turn }()
-	unlock, err := b.store.Lock(ctx, "budget-"+budgetName(ca))
+	unlock, err := b.store.Lock(ctx, state.LedgerLock(ca.Name, ca.Directory))
 	if err != nil {
 		return err
 	}
@@ -74,7 +65,7 @@ func (b *budgets) change(ctx context.Context, ca config.CA, f func(l *budget.Led
 	if err != nil {
 		return err
 	}
-	return b.store.SaveLazily(ctx, budgetObject(ca), data)
+	return state.SaveLedger(ctx, b.store, ca.Name, ca.Directory, data)
 }
 
 // alive reports whether an order that was noted may still be under way: it is ours, or its lease is held. What can't be found
@@ -89,7 +80,7 @@ func (b *budgets) alive(ctx context.Context, run budget.Running) bool {
 
 // loadLedger returns the ledger of a CA as it was saved. When none is found it makes one of what was issued.
 func loadLedger(ctx context.Context, store store.Store, ca config.CA) (ledger *budget.Ledger, found bool, err error) {
-	data, err := store.Load(ctx, budgetObject(ca))
+	data, err := state.LoadLedger(ctx, store, ca.Name, ca.Directory)
 	if ctx.Err() != nil {
 		return nil, false, ctx.Err()
 	}
@@ -105,27 +96,12 @@ func loadLedger(ctx context.Context, store store.Store, ca config.CA) (ledger *b
 // recount makes a ledger of the certificates that there are, as if none had been exempt. One that can't be read isn't
 // counted, rather than to hold up all others of the CA.
 func recount(ctx context.Context, store store.Store, ca config.CA) (*budget.Ledger, error) {
-	objects, err := store.List(ctx, "bundles")
+	list, err := state.AllIssued(ctx, store)
 	if err != nil {
 		return nil, err
 	}
-	type issued struct {
-		Hostnames []string  `json:"hostnames"`
-		Directory string    `json:"directory"`
-		Issued    time.Time `json:"issued"`
-	}
-	var list []issued
-	for _, object := range objects {
-		var i issued
-		data, err := store.Load(ctx, object)
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		if err == nil && json.Unmarshal(data, &i) == nil && i.Directory == ca.Directory {
-			list = append(list, i)
-		}
-	}
-	slices.SortFunc(list, func(a, b issued) int { return a.Issued.Compare(b.Issued) })
+	list = slices.DeleteFunc(list, func(i state.Issued) bool { return i.Directory != ca.Directory })
+	slices.SortFunc(list, func(a, b state.Issued) int { return a.Issued.Compare(b.Issued) })
 	ledger := &budget.Ledger{Limits: ca.Limits()}
 	for _, i := range list {
 		ledger.Spend(budget.Keys(ledger.Limits, i.Hostnames, false), i.Issued)

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"autocertd/internal/state"
 	"cmp"
 	"context"
 	"crypto/x509"
@@ -21,7 +22,7 @@ func (j *job) awaitHand(waiting *issuer.ByHandError) {
 		lines = append(lines, strings.NewReplacer("\t", " ", `"`, "").Replace(r.ZoneLine()))
 	}
 	told := j.state.ByHand
-	j.state.ByHand, j.state.Issue = lines, Trouble{}
+	j.state.ByHand, j.state.Issue = lines, state.Trouble{}
 	for _, line := range lines {
 		if j.insist != onSchedule || !slices.Contains(told, line) {
 			j.cfg.Logger.Warn("a person must add this TXT record", "certificate", j.cert.Name, "record", line)
@@ -52,12 +53,12 @@ type Hand struct {
 // TakeInHand waits for the lock of a certificate.
 func TakeInHand(ctx context.Context, cfg Config, cert config.Certificate) (*Hand, error) {
 	m := New(cfg)
-	unlock, err := cfg.Storage.Lock(ctx, lockName(cert.Name))
+	unlock, err := cfg.Storage.Lock(ctx, state.Lock(cert.Name))
 	if err != nil {
 		return nil, err
 	}
 	j := &job{Manager: m, snapshot: &Snapshot{}, cert: cert, insist: byHand}
-	if j.state, err = loadState(ctx, cfg.Storage, cert.Name); err == nil {
+	if err = j.read(ctx); err == nil {
 		err = j.load(ctx)
 	}
 	if err != nil {
@@ -68,11 +69,13 @@ func TakeInHand(ctx context.Context, cfg Config, cert config.Certificate) (*Hand
 }
 
 // Bundle is what was issued last, nil when nothing was.
-func (h *Hand) Bundle() (*Bundle, *x509.Certificate) { return h.job.bundle, h.job.leaf }
+func (h *Hand) Bundle() (*state.Bundle, *x509.Certificate) {
+	return h.job.state.Bundle, h.job.state.X509
+}
 
 // LikeBefore makes the order one for what was issued last, for a name that nothing else is known of. It returns what that is.
 func (h *Hand) LikeBefore() config.Certificate {
-	c, b := &h.job.cert, h.job.bundle
+	c, b := &h.job.cert, h.job.state.Bundle
 	c.Hostnames, c.KeyType, c.Profile = b.Hostnames, b.KeyType, b.Profile
 	return *c
 }
@@ -84,14 +87,14 @@ func (h *Hand) Fresh(hostnames []string, now time.Time) bool {
 		leaf.NotAfter.Sub(now) > leaf.NotAfter.Sub(leaf.NotBefore)/3
 }
 
-func (h *Hand) keeper(ca string) keeper {
-	return keeper{h.job.cfg.Storage, orderObject(ca, h.job.cert.Name)}
+func (h *Hand) keeper(ca string) state.OrderKeeper {
+	return state.KeepOrder(h.job.cfg.Storage, ca, h.job.cert.Name)
 }
 
 // Open returns the open order at a CA, nil when there is none or it has served.
 func (h *Hand) Open(ctx context.Context, ca string) (*issuer.OpenOrder, error) {
-	open, err := h.keeper(ca).load(ctx)
-	if err == nil && open != nil && h.job.bundle != nil && h.job.hasServed(open) {
+	open, err := state.LoadOrder(ctx, h.job.cfg.Storage, ca, h.job.cert.Name)
+	if err == nil && open != nil && h.job.state.Bundle != nil && h.job.hasServed(open) {
 		return nil, nil
 	}
 	return open, err
@@ -101,7 +104,7 @@ func (h *Hand) Open(ctx context.Context, ca string) (*issuer.OpenOrder, error) {
 // knows better.
 func (h *Hand) Wanted(ctx context.Context, iss *issuer.Issuer, ca config.CA) (issuer.Request, error) {
 	j := h.job
-	counted := &spending{keeper: h.keeper(ca.Name), budgets: j.budgets, ca: ca, hostnames: j.cert.Hostnames}
+	counted := &spending{OrderKeeper: h.keeper(ca.Name), budgets: j.budgets, ca: ca, hostnames: j.cert.Hostnames}
 	if limits := ca.Limits(); limits.Any() {
 		counted.otherwise = budget.Keys(limits, j.cert.Hostnames, j.again(ca.Directory))
 		if !j.exempt(ca.Directory, time.Now()) {
@@ -124,13 +127,13 @@ func (h *Hand) Save(ctx context.Context, iss *issuer.Issuer, open *issuer.OpenOr
 	j := h.job
 	j.cert.Hostnames, j.cert.KeyType = open.Hostnames, cmp.Or(string(open.KeyType), config.DefaultKeyType)
 	j.cert.Profile, j.cert.CSR = open.Profile, open.CSR
-	if err := j.save(ctx, iss, issued); err != nil {
+	if err := j.keep(ctx, iss, issued); err != nil {
 		return err
 	}
 	if !slices.Contains(j.cert.CAs, iss.Name()) {
 		j.cert.CAs = append(slices.Clone(j.cert.CAs), iss.Name())
 	}
 	j.dropOrders(ctx)
-	j.state.Issue, j.state.Working, j.state.ByHand, j.state.NextLook = Trouble{}, Working{}, nil, time.Time{}
-	return j.saveState(ctx, j.state)
+	j.state.Issue, j.state.Working, j.state.ByHand, j.state.NextLook = state.Trouble{}, state.Working{}, nil, time.Time{}
+	return state.Save(ctx, j.cfg.Storage, j.state)
 }

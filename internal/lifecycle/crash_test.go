@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"autocertd/internal/state"
 	"bytes"
 	"fmt"
 	"testing"
@@ -113,7 +114,7 @@ func (w *world) heals(ca *testbed.CA, orders int) {
 	if live := w.live(ca); !live.Equal(leaf) {
 		w.Error("the files hold another certificate than the bundle")
 	}
-	if s := p.status(); s.Condition != Valid || s.Leaf.Fingerprint != describe(leaf, b).Fingerprint {
+	if s := p.status(); s.Condition != Valid || s.Leaf.Fingerprint != b.Describe(leaf).Fingerprint {
 		w.Errorf("the status is %+v", s)
 	}
 	if got := ca.NewOrders(); got > orders {
@@ -129,7 +130,7 @@ func (w *world) heals(ca *testbed.CA, orders int) {
 }
 
 // renewsOnce checks that what is left of the crash isn't taken for the next certificate either.
-func (w *world) renewsOnce(ca *testbed.CA, old *Bundle) {
+func (w *world) renewsOnce(ca *testbed.CA, old *state.Bundle) {
 	w.Helper()
 	p, orders := w.start(), ca.NewOrders()
 	p.look()
@@ -152,21 +153,35 @@ func (w *world) renewsOnce(ca *testbed.CA, old *Bundle) {
 // retryNow moves the next try to this moment, as if the time until then had passed.
 func (p *process) retryNow() {
 	p.Helper()
-	p.edit(func(s *State) {
-		s.Issue.RetryAt, s.Deploy.RetryAt = time.Now(), time.Now()
+	p.edit(func(s *state.Certificate) {
+		s.Issue.RetryAt = time.Now()
 		clear(s.AskAfter)
 	})
+	p.editHost(func(d *state.Deployment) { d.Trouble.RetryAt = time.Now() })
 }
 
 // edit changes what is remembered.
-func (p *process) edit(change func(*State)) {
+func (p *process) edit(change func(*state.Certificate)) {
 	p.Helper()
-	s, err := loadState(p.Context(), p.store.Storage, name)
+	s, err := state.LoadFacts(p.Context(), p.store.Store, name)
 	if err != nil {
 		p.Fatal(err)
 	}
 	change(s)
-	if err := p.saveState(p.Context(), s); err != nil {
+	if err := state.Save(p.Context(), p.store, s); err != nil {
+		p.Fatal(err)
+	}
+}
+
+// editHost changes what is remembered of the files here.
+func (p *process) editHost(change func(*state.Deployment)) {
+	p.Helper()
+	d, err := state.LoadDeployment(p.Context(), p.store.Store, state.LocalNode, name)
+	if err != nil {
+		p.Fatal(err)
+	}
+	change(d)
+	if err := state.SaveDeployment(p.Context(), p.store, state.LocalNode, d); err != nil {
 		p.Fatal(err)
 	}
 }
@@ -196,21 +211,21 @@ func (p *process) suggest(start, end time.Duration) {
 	p.Helper()
 	now := time.Now().UTC()
 	p.age(24 * time.Hour)
-	p.edit(func(s *State) {
-		s.ARI = Suggestion{Start: now.Add(start), End: now.Add(end), Moment: now.Add(start), ChosenAt: now.Add(-time.Minute), AskAgain: now.Add(time.Hour)}
+	p.edit(func(s *state.Certificate) {
+		s.ARI = state.Suggestion{Start: now.Add(start), End: now.Add(end), Moment: now.Add(start), ChosenAt: now.Add(-time.Minute), AskAgain: now.Add(time.Hour)}
 	})
 }
 
 // age makes the bundle look older.
 func (p *process) age(by time.Duration) {
 	p.Helper()
-	data, err := p.store.Load(p.Context(), bundleObject(name))
+	data, err := p.store.Load(p.Context(), "bundles/"+name+".json")
 	if err != nil {
 		p.Fatal(err)
 	}
 	b, _ := p.bundle()
 	was, now := b.Issued.Format(time.RFC3339Nano), b.Issued.Add(-by).Format(time.RFC3339Nano)
-	if err := p.store.Save(p.Context(), bundleObject(name), bytes.Replace(data, []byte(was), []byte(now), 1)); err != nil {
+	if err := p.store.Save(p.Context(), "bundles/"+name+".json", bytes.Replace(data, []byte(was), []byte(now), 1)); err != nil {
 		p.Fatal(err)
 	}
 }

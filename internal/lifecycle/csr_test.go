@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"autocertd/internal/state"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -205,7 +206,7 @@ func TestCompromisedKeyIsNotReused(t *testing.T) {
 		p := w.start()
 		p.look()
 		old, leaf := p.bundle()
-		if _, err := MarkCompromised(p.ctx, p.store, leaf); err != nil {
+		if _, err := state.MarkCompromised(p.ctx, p.store, leaf); err != nil {
 			t.Fatal(err)
 		}
 		p.look()
@@ -220,7 +221,7 @@ func TestCompromisedKeyIsNotReused(t *testing.T) {
 		p := w.start()
 		p.look()
 		_, leaf := p.bundle()
-		if _, err := MarkCompromised(p.ctx, p.store, leaf); err != nil {
+		if _, err := state.MarkCompromised(p.ctx, p.store, leaf); err != nil {
 			t.Fatal(err)
 		}
 		p.fails("web.csr was signed by a key that is compromised; make a new key, and a new CSR with it")

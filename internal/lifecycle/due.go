@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"autocertd/internal/state"
 	"context"
 	"errors"
 	"fmt"
@@ -25,10 +26,10 @@ const byForce = "forced"
 
 // due says why a certificate is to be issued now, "" when it isn't.
 func (j *job) due(now time.Time) (why string) {
-	if j.bundle == nil {
+	if j.state.Bundle == nil {
 		return "there is none yet"
 	}
-	if differs := j.bundle.fits(j.cert, j.snapshot); differs != "" {
+	if differs := j.snapshot.fits(j.state.Bundle, j.cert); differs != "" {
 		return differs
 	}
 	at, why := j.renewal(now)
@@ -58,26 +59,26 @@ func (j *job) renewal(now time.Time) (at time.Time, why string) {
 
 // renewalIn is renewal with another window and schedule.
 func (j *job) renewalIn(window scheduler.Window, schedule scheduler.Schedule, now time.Time) (at time.Time, why string) {
-	if j.state.compromised() {
+	if j.state.IsCompromised() {
 		return now, compromisedWhy
 	}
-	if j.state.revoked() {
-		return j.state.Leaf.Revoked.At, j.state.Leaf.Revoked.why()
+	if j.state.IsRevoked() {
+		return j.state.Leaf.Revoked.At, j.state.Leaf.Revoked.Why()
 	}
-	f := scheduler.Facts{NotBefore: j.leaf.NotBefore, NotAfter: j.leaf.NotAfter,
+	f := scheduler.Facts{NotBefore: j.state.X509.NotBefore, NotAfter: j.state.X509.NotAfter,
 		Suggested: j.state.ARI.Moment, Chosen: j.state.ARI.ChosenAt, Now: now,
 		Window: window, Schedule: schedule, Emergency: j.snapshot.Emergency}
-	if issued := j.bundle.Issued; !issued.After(now) { // issued by a clock that was ahead, it would never be due
-		f.Earliest = issued.Add(min(j.state.ARI.settling(), j.leaf.NotAfter.Sub(issued)/3))
+	if issued := j.state.Bundle.Issued; !issued.After(now) { // issued by a clock that was ahead, it would never be due
+		f.Earliest = issued.Add(min(settling(j.state.ARI), j.state.X509.NotAfter.Sub(issued)/3))
 	}
 	at, why = scheduler.RenewAt(f)
-	return at, j.state.ARI.because(why)
+	return at, because(j.state.ARI, why)
 }
 
 // windowed is when a try that is planned for a moment may be: for a renewal, while the window is open. A certificate that
 // isn't there, or isn't what is configured, waits for no window.
 func (j *job) windowed(retry time.Time) time.Time {
-	if j.bundle == nil || j.bundle.fits(j.cert, j.snapshot) != "" {
+	if j.state.Bundle == nil || j.snapshot.fits(j.state.Bundle, j.cert) != "" {
 		return retry
 	}
 	if at, _ := j.renewal(retry); at.After(retry) {
@@ -88,7 +89,7 @@ func (j *job) windowed(retry time.Time) time.Time {
 
 // missed reports whether a renewal that failed would be tried again now, were it not for the window.
 func (j *job) missed(now time.Time) bool {
-	if j.state.Issue.Failures == 0 || j.bundle == nil {
+	if j.state.Issue.Failures == 0 || j.state.Bundle == nil {
 		return false
 	}
 	at, _ := j.renewalIn(scheduler.Window{}, nil, now)
@@ -110,12 +111,12 @@ func (j *job) issueIfDue(ctx context.Context) error {
 		if changed {
 			j.tellContacts(ctx)
 		}
-		j.state.Wish, j.state.Held, j.state.Working = mark, Held{}, Working{}
+		j.state.Wish, j.state.Held, j.state.Working = mark, state.Held{}, state.Working{}
 		if j.missed(now) {
 			j.state.Issue.RetryAt = j.windowed(now).UTC()
 			return nil
 		}
-		j.state.Issue = Trouble{}
+		j.state.Issue = state.Trouble{}
 		j.handDone()
 		return nil
 	}
@@ -132,7 +133,7 @@ func (j *job) issueIfDue(ctx context.Context) error {
 	}
 	if why != byForce && store.Unwritable(err) { // told for all of them together, and tried as soon as there is room
 		now := time.Now().UTC()
-		j.state.Issue = Trouble{
+		j.state.Issue = state.Trouble{
 			Failures: max(j.state.Issue.Failures, 1),
 			Error:    printable.Lines(err.Error()),
 			Cure:     printable.Lines(cure.Of(err)),
@@ -145,7 +146,7 @@ func (j *job) issueIfDue(ctx context.Context) error {
 	if working, ok := errors.AsType[*issuer.WorkingError](err); ok {
 		return j.awaitCA(working)
 	}
-	j.state.Working = Working{}
+	j.state.Working = state.Working{}
 	if why == byForce && isHeld(err) { // the certificate isn't due, so that it waits for nothing
 		j.budgets.leave(j.cert)
 	} else if held := j.hold(err); held && j.insist == onSchedule {
@@ -154,7 +155,7 @@ func (j *job) issueIfDue(ctx context.Context) error {
 		return err // a person waits for the certificate
 	}
 	if err == nil {
-		j.state.Issue = Trouble{}
+		j.state.Issue = state.Trouble{}
 		j.handDone()
 		return nil
 	}
@@ -169,7 +170,7 @@ func (j *job) issueIfDue(ctx context.Context) error {
 	}
 	now = time.Now()
 	retry := j.retryAt(now, j.silence)
-	j.state.Issue = j.state.Issue.next(err, now, retry)
+	j.state.Issue = worse(j.state.Issue, err, now, retry)
 	j.state.Issue.Silent, j.state.Issue.Outage = strings.Join(j.silence.parties, partySeparator), j.silence.outage()
 	j.cfg.Logger.Warn("certificate not issued", "certificate", j.cert.Name, "why_due", why, "failures", j.state.Issue.Failures,
 		"retry", retry.UTC().Format(time.RFC3339), "err", err)
@@ -185,8 +186,8 @@ func (j *job) awaitCA(working *issuer.WorkingError) error {
 	}
 	again := askOrderAt(now, since, working.Again)
 	what := fmt.Sprintf("the CA is still working on it; the same order is asked again at %s", again.UTC().Format(time.RFC3339))
-	j.state.Working = Working{CA: working.CA, What: what, Since: since.UTC(), Again: again.UTC()}
-	j.state.Issue, j.state.Held = Trouble{}, Held{}
+	j.state.Working = state.Working{CA: working.CA, What: what, Since: since.UTC(), Again: again.UTC()}
+	j.state.Issue, j.state.Held = state.Trouble{}, state.Held{}
 	j.budgets.leave(j.cert)
 	if was.CA != working.CA {
 		j.cfg.Logger.Info("certificate still being made", "certificate", j.cert.Name, "ca", working.CA, "order", working.Order,
@@ -202,7 +203,7 @@ func (j *job) awaitCA(working *issuer.WorkingError) error {
 // the earliest, and the less often the longer it takes, up to once an hour.
 func askOrderAt(now, since, wish time.Time) time.Time {
 	wait := min(max(now.Sub(since)/2, time.Minute), time.Hour)
-	if latest := now.Add(longestWait); wish.After(latest) {
+	if latest := now.Add(state.LongestWait); wish.After(latest) {
 		wish = latest
 	}
 	if at := now.Add(wait); at.After(wish) {
@@ -229,12 +230,12 @@ func (j *job) schedule(now time.Time) time.Time {
 		}
 	}
 	s := j.state
-	if j.leaf != nil {
+	if j.state.X509 != nil {
 		s.RenewAt, s.RenewWhy = j.renewal(now)
 		sooner(s.ARI.AskAgain)
 	}
 	switch {
-	case s.held():
+	case s.IsHeld():
 		sooner(s.Held.Until)
 	case s.Working.CA != "":
 		sooner(s.Working.Again)
@@ -246,8 +247,8 @@ func (j *job) schedule(now time.Time) time.Time {
 	if len(s.ByHand) > 0 && s.Issue.Failures == 0 {
 		sooner(now) // and so at every tick
 	}
-	if s.Deploy.Failures > 0 {
-		sooner(s.Deploy.RetryAt)
+	if j.host.Trouble.Failures > 0 {
+		sooner(j.host.Trouble.RetryAt)
 	}
 	s.NextLook = next.UTC()
 	return next

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"autocertd/internal/state"
 	"crypto/x509"
 	"testing"
 	"time"
@@ -10,8 +11,8 @@ import (
 
 // issuedJob is a look at a certificate.
 func issuedJob(issued, notBefore, notAfter time.Time) *job {
-	return &job{snapshot: &Snapshot{}, cert: config.Certificate{Name: name}, state: &State{Name: name},
-		bundle: &Bundle{Issued: issued}, leaf: &x509.Certificate{NotBefore: notBefore, NotAfter: notAfter}}
+	return &job{snapshot: &Snapshot{}, cert: config.Certificate{Name: name}, host: &state.Deployment{Name: name}, state: &state.Certificate{
+		Name: name, Bundle: &state.Bundle{Issued: issued}, X509: &x509.Certificate{NotBefore: notBefore, NotAfter: notAfter}}}
 }
 
 // TestRenewal says when a certificate is renewed that was issued at noon. What the rule says is the scheduler's; here it
@@ -39,7 +40,7 @@ func TestRenewal(t *testing.T) {
 	for _, tt := range tests {
 		j := issuedJob(noon, noon.Add(tt.notBefore), noon.Add(tt.notAfter))
 		if tt.suggested != 0 {
-			j.state.ARI = Suggestion{Moment: noon.Add(tt.suggested), ChosenAt: noon.Add(tt.chosen)}
+			j.state.ARI = state.Suggestion{Moment: noon.Add(tt.suggested), ChosenAt: noon.Add(tt.chosen)}
 		}
 		at, why := j.renewal(noon.Add(tt.now))
 		if got := at.Sub(noon); got != tt.want || why == "" {
@@ -64,7 +65,7 @@ func TestShortLived(t *testing.T) {
 			for now.Before(next) {
 				now = now.Add(tt.tick)
 			}
-			if left := j.leaf.NotAfter.Sub(now); left < tt.lifetime/4 {
+			if left := j.state.X509.NotAfter.Sub(now); left < tt.lifetime/4 {
 				t.Fatalf("%v at ticks of %v: looked at when %v were left", tt.lifetime, tt.tick, left)
 			}
 			if at, _ := j.renewal(now); !now.Before(at) {
@@ -85,22 +86,22 @@ func TestSchedule(t *testing.T) {
 		want   time.Duration // at least; a fifth more at most
 	}{
 		{"nothing is due", func(*job) {}, lookInterval},
-		{"renewal soon", func(j *job) { j.leaf.NotAfter = in(30*day + time.Minute); j.leaf.NotBefore = in(-60 * day) }, 40 * time.Second},
+		{"renewal soon", func(j *job) { j.state.X509.NotAfter = in(30*day + time.Minute); j.state.X509.NotBefore = in(-60 * day) }, 40 * time.Second},
 		{"renewal soon, and it failed", func(j *job) {
-			j.leaf.NotAfter, j.leaf.NotBefore = in(30*day), in(-60*day)
-			j.state.Issue = Trouble{Failures: 1, RetryAt: in(10 * time.Minute)}
+			j.state.X509.NotAfter, j.state.X509.NotBefore = in(30*day), in(-60*day)
+			j.state.Issue = state.Trouble{Failures: 1, RetryAt: in(10 * time.Minute)}
 		}, 10 * time.Minute},
-		{"the files failed", func(j *job) { j.state.Deploy = Trouble{Failures: 1, RetryAt: in(time.Minute)} }, time.Minute},
+		{"the files failed", func(j *job) { j.host.Trouble = state.Trouble{Failures: 1, RetryAt: in(time.Minute)} }, time.Minute},
 		{"the CA is to be asked", func(j *job) { j.state.ARI.AskAgain = in(2 * time.Minute) }, 2 * time.Minute},
 		{"none yet, and it failed for days", func(j *job) {
-			j.leaf, j.bundle = nil, nil
-			j.state.Issue = Trouble{Failures: 9, RetryAt: in(day)}
+			j.state.X509, j.state.Bundle = nil, nil
+			j.state.Issue = state.Trouble{Failures: 9, RetryAt: in(day)}
 		}, lookInterval},
 	} {
 		j := issuedJob(in(-50*day), in(-50*day), in(40*day))
 		tt.change(j)
 		next := j.schedule(now)
-		if wait := next.Sub(now); wait < tt.want || wait > tt.want*6/5 || !j.state.NextLook.Equal(next) {
+		if wait := next.Sub(now); wait < tt.want || wait > tt.want*6/5 || !nextLook(j.state, j.host).Equal(next) {
 			t.Errorf("%s: the next look is in %v, want %v", tt.what, wait, tt.want)
 		}
 	}

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"autocertd/internal/state"
 	"context"
 	"errors"
 	"fmt"
@@ -72,7 +73,7 @@ func TestFailureIsRemembered(t *testing.T) {
 	if err := p.Retry(p.ctx, name); err != nil { // a person doesn't wait
 		t.Fatal(err)
 	}
-	if s := p.status(); s.Condition != Valid || s.Issue != (Trouble{}) || p.Failing() != 0 {
+	if s := p.status(); s.Condition != Valid || s.Issue != (state.Trouble{}) || p.Failing() != 0 {
 		t.Errorf("afterwards the status is %+v, and %d are failing", s, p.Failing())
 	}
 	if orders := w.cas[0].NewOrders(); orders != 1 {
@@ -124,7 +125,7 @@ func TestFailureByForceChangesNothing(t *testing.T) {
 	if err := p.Renew(p.ctx, name); err == nil || !strings.Contains(err.Error(), "REFUSED") {
 		t.Fatalf("got %v, want the failure", err)
 	}
-	if s := p.status(); s.Condition != Valid || s.Issue != (Trouble{}) || !s.RenewAt.Equal(before.RenewAt) || p.Failing() != 0 {
+	if s := p.status(); s.Condition != Valid || s.Issue != (state.Trouble{}) || !s.RenewAt.Equal(before.RenewAt) || p.Failing() != 0 {
 		t.Errorf("afterwards the status is %+v, and %d are failing", s, p.Failing())
 	}
 }
@@ -192,7 +193,7 @@ func TestAPersonAndTheCA(t *testing.T) {
 	if now := p.status().Issue; now != before {
 		t.Errorf("a try that asked nobody counts: %+v, then %+v", before, now)
 	}
-	p.edit(func(s *State) { s.AskAfter["one"] = time.Now() })
+	p.edit(func(s *state.Certificate) { s.AskAfter["one"] = time.Now() })
 	m.Status.Store(0)
 	if err := p.Retry(p.ctx, name); err != nil {
 		t.Error(err)
@@ -210,7 +211,7 @@ func TestRetryAfter(t *testing.T) {
 	}{
 		{"an hour", "3600", time.Hour},
 		{"as a date", time.Now().Add(3 * time.Hour).UTC().Format(http.TimeFormat), 3 * time.Hour},
-		{"a week is the most that counts", "31536000", longestWait},
+		{"a week is the most that counts", "31536000", state.LongestWait},
 		{"none", "", time.Minute},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
@@ -272,7 +273,7 @@ func TestEachCAHasItsMoment(t *testing.T) {
 	if s := p.status(); s.Issue.RetryAt.Sub(s.Issue.At) > 2*time.Minute {
 		t.Errorf("the next try is after %v, though the second CA can be asked any time", s.Issue.RetryAt.Sub(s.Issue.At))
 	}
-	p.edit(func(s *State) { s.Issue.RetryAt = time.Now() })
+	p.edit(func(s *state.Certificate) { s.Issue.RetryAt = time.Now() })
 	p.fails("CA one: not asked again before")
 	if one, two := patient.asked.Load(), hasty.asked.Load(); one != 1 || two != 2 {
 		t.Errorf("the CAs were asked %d and %d times, want 1 and 2", one, two)
@@ -401,7 +402,7 @@ func TestLockedByAnother(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	unlock, err := other.TryLock(t.Context(), lockName(name))
+	unlock, err := other.TryLock(t.Context(), state.Lock(name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -416,7 +417,7 @@ func TestLockedByAnother(t *testing.T) {
 	var released atomic.Bool
 	waiting := w.startWith(Config{Wait: true}, &losing{})
 	waiting.store.Locking = func(lock string) {
-		if lock != lockName(name) {
+		if lock != state.Lock(name) {
 			return
 		}
 		go func() {
@@ -429,7 +430,7 @@ func TestLockedByAnother(t *testing.T) {
 			t.Errorf("%s was loaded before the other released the lock", key)
 		}
 		var held *store.HeldError
-		if unlock, err := other.TryLock(t.Context(), lockName(name)); err == nil {
+		if unlock, err := other.TryLock(t.Context(), state.Lock(name)); err == nil {
 			unlock()
 			t.Errorf("%s was loaded without the lock", key)
 		} else if !errors.As(err, &held) {
@@ -463,7 +464,7 @@ func TestDeploymentFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.look()
-	if s := p.status(); s.Condition != Valid || s.Deploy != (Trouble{}) || len(s.Pending) != 0 || p.Failing() != 0 {
+	if s := p.status(); s.Condition != Valid || s.Deploy != (state.Trouble{}) || len(s.Pending) != 0 || p.Failing() != 0 {
 		t.Errorf("then the status is %+v", s)
 	}
 	if _, err := os.Stat(w.path("out", name, "privkey.pem")); err != nil {

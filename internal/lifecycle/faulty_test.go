@@ -1,9 +1,12 @@
 package lifecycle
 
 import (
+	"autocertd/internal/state"
+	"autocertd/internal/store"
 	"cmp"
 	"context"
 	"errors"
+	"iter"
 	"net/http"
 	"strings"
 	"sync"
@@ -29,17 +32,18 @@ type fault struct {
 
 // faulty is a Storage that fails at some calls, as a full disk does or a process that dies there.
 type faulty struct {
-	Storage
+	state.Store
 	Die     func()
 	OnLoad  func(key string)
 	Locking func(name string) // Lock was called and may wait
 
-	mu      sync.Mutex
-	fault   fault
-	hits    int // calls that the fault is for
-	dead    bool
-	unlocks []func()
-	writes  []string // "Save KEY", in their order
+	mu       sync.Mutex
+	fault    fault
+	hits     int // calls that the fault is for
+	dead     bool
+	releases []func()
+	leases   int      // that were given out
+	writes   []string // "Save KEY", in their order
 }
 
 // breaks makes the calls fail that the fault is for, from now on.
@@ -83,10 +87,10 @@ func (f *faulty) after(err error) error {
 func (f *faulty) die() {
 	f.mu.Lock()
 	f.dead = true
-	unlocks := f.unlocks
+	releases := f.releases
 	f.mu.Unlock()
-	for _, unlock := range unlocks {
-		unlock()
+	for _, release := range releases {
+		release()
 	}
 }
 
@@ -112,59 +116,107 @@ func (f *faulty) Load(ctx context.Context, key string) ([]byte, error) {
 	if _, err := f.call("Load", key); err != nil {
 		return nil, f.after(err)
 	}
-	return f.Storage.Load(ctx, key)
+	return f.Store.Load(ctx, key)
 }
 
 func (f *faulty) Save(ctx context.Context, key string, data []byte) error {
-	effect, err := f.call("Save", key)
-	if effect {
-		err = errors.Join(f.Storage.Save(ctx, key, data), err)
-	}
-	return f.after(err)
+	return f.write("Save", key, func() error { return f.Store.Save(ctx, key, data) })
 }
 
 func (f *faulty) SaveLazily(ctx context.Context, key string, data []byte) error {
-	effect, err := f.call("SaveLazily", key)
-	if effect {
-		err = errors.Join(f.Storage.SaveLazily(ctx, key, data), err)
-	}
-	return f.after(err)
+	return f.write("SaveLazily", key, func() error { return f.Store.SaveLazily(ctx, key, data) })
 }
 
 func (f *faulty) Delete(ctx context.Context, key string) error {
-	effect, err := f.call("Delete", key)
+	return f.write("Delete", key, func() error { return f.Store.Delete(ctx, key) })
+}
+
+func (f *faulty) write(op, key string, do func() error) error {
+	effect, err := f.call(op, key)
 	if effect {
-		err = errors.Join(f.Storage.Delete(ctx, key), err)
+		err = errors.Join(do(), err)
 	}
 	return f.after(err)
 }
 
-func (f *faulty) Lock(ctx context.Context, name string) (func(), error) {
-	if f.Locking != nil {
-		f.Locking(name)
+func (f *faulty) Scan(ctx context.Context, prefixes ...string) iter.Seq2[store.Object, error] {
+	return func(yield func(store.Object, error) bool) {
+		for object, err := range f.Store.Scan(ctx, prefixes...) {
+			if err == nil {
+				if f.OnLoad != nil {
+					f.OnLoad(object.Key)
+				}
+				if _, failed := f.call("Load", object.Key); failed != nil {
+					object = store.Object{Key: object.Key, Err: f.after(failed)}
+				}
+			}
+			if !yield(object, err) {
+				return
+			}
+		}
 	}
-	unlock, err := f.Storage.Lock(ctx, name)
-	return f.locked(unlock, err)
+}
+
+func (f *faulty) Lock(ctx context.Context, name string) (func(), error) {
+	lease, err := f.Acquire(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return lease.Release, nil
 }
 
 func (f *faulty) TryLock(ctx context.Context, name string) (func(), error) {
-	unlock, err := f.Storage.TryLock(ctx, name)
-	return f.locked(unlock, err)
+	lease, err := f.Try(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return lease.Release, nil
 }
 
-func (f *faulty) locked(unlock func(), err error) (func(), error) {
+func (f *faulty) Acquire(ctx context.Context, name string) (store.Lease, error) {
+	if f.Locking != nil {
+		f.Locking(name)
+	}
+	lease, err := f.Store.Acquire(ctx, name)
+	return f.leased(lease, err)
+}
+
+func (f *faulty) Try(ctx context.Context, name string) (store.Lease, error) {
+	lease, err := f.Store.Try(ctx, name)
+	return f.leased(lease, err)
+}
+
+func (f *faulty) leased(lease store.Lease, err error) (store.Lease, error) {
 	if err != nil {
 		return nil, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.leases++
 	if f.dead {
-		unlock()
+		lease.Release()
 		return nil, errFault
 	}
-	unlock = sync.OnceFunc(unlock)
-	f.unlocks = append(f.unlocks, unlock)
-	return unlock, nil
+	f.releases = append(f.releases, lease.Release)
+	return &faultyLease{lease, f}, nil
+}
+
+// faultyLease fails at the same writes.
+type faultyLease struct {
+	store.Lease
+	faulty *faulty
+}
+
+func (l *faultyLease) Save(ctx context.Context, key string, data []byte) error {
+	return l.faulty.write("Save", key, func() error { return l.Lease.Save(ctx, key, data) })
+}
+
+func (l *faultyLease) SaveLazily(ctx context.Context, key string, data []byte) error {
+	return l.faulty.write("SaveLazily", key, func() error { return l.Lease.SaveLazily(ctx, key, data) })
+}
+
+func (l *faultyLease) Delete(ctx context.Context, key string) error {
+	return l.faulty.write("Delete", key, func() error { return l.Lease.Delete(ctx, key) })
 }
 
 // losing is the way to a CA on which one message is lost.

@@ -1,6 +1,8 @@
 package lifecycle
 
 import (
+	"autocertd/internal/config"
+	"autocertd/internal/state"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -18,7 +20,7 @@ import (
 
 // oneObject is a Storage that holds the same object under every key.
 type oneObject struct {
-	Storage
+	state.Store
 	Data []byte
 }
 
@@ -44,41 +46,36 @@ func FuzzStored(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m := New(Config{Storage: oneObject{Data: data}})
 		ctx, now := t.Context(), time.Now()
-		state, err := loadState(ctx, m.cfg.Storage, name)
-		if err != nil || state.Name != name {
-			t.Fatalf("state %+v, %v", state, err)
+		j := &job{Manager: m, snapshot: &Snapshot{}, cert: config.Certificate{Name: name, CAs: []string{"one"}}}
+		if err := j.read(ctx); err != nil || j.state.Name != name {
+			t.Fatalf("state %+v, %v", j.state, err)
 		}
-		state.mend(now)
-		j := &job{Manager: m, snapshot: &Snapshot{}, state: state}
-		j.cert.Name = name
-
-		bundle, leaf, err := m.loadBundle(ctx, name)
-		var damaged *damagedError
+		_, wrong := errors.AsType[*state.DamagedError](j.state.Faults.Bundle)
 		switch {
-		case err == nil:
-			j.adopt(bundle, leaf)
+		case j.state.Bundle != nil:
+			j.adopt(j.state.Bundle, j.state.X509)
 			j.due(now)
-		case !errors.As(err, &damaged) || string(damaged.data) != string(data):
-			t.Fatalf("bundle: %v", err)
+		case !wrong:
+			t.Fatalf("bundle: %v", j.state.Faults.Bundle)
 		}
-		if order := j.openOrder(ctx, keeper{m.cfg.Storage, "orders/one/web.json"}); order != nil && order.URL == "" {
+		if order := j.openOrder("one"); order != nil && order.URL == "" {
 			t.Fatal("an order without a URL")
 		}
 
-		state.Issue = state.Issue.next(errFault, now, now)
-		if state.Issue.Failures < 1 {
-			t.Errorf("%d failures", state.Issue.Failures)
+		j.state.Issue = worse(j.state.Issue, errFault, now, now)
+		if j.state.Issue.Failures < 1 {
+			t.Errorf("%d failures", j.state.Issue.Failures)
 		}
 		if next := j.schedule(now); next.After(now.Add(2 * lookInterval)) {
 			t.Errorf("the next look is at %s", next)
 		}
-		if longest := now.Add(longestWait + time.Hour); state.Deploy.RetryAt.After(longest) || state.Issue.RetryAt.After(longest) || j.askAfter().After(longest) {
-			t.Errorf("the state is %+v", state)
+		if longest := now.Add(state.LongestWait + time.Hour); j.host.Trouble.RetryAt.After(longest) || j.state.Issue.RetryAt.After(longest) || j.askAfter().After(longest) {
+			t.Errorf("the state is %+v", j.state)
 		}
-		if err := m.saveState(ctx, state); err != nil {
+		if err := errors.Join(state.Save(ctx, m.cfg.Storage, j.state), state.SaveDeployment(ctx, m.cfg.Storage, m.cfg.Node, j.host)); err != nil {
 			t.Error(err)
 		}
-		if _, err := Statuses(ctx, m.cfg.Storage, nil, now); err != nil {
+		if _, err := Statuses(ctx, m.cfg.Storage, state.LocalNode, nil, now); err != nil {
 			t.Error(err)
 		}
 	})
@@ -88,7 +85,7 @@ func FuzzStored(f *testing.F) {
 func wholeObjects(f *testing.F) (list [][]byte) {
 	f.Helper()
 	for _, v := range []any{
-		State{Name: name, NextLook: time.Now(), AskAfter: map[string]time.Time{"one": time.Now()}},
+		state.Certificate{Name: name, NextLook: time.Now(), AskAfter: map[string]time.Time{"one": time.Now()}},
 		usableBundle(f, time.Now(), time.Now().Add(time.Hour)),
 		usableBundle(f, time.Now(), time.Now().Add(-time.Hour)), // expired before it was valid
 		issuer.OpenOrder{URL: "https://ca.test/order/1", Hostnames: []string{"a.example.test"}},
@@ -103,7 +100,7 @@ func wholeObjects(f *testing.F) (list [][]byte) {
 }
 
 // usableBundle is a bundle whose key and certificate belong together.
-func usableBundle(f *testing.F, notBefore, notAfter time.Time) Bundle {
+func usableBundle(f *testing.F, notBefore, notAfter time.Time) state.Bundle {
 	f.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -118,7 +115,7 @@ func usableBundle(f *testing.F, notBefore, notAfter time.Time) Bundle {
 	if err != nil {
 		f.Fatal(err)
 	}
-	return Bundle{Name: name, Hostnames: template.DNSNames, Issued: time.Now(),
+	return state.Bundle{Name: name, Hostnames: template.DNSNames, Issued: time.Now(),
 		Key:  string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
 		Leaf: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leaf}))}
 }

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"autocertd/internal/state"
 	"cmp"
 	"context"
 	"errors"
@@ -13,18 +14,8 @@ import (
 	"autocertd/issuer"
 )
 
-// Held says that a certificate is due and isn't ordered, since its CA would refuse the order. That is no failure: it is
-// ordered when there is room, the most urgent first.
-type Held struct {
-	CA     string     `json:"ca"`
-	Reason string     `json:"reason"` // the limit, in words
-	Limit  budget.Key `json:"limit"`
-	Since  time.Time  `json:"since"`
-	Until  time.Time  `json:"until"` // when its turn comes, if nothing more urgent comes before
-}
-
 // heldError is a CA that isn't asked since it would refuse.
-type heldError struct{ Held }
+type heldError struct{ state.Held }
 
 func (e *heldError) Error() string {
 	return fmt.Sprintf("CA %s: held until %s: %s", e.CA, e.Until.Format(time.RFC3339), e.Reason)
@@ -44,13 +35,11 @@ func isHeld(err error) bool {
 	return ok
 }
 
-func (s *State) held() bool { return !s.Held.Until.IsZero() }
-
 // admit returns the right to order, or a *heldError when the CA would refuse. An order that is open already has been
 // counted, and goes on.
-func (j *job) admit(ctx context.Context, iss *issuer.Issuer, keep keeper, open *issuer.OpenOrder) (*spending, error) {
+func (j *job) admit(ctx context.Context, iss *issuer.Issuer, keep state.OrderKeeper, open *issuer.OpenOrder) (*spending, error) {
 	ca := j.snapshot.CAs[iss.Name()]
-	s := &spending{keeper: keep, budgets: j.budgets, ca: ca, hostnames: j.cert.Hostnames}
+	s := &spending{OrderKeeper: keep, budgets: j.budgets, ca: ca, hostnames: j.cert.Hostnames}
 	limits := ca.Limits()
 	if !limits.Any() {
 		return s, nil
@@ -65,7 +54,7 @@ func (j *job) admit(ctx context.Context, iss *issuer.Issuer, keep keeper, open *
 		s.order, s.renewal = open.URL, open.Replaces
 		return s, nil
 	}
-	var held *Held
+	var held *state.Held
 	err := j.budgets.change(ctx, ca, func(l *budget.Ledger, now time.Time) bool {
 		if held = j.wait(l, ca, s.keys, now); held != nil && !j.rushes() {
 			return false
@@ -84,9 +73,9 @@ func (j *job) admit(ctx context.Context, iss *issuer.Issuer, keep keeper, open *
 }
 
 // wait finds out whether there is room, and remembers who waits for it.
-func (j *job) wait(l *budget.Ledger, ca config.CA, keys []budget.Key, now time.Time) *Held {
+func (j *job) wait(l *budget.Ledger, ca config.CA, keys []budget.Key, now time.Time) *state.Held {
 	b, me := j.budgets, claimant{ca.Name, j.cert.Name}
-	mine := &claim{Held: Held{CA: ca.Name, Since: now.UTC()}, urgency: j.Urgency(j.cert.Name, now)}
+	mine := &claim{Held: state.Held{CA: ca.Name, Since: now.UTC()}, urgency: j.Urgency(j.cert.Name, now)}
 	if old := b.waiting[me]; old != nil {
 		mine.Since = old.Since
 	}
@@ -106,7 +95,7 @@ func (j *job) wait(l *budget.Ledger, ca config.CA, keys []budget.Key, now time.T
 	if queued, key := room(func(key budget.Key) int { return b.ahead(me, mine, key, now, true) }); queued.After(at) {
 		at, tight = queued, key
 	}
-	mine.Until, mine.Limit, mine.Reason = at.UTC(), tight, budget.Describe(l.Limits, tight)
+	mine.Until, mine.Limit, mine.Reason = at.UTC(), string(tight), budget.Describe(l.Limits, tight)
 	b.waiting[me] = mine
 	return &mine.Held
 }
@@ -118,7 +107,7 @@ const turnTaking = 2 * time.Minute
 func (b *budgets) ahead(me claimant, mine *claim, key budget.Key, now time.Time, all bool) (n int) {
 	for who, other := range b.waiting {
 		passed := now.Sub(other.Until)
-		if who.ca == me.ca && who != me && other.Limit == key && passed < turnTaking && (all || passed >= 0) &&
+		if who.ca == me.ca && who != me && other.Limit == string(key) && passed < turnTaking && (all || passed >= 0) &&
 			cmp.Or(cmp.Compare(other.urgency, mine.urgency), other.Since.Compare(mine.Since), cmp.Compare(who.name, me.name)) < 0 {
 			n++
 		}
@@ -138,30 +127,30 @@ func (b *budgets) leave(cert config.Certificate) {
 // rushes reports whether the certificate is renewed at once, whatever the CA's limits: it is revoked, or is about to be.
 // The CA counts the order all the same, since its window for such a certificate lies in the past.
 func (j *job) rushes() bool {
-	return j.bundle != nil && (j.state.ARI.hurry() || j.state.compromised() || j.state.revoked())
+	return j.state.Bundle != nil && (j.state.ARI.Urgent() || j.state.IsCompromised() || j.state.IsRevoked())
 }
 
 // exempt reports whether the CA doesn't count the renewal: it replaces a certificate of that CA in the window that the CA
 // suggested for it (RFC 9773).
 func (j *job) exempt(directory string, now time.Time) bool {
-	return j.bundle != nil && j.bundle.Directory == directory && j.state.ARI.exempts(now)
+	return j.state.Bundle != nil && j.state.Bundle.Directory == directory && exempts(j.state.ARI, now)
 }
 
-func (s Suggestion) exempts(now time.Time) bool {
+func exempts(s state.Suggestion, now time.Time) bool {
 	return !s.Start.IsZero() && !now.Before(s.Start) && !now.After(s.End)
 }
 
 // again reports whether the CA has issued for the same hostnames before.
 func (j *job) again(directory string) bool {
-	return j.bundle != nil && j.bundle.Directory == directory &&
-		slices.Equal(slices.Sorted(slices.Values(j.bundle.Hostnames)), slices.Sorted(slices.Values(j.cert.Hostnames)))
+	return j.state.Bundle != nil && j.state.Bundle.Directory == directory &&
+		slices.Equal(slices.Sorted(slices.Values(j.state.Bundle.Hostnames)), slices.Sorted(slices.Values(j.cert.Hostnames)))
 }
 
 // hold notes that a certificate is held, and reports whether that is all that there is to say of an attempt.
 func (j *job) hold(err error) bool {
 	held, ok := err.(*heldError) // beside failures it would be one of several
 	if !ok {
-		j.state.Held = Held{}
+		j.state.Held = state.Held{}
 		j.budgets.leave(j.cert)
 		return false
 	}
@@ -197,7 +186,7 @@ func joinAttempts(failures []error) error {
 }
 
 // restore takes over who waited when the process before ended.
-func (b *budgets) restore(name string, held Held, urgency float64) {
+func (b *budgets) restore(name string, held state.Held, urgency float64) {
 	b.turn <- struct{}{}
 	defer func() { <-b.turn }()
 	if me := (claimant{held.CA, name}); b.waiting[me] == nil {

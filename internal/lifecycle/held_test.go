@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"autocertd/internal/state"
 	"os"
 	"strings"
 	"testing"
@@ -70,7 +71,8 @@ func TestHeld(t *testing.T) {
 	p.end()
 	p = w.start()
 	p.isHeld("example.test")
-	ledger := w.path("state", budgetObject(p.snapshot.Load().CAs["one"]))
+	ca := p.snapshot.Load().CAs["one"]
+	ledger := w.path("state", "budgets", strings.TrimPrefix(state.LedgerLock(ca.Name, ca.Directory), "budget-")+".json")
 	if err := os.Remove(ledger); err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +116,7 @@ func TestRenewalsAreFree(t *testing.T) {
 			p := limitedWorld(t, tt.limits).start()
 			p.look()
 			p.suggest(tt.window[0], tt.window[1])
-			p.edit(func(s *State) { s.ARI.ChosenAt = time.Now().Add(tt.chosen) })
+			p.edit(func(s *state.Certificate) { s.ARI.ChosenAt = time.Now().Add(tt.chosen) })
 			if tt.reason != "" {
 				p.isHeld(tt.reason)
 				return
@@ -183,7 +185,7 @@ func TestOrdersOfTheDead(t *testing.T) {
 	p.lost.Die()
 	other := w.start()
 	ca := other.snapshot.Load().CAs["one"]
-	working, err := other.store.Acquire(other.ctx, lockName("works"))
+	working, err := other.store.Acquire(other.ctx, state.Lock("works"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,9 +202,9 @@ func TestOrdersOfTheDead(t *testing.T) {
 		return running, orders
 	}
 	for _, run := range []budget.Running{
-		{ID: "of a process that died", Lease: lockName("died"), Since: time.Now(), Keys: []budget.Key{"orders"}},
+		{ID: "of a process that died", Lease: state.Lock("died"), Since: time.Now(), Keys: []budget.Key{"orders"}},
 		{ID: "of an earlier version", Since: time.Now(), Keys: []budget.Key{"orders"}},
-		{ID: "of a process that works", Lease: lockName("works"), Since: time.Now(), Keys: []budget.Key{"orders"}},
+		{ID: "of a process that works", Lease: state.Lock("works"), Since: time.Now(), Keys: []budget.Key{"orders"}},
 	} {
 		err := other.budgets.change(other.ctx, ca, func(l *budget.Ledger, _ time.Time) bool {
 			*l = budget.Ledger{Limits: l.Limits, Running: []budget.Running{run}}
@@ -212,7 +214,7 @@ func TestOrdersOfTheDead(t *testing.T) {
 			t.Fatal(err)
 		}
 		other.isHeld("orders of this account")
-		works := run.Lease == lockName("works")
+		works := run.Lease == state.Lock("works")
 		if running, orders := left(); (running == 1) != works || (orders == 1) != works { // one under way isn't taken yet
 			t.Errorf("%s: %d under way, %d orders left", run.ID, running, orders)
 		}
@@ -231,7 +233,7 @@ func TestMostUrgentFirst(t *testing.T) {
 	m := New(Config{})
 	ledger := &budget.Ledger{Limits: limits}
 	ledger.Spend([]budget.Key{"orders"}, now)
-	wait := func(certificate string, at time.Time) *Held {
+	wait := func(certificate string, at time.Time) *state.Held {
 		j := &job{Manager: m, cert: config.Certificate{Name: certificate, Hostnames: []string{certificate}}}
 		return j.wait(ledger, ca, []budget.Key{"orders"}, at)
 	}
@@ -253,7 +255,7 @@ func TestMostUrgentFirst(t *testing.T) {
 		t.Errorf("the most urgent is still held: %+v", held)
 	}
 	// One whose turn passed unused holds nobody up.
-	m.budgets.restore("gone", Held{CA: "one", Limit: "orders", Since: now.Add(-time.Hour), Until: now}, 0)
+	m.budgets.restore("gone", state.Held{CA: "one", Limit: "orders", Since: now.Add(-time.Hour), Until: now}, 0)
 	if held := wait("a", turn.Add(turnTaking)); held != nil {
 		t.Errorf("held for one that is gone: %+v", held)
 	}

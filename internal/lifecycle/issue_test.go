@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"autocertd/internal/state"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,7 +26,7 @@ func TestFirstCertificate(t *testing.T) {
 	if b.CA != "one" || b.KeyType != "ecdsa-p256" || b.Account == "" || b.Issued.Before(begin) {
 		t.Errorf("the bundle says %s, %s, %s, %s", b.CA, b.KeyType, b.Account, b.Issued)
 	}
-	state, err := loadState(t.Context(), p.store, name)
+	state, err := state.LoadFacts(t.Context(), p.store, name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +70,7 @@ func TestNothingDue(t *testing.T) {
 	for _, p := range []*process{p, w.start()} { // the same process and the next one
 		p.look()
 		// The moment of the next look is remembered, without waiting for the disk.
-		if wrote := p.store.written(); !slices.Equal(wrote, []string{"SaveLazily " + stateObject(name)}) {
+		if wrote := p.store.written(); !slices.Equal(wrote, []string{"SaveLazily " + "states/" + name + ".json"}) {
 			t.Errorf("it wrote %v", wrote)
 		}
 	}

@@ -4,6 +4,9 @@
 package lifecycle
 
 import (
+	"autocertd/internal/state"
+	"autocertd/internal/store"
+	"cmp"
 	"context"
 	"log/slog"
 	"math/rand/v2"
@@ -14,17 +17,9 @@ import (
 
 	"autocertd/internal/config"
 	"autocertd/internal/deploy"
-	"autocertd/internal/store"
 	"autocertd/issuer"
 	"autocertd/scheduler"
 )
-
-// Storage is where bundles, open orders and states are kept, and where the lock of each certificate is.
-type Storage interface {
-	store.Store
-	store.Locker
-	store.Leaser
-}
 
 // Snapshot is what one configuration means to the certificates. It is never changed; a reload makes another.
 type Snapshot struct {
@@ -80,13 +75,14 @@ func lane(c config.Certificate) string {
 
 // mayHaveMended reports whether a person who had the configuration read again may have removed the cause of a failure. It
 // doesn't count for failures that a CA counts.
-func (s *Snapshot) mayHaveMended(t Trouble) bool {
+func (s *Snapshot) mayHaveMended(t state.Trouble) bool {
 	return t.Failures > 0 && !t.AtCA && t.At.Before(s.Reloaded)
 }
 
 // Config is what a Manager needs beside a snapshot.
 type Config struct {
-	Storage  Storage
+	Storage  state.Store
+	Node     string // of this host's deployments; "" is state.LocalNode
 	Deployer *deploy.Deployer
 	Logger   *slog.Logger
 	// Progress is told of each step of a certificate as it happens; nil is fine.
@@ -137,6 +133,7 @@ func New(cfg Config) *Manager {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	cfg.Node = cmp.Or(cfg.Node, state.LocalNode)
 	return &Manager{cfg: cfg, budgets: newBudgets(cfg.Storage), lifetime: map[string]lifetime{}, failing: map[string]bool{},
 		silent: map[string]map[string]bool{}, heard: map[string]time.Time{}, told: map[string]string{}}
 }
@@ -184,16 +181,16 @@ func (m *Manager) Failing() int {
 }
 
 // remember keeps in memory what Urgency and Failing need.
-func (m *Manager) remember(s *State) {
+func (m *Manager) remember(s *state.Certificate, d *state.Deployment) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if _, ok := m.snapshot.Load().Certificates[s.Name]; !ok {
 		return // it left the configuration while it was worked on
 	}
 	delete(m.open, s.Name)
-	m.lifetime[s.Name] = lifetime{s.Leaf.NotBefore, s.Leaf.NotAfter, s.ARI.hurry()}
+	m.lifetime[s.Name] = lifetime{s.Leaf.NotBefore, s.Leaf.NotAfter, s.ARI.Urgent()}
 	m.awaits(s.Name, s.Issue)
-	if s.Issue.Failures+s.Deploy.Failures > 0 {
+	if s.Issue.Failures+d.Trouble.Failures > 0 {
 		m.failing[s.Name] = true
 	} else {
 		delete(m.failing, s.Name)
@@ -218,21 +215,22 @@ func (m *Manager) Items(ctx context.Context) ([]scheduler.Item, error) {
 	items := make([]scheduler.Item, 0, len(snapshot.Certificates))
 	for name, cert := range snapshot.Certificates {
 		item := scheduler.Item{Name: name}
-		state, err := loadState(ctx, m.cfg.Storage, name)
+		c, d, err := known(ctx, m.cfg.Storage, m.cfg.Node, name)
 		switch {
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
 		case err != nil: // it is this certificate's problem alone
-		case snapshot.mayHaveMended(state.Issue), snapshot.mayHaveMended(state.Deploy):
-		case state.held() && state.Held.Since.Before(snapshot.Reloaded): // the limits may be others now
-		case state.Wish == snapshot.wish(cert):
-			state.mend(now)
-			item.Due = state.NextLook
+		case snapshot.mayHaveMended(c.Issue), snapshot.mayHaveMended(d.Trouble):
+		case c.IsHeld() && c.Held.Since.Before(snapshot.Reloaded): // the limits may be others now
+		case c.Wish == snapshot.wish(cert):
+			c.Sanitize(now)
+			d.Sanitize(now)
+			item.Due = nextLook(c, d)
 		}
 		if err == nil {
-			m.remember(state)
-			if state.held() {
-				m.budgets.restore(name, state.Held, m.Urgency(name, now))
+			m.remember(c, d)
+			if c.IsHeld() {
+				m.budgets.restore(name, c.Held, m.Urgency(name, now))
 			}
 		}
 		if open[name] {
@@ -248,18 +246,29 @@ func (m *Manager) Items(ctx context.Context) ([]scheduler.Item, error) {
 	return items, nil
 }
 
+// known loads the facts of a certificate, and its deployment on a host.
+func known(ctx context.Context, r store.Reader, node, name string) (*state.Certificate, *state.Deployment, error) {
+	c, err := state.LoadFacts(ctx, r, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	d, err := state.LoadDeployment(ctx, r, node, name)
+	return c, d, err
+}
+
+// nextLook returns when to look at a certificate again, and at its files here.
+func nextLook(c *state.Certificate, d *state.Deployment) time.Time {
+	if next := d.Trouble.RetryAt; d.Trouble.Failures > 0 && next.Before(c.NextLook) {
+		return next
+	}
+	return c.NextLook
+}
+
 // openOrders returns the certificates that have an open order at one of their CAs.
 func (m *Manager) openOrders(ctx context.Context) map[string]bool {
-	objects, err := m.cfg.Storage.List(ctx, "orders")
+	open, err := state.OpenOrders(ctx, m.cfg.Storage)
 	if err != nil {
 		m.cfg.Logger.Warn("open orders can't be listed, so that they don't come first", "err", err)
-	}
-	open := map[string]bool{}
-	for _, object := range objects {
-		_, file, _ := strings.Cut(strings.TrimPrefix(object, "orders/"), "/")
-		if name, ok := strings.CutSuffix(file, ".json"); ok {
-			open[name] = true
-		}
 	}
 	return open
 }

@@ -1,9 +1,9 @@
 package lifecycle
 
 import (
+	"autocertd/internal/state"
 	"context"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -14,10 +14,6 @@ import (
 	"autocertd/internal/budget"
 	"autocertd/issuer"
 )
-
-// longestWait bounds what a CA may ask for by Retry-After, so that a wrong header doesn't end renewal for good. The
-// longest that is meant is a week.
-const longestWait = 7 * 24 * time.Hour
 
 // obtain gets a certificate from the first of the certificate's CAs that gives one, and saves it. A CA that said when to
 // ask again isn't asked before that, and one that doesn't answer only when no other is left.
@@ -42,7 +38,7 @@ func (j *job) obtain(ctx context.Context, why string) error {
 			j.answered(caParty(ca), j.dnsParty())
 			j.state.AskAfter = nil
 			j.cfg.Logger.Info("certificate issued", "certificate", j.cert.Name, "why", why, "ca", ca,
-				"hostnames", strings.Join(j.cert.Hostnames, ","), "not_after", j.leaf.NotAfter.UTC().Format(time.RFC3339), "took", time.Since(begin).Round(time.Millisecond))
+				"hostnames", strings.Join(j.cert.Hostnames, ","), "not_after", j.state.X509.NotAfter.UTC().Format(time.RFC3339), "took", time.Since(begin).Round(time.Millisecond))
 			return nil
 		}
 		failures = append(failures, err)
@@ -68,7 +64,7 @@ func (j *job) noteWish(ca string, again time.Time) {
 	if !again.After(now) {
 		return
 	}
-	if latest := now.Add(longestWait); again.After(latest) {
+	if latest := now.Add(state.LongestWait); again.After(latest) {
 		again = latest
 	}
 	if j.state.AskAfter == nil {
@@ -98,7 +94,7 @@ func (j *job) probe(ctx context.Context) error {
 	if now := time.Now(); now.Sub(j.probed) < probeAge {
 		return nil
 	}
-	if err := j.saveState(ctx, j.state); err != nil {
+	if err := state.Save(ctx, j.cfg.Storage, j.state); err != nil {
 		return err
 	}
 	j.probed = time.Now()
@@ -120,9 +116,9 @@ func (j *job) obtainFrom(ctx context.Context, ca string, spare bool) error {
 		return &issuer.Error{CA: ca, Step: "order", Err: fmt.Errorf("a certificate of this profile has at most %d hostnames, not %d", most, len(j.cert.Hostnames)),
 			Hint: "divide them among several certificates"}
 	}
-	keep := keeper{j.cfg.Storage, orderObject(ca, j.cert.Name)}
-	open := j.openOrder(ctx, keep)
-	spending, err := j.admit(ctx, iss, keep, open)
+	keeper := state.KeepOrder(j.cfg.Storage, ca, j.cert.Name)
+	open := j.openOrder(ca)
+	spending, err := j.admit(ctx, iss, keeper, open)
 	if err != nil {
 		return err
 	}
@@ -136,7 +132,7 @@ func (j *job) obtainFrom(ctx context.Context, ca string, spare bool) error {
 	if err != nil {
 		return err
 	}
-	if err := j.save(ctx, iss, issued); err != nil {
+	if err := j.keep(ctx, iss, issued); err != nil {
 		return err // the order stays: the next attempt resumes it, to the same certificate
 	}
 	j.dropOrders(ctx)
@@ -161,11 +157,11 @@ func (j *job) order(ctx context.Context, iss *issuer.Issuer, req issuer.Request)
 		return nil, err
 	}
 	j.cfg.Logger.Warn("the CA refuses the key that is to be used again; taking a new one", "certificate", j.cert.Name, "ca", iss.Name(), "err", err)
-	spki := publicKey(string(req.Key))
+	spki := state.PublicKey(string(req.Key))
 	req.Key, req.Open = nil, nil
 	issued, err = iss.Obtain(ctx, req)
 	if err == nil || sure {
-		if markErr := markKey(ctx, j.cfg.Storage, spki, compromisedKey{Serial: j.state.Leaf.Serial, Why: blockedWhy}); markErr != nil {
+		if markErr := state.MarkKey(ctx, j.cfg.Storage, spki, state.CompromisedKey{Serial: j.state.Leaf.Serial, Why: blockedWhy}); markErr != nil {
 			j.cfg.Logger.Warn("that a key is blocked can't be noted", "certificate", j.cert.Name, "err", markErr)
 		}
 	}
@@ -195,47 +191,53 @@ func (j *job) worthKeeping() *x509.Certificate {
 	if j.rushes() {
 		return nil
 	}
-	return j.leaf
+	return j.state.X509
 }
 
 // replaces returns the certificate that a renewal at this CA replaces, nil when the last one came from elsewhere.
 func (j *job) replaces(iss *issuer.Issuer) *x509.Certificate {
-	if j.bundle == nil || j.bundle.Directory != iss.DirectoryURL() {
+	if j.state.Bundle == nil || j.state.Bundle.Directory != iss.DirectoryURL() {
 		return nil
 	}
-	return j.leaf
+	return j.state.X509
 }
 
-// save makes the bundle durable. Dying after it leaves an order that has served and files of the old certificate; the
-// next look sees to both.
-func (j *job) save(ctx context.Context, iss *issuer.Issuer, issued *issuer.Bundle) error {
-	b := &Bundle{Name: j.cert.Name, Hostnames: j.cert.Hostnames, KeyType: j.cert.KeyType,
-		Profile: j.snapshot.profile(j.cert, iss.Name()), CA: iss.Name(), Directory: iss.DirectoryURL(),
-		Account: issued.Account, Order: issued.Order, Issued: time.Now().UTC(), CSR: j.cert.CSR,
-		Key: string(issued.Key), Leaf: string(issued.Leaf), Chain: string(issued.Chain)}
-	data, err := json.Marshal(b)
-	if err != nil {
+// keep makes the bundle durable.
+func (j *job) keep(ctx context.Context, iss *issuer.Issuer, issued *issuer.Bundle) error {
+	before := *j.state
+	j.adopt(&state.Bundle{
+		Name:      j.cert.Name,
+		Hostnames: j.cert.Hostnames,
+		KeyType:   j.cert.KeyType,
+		Profile:   j.snapshot.profile(j.cert, iss.Name()),
+		CA:        iss.Name(),
+		Directory: iss.DirectoryURL(),
+		Account:   issued.Account,
+		Order:     issued.Order,
+		Issued:    time.Now().UTC(),
+		CSR:       j.cert.CSR,
+		Key:       string(issued.Key),
+		Leaf:      string(issued.Leaf),
+		Chain:     string(issued.Chain),
+	}, issued.Cert)
+	if err := state.SaveIssued(ctx, j.cfg.Storage, j.state); err != nil {
+		*j.state = before
 		return err
 	}
-	if err := j.cfg.Storage.Save(context.WithoutCancel(ctx), bundleObject(j.cert.Name), data); err != nil {
-		return err
-	}
-	b.mark = markOf(data)
-	j.adopt(b, issued.Cert)
 	return nil
 }
 
 // adopt makes a bundle the one that counts. What a CA suggested for another certificate says nothing about this one.
-func (j *job) adopt(b *Bundle, leaf *x509.Certificate) {
-	j.bundle, j.leaf = b, leaf
-	now := describe(leaf, b)
+func (j *job) adopt(b *state.Bundle, leaf *x509.Certificate) {
+	j.state.Bundle, j.state.X509 = b, leaf
+	now := b.Describe(leaf)
 	if old := j.state.ARI; j.state.Leaf.Fingerprint != now.Fingerprint {
-		j.state.ARI = Suggestion{AskAgain: firstAsk(b.Issued, leaf)}
-		if old.hurry() {
+		j.state.ARI = state.Suggestion{AskAgain: firstAsk(b.Issued, leaf)}
+		if old.Urgent() {
 			j.state.ARI.Hurries = old.Hurries + 1
 		}
 	}
-	j.state.Leaf, j.state.Bundle = now, b.mark
+	j.state.Leaf, j.state.BundleMark = now, b.Mark()
 }
 
 // firstAsk is when the CA is first asked about a new certificate: after a while, so that a CA that wants everything

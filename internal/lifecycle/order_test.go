@@ -1,9 +1,10 @@
 package lifecycle
 
 import (
+	"autocertd/internal/config"
+	"autocertd/internal/state"
 	"errors"
 	"fmt"
-	"log/slog"
 	"testing"
 
 	"autocertd/internal/store"
@@ -29,28 +30,28 @@ func TestDropServed(t *testing.T) {
 		{"unreadable-bundle", `{"URL":"https://ca/1"}`, `{`, false, false},
 	}
 	for _, tt := range tests {
-		err = errors.Join(err, dir.Save(t.Context(), orderObject("ca", tt.name), []byte(tt.order)))
+		err = errors.Join(err, dir.Save(t.Context(), state.OrderKey("ca", tt.name), []byte(tt.order)))
 		if tt.bundle != "" {
-			err = errors.Join(err, dir.Save(t.Context(), bundleObject(tt.name), []byte(tt.bundle)))
+			err = errors.Join(err, dir.Save(t.Context(), "bundles/"+tt.name+".json", []byte(tt.bundle)))
 		}
 		if tt.held {
-			unlock, lerr := dir.Lock(t.Context(), lockName(tt.name))
+			unlock, lerr := dir.Lock(t.Context(), state.Lock(tt.name))
 			if lerr != nil {
 				t.Fatal(lerr)
 			}
 			defer unlock()
 		}
 	}
-	if err := errors.Join(err, DropServed(t.Context(), dir)); err != nil {
+	if err := errors.Join(err, state.DropServed(t.Context(), dir)); err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range tests {
-		_, err := dir.Load(t.Context(), orderObject("ca", tt.name))
+		_, err := dir.Load(t.Context(), state.OrderKey("ca", tt.name))
 		if dropped := errors.Is(err, store.ErrNotExist); dropped != tt.dropped {
 			t.Errorf("%s: dropped is %t (%v), want %t", tt.name, dropped, err, tt.dropped)
 		}
 	}
-	if hostnames, err := OpenHostnames(t.Context(), dir); err != nil || fmt.Sprint(hostnames) != "[]" {
+	if hostnames, err := state.OpenHostnames(t.Context(), dir); err != nil || fmt.Sprint(hostnames) != "[]" {
 		t.Errorf("%q, %v", hostnames, err)
 	}
 }
@@ -61,7 +62,7 @@ func TestForcedOrder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	keep := keeper{store, orderObject("one", "web")}
+	keep := state.KeepOrder(store, "one", "web")
 	for _, tt := range []struct {
 		name   string
 		open   issuer.OpenOrder
@@ -77,8 +78,11 @@ func TestForcedOrder(t *testing.T) {
 		if err := keep.Keep(t.Context(), tt.open); err != nil {
 			t.Fatal(err)
 		}
-		j := &job{Manager: &Manager{cfg: Config{Logger: slog.New(slog.DiscardHandler)}}, insist: tt.insist}
-		if goesOn := j.openOrder(t.Context(), keep) != nil; goesOn != tt.goesOn {
+		j := &job{Manager: New(Config{Storage: store}), cert: config.Certificate{Name: "web", CAs: []string{"one"}}, insist: tt.insist}
+		if err := j.read(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if goesOn := j.openOrder("one") != nil; goesOn != tt.goesOn {
 			t.Errorf("%s: goes on with the order: %t, want %t", tt.name, goesOn, tt.goesOn)
 		}
 	}

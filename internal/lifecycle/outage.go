@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"autocertd/internal/state"
 	"errors"
 	"math/rand/v2"
 	"slices"
@@ -48,7 +49,7 @@ func (j *job) noteSilence(s *silence, ca string, err error) {
 const partySeparator = ", "
 
 // silent are those that gave no answer at the last try.
-func (t Trouble) silent() []string {
+func silentParties(t state.Trouble) []string {
 	if t.Silent == "" {
 		return nil
 	}
@@ -102,20 +103,20 @@ func (m *Manager) DNSAnswers() {
 }
 
 // hasAnswered reports whether one of those that gave no answer at the last failure has given one since.
-func (m *Manager) hasAnswered(t Trouble) bool {
+func (m *Manager) hasAnswered(t state.Trouble) bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return t.Failures > 0 && slices.ContainsFunc(t.silent(), func(party string) bool { return m.heard[party].After(t.At) })
+	return t.Failures > 0 && slices.ContainsFunc(silentParties(t), func(party string) bool { return m.heard[party].After(t.At) })
 }
 
 // awaits keeps in memory whom a certificate waits for. The lock is held.
-func (m *Manager) awaits(name string, t Trouble) {
+func (m *Manager) awaits(name string, t state.Trouble) {
 	for party, names := range m.silent {
 		if delete(names, name); len(names) == 0 {
 			delete(m.silent, party)
 		}
 	}
-	for _, party := range t.silent() {
+	for _, party := range silentParties(t) {
 		if m.silent[party] == nil {
 			m.silent[party] = map[string]bool{}
 		}

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"autocertd/internal/state"
 	"context"
 	"errors"
 	"maps"
@@ -35,12 +36,11 @@ func (p Planned) Late() bool { return !p.NotAfter.IsZero() && p.NotAfter.Before(
 // facts are what a plan is made of, for one certificate.
 type facts struct {
 	*job
-	open map[string]bool // the CAs at which an order is open
 }
 
 // Plan says what is next for each certificate, in the order in which it happens, and how a scenario would end if one is
 // given; nil when there is no certificate to play it with. It asks nobody and changes nothing.
-func Plan(ctx context.Context, store Storage, s *Snapshot, scenario *Scenario, now time.Time) ([]Planned, *Simulation, error) {
+func Plan(ctx context.Context, store state.Store, s *Snapshot, scenario *Scenario, now time.Time) ([]Planned, *Simulation, error) {
 	ledgers := map[string]*budget.Ledger{}
 	for name, ca := range s.CAs {
 		if !ca.Limits().Any() {
@@ -75,23 +75,20 @@ func Plan(ctx context.Context, store Storage, s *Snapshot, scenario *Scenario, n
 
 // facts reads what is known of a certificate. A bundle that is of no use counts as none.
 func (m *Manager) facts(ctx context.Context, s *Snapshot, cert config.Certificate, now time.Time) (facts, error) {
-	f := facts{&job{Manager: m, snapshot: s, cert: cert}, map[string]bool{}}
-	var err error
-	if f.state, err = loadState(ctx, m.cfg.Storage, cert.Name); err != nil {
+	f := facts{&job{Manager: m, snapshot: s, cert: cert}}
+	c, err := state.Load(ctx, m.cfg.Storage, cert.Name, cert.CAs)
+	if err != nil {
 		return f, err
 	}
-	f.state.mend(now)
-	var damaged *damagedError
-	if f.bundle, f.leaf, err = m.loadBundle(ctx, cert.Name); err != nil && !errors.As(err, &damaged) {
+	var damaged *state.DamagedError
+	if err := c.Faults.Bundle; err != nil && !errors.As(err, &damaged) {
 		return f, err
 	}
-	for _, ca := range cert.CAs {
-		open, err := (keeper{m.cfg.Storage, orderObject(ca, cert.Name)}).load(ctx)
-		if err != nil {
-			return f, err
-		}
-		f.open[ca] = open != nil
+	for _, err := range c.Faults.Orders {
+		return f, err
 	}
+	c.Sanitize(now)
+	f.state = c
 	return f, nil
 }
 
@@ -104,7 +101,7 @@ func plan(all []facts, ledgers map[string]*budget.Ledger, now time.Time) []Plann
 		rows[row.Name] = row
 		ledger := ledgers[row.CA]
 		wishes[i] = budget.Wish{Name: row.Name, Due: row.Due, Urgency: f.urgency(now), Since: f.waitsSince(now), Ledger: ledger, AtOnce: f.rushes()}
-		if ledger != nil && !row.Exempt && !f.open[row.CA] { // an order that is open was counted
+		if ledger != nil && !row.Exempt && f.state.Orders[row.CA] == nil { // an order that is open was counted
 			wishes[i].Keys = budget.Keys(ledger.Limits, f.cert.Hostnames, f.again(f.snapshot.CAs[row.CA].Directory))
 			wishes[i].Needs = budget.FailureKeys(ledger.Limits, f.cert.Hostnames)
 		}
@@ -126,12 +123,12 @@ func plan(all []facts, ledgers map[string]*budget.Ledger, now time.Time) []Plann
 
 // next is what is next for a certificate, if there is room.
 func (f facts) next(now time.Time) Planned {
-	row := Planned{Name: f.cert.Name, First: f.bundle == nil, Due: now}
+	row := Planned{Name: f.cert.Name, First: f.state.Bundle == nil, Due: now}
 	if row.Why = f.due(now); row.Why == "" {
 		row.Due, row.Why = f.renewal(now)
 	}
-	if f.leaf != nil {
-		row.NotAfter = f.leaf.NotAfter.UTC()
+	if f.state.X509 != nil {
+		row.NotAfter = f.state.X509.NotAfter.UTC()
 	}
 	if t := f.state.Issue; t.Failures > 0 && t.RetryAt.After(row.Due) {
 		row.Due, row.Why = t.RetryAt, row.Why+"; the next try after a failure"
@@ -155,7 +152,7 @@ func (f facts) waitsSince(now time.Time) time.Time {
 }
 
 func (f facts) urgency(now time.Time) float64 {
-	if f.state.ARI.hurry() {
+	if f.state.ARI.Urgent() {
 		return -1
 	}
 	return scheduler.Left(now, f.state.Leaf.NotBefore, f.state.Leaf.NotAfter)

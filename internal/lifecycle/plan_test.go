@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"autocertd/internal/state"
 	"crypto/x509"
 	"fmt"
 	"slices"
@@ -17,7 +18,7 @@ import (
 const planDay = 24 * time.Hour
 
 // planned is a certificate as a plan sees it: issued so long ago for so long, or not issued at all.
-func planned(t *testing.T, certificate string, age, lifetime time.Duration, change func(*State)) facts {
+func planned(t *testing.T, certificate string, age, lifetime time.Duration, change func(*state.Certificate)) facts {
 	t.Helper()
 	const directory = "https://ca.test/dir"
 	iss, err := issuer.New(issuer.Config{Name: "one", Directory: directory})
@@ -26,13 +27,13 @@ func planned(t *testing.T, certificate string, age, lifetime time.Duration, chan
 	}
 	s := &Snapshot{CAs: map[string]config.CA{"one": {Name: "one", Directory: directory}, "two": {Name: "two", Directory: "https://other.test/dir"}},
 		Issuers: map[string]*issuer.Issuer{"one": iss}}
-	f := facts{&job{snapshot: s, state: &State{Name: certificate}, cert: config.Certificate{Name: certificate,
-		Hostnames: []string{certificate + ".example.com"}, CAs: []string{"one"}}}, map[string]bool{}}
+	f := facts{&job{snapshot: s, state: &state.Certificate{Name: certificate}, cert: config.Certificate{Name: certificate,
+		Hostnames: []string{certificate + ".example.com"}, CAs: []string{"one"}}}}
 	if lifetime > 0 {
 		from := planNow().Add(-age)
-		f.bundle = &Bundle{CA: "one", Directory: directory, Issued: from, Hostnames: f.cert.Hostnames}
-		f.leaf = &x509.Certificate{NotBefore: from, NotAfter: from.Add(lifetime)}
-		f.state.Leaf = Leaf{NotBefore: from, NotAfter: from.Add(lifetime)}
+		f.state.Bundle = &state.Bundle{CA: "one", Directory: directory, Issued: from, Hostnames: f.cert.Hostnames}
+		f.state.X509 = &x509.Certificate{NotBefore: from, NotAfter: from.Add(lifetime)}
+		f.state.Leaf = state.Leaf{NotBefore: from, NotAfter: from.Add(lifetime)}
 	}
 	if change != nil {
 		change(f.state)
@@ -55,16 +56,16 @@ func TestPlan(t *testing.T) {
 			"new@0 there is none yet (first, last)\nold@30 two thirds of the lifetime (last)"},
 		{"two new ones take turns", []facts{planned(t, "a", 0, 0, nil), planned(t, "b", 0, 0, nil)},
 			"a@0 there is none yet (first, last)\nb@10 there is none yet (first, held, last)"},
-		{"who waits for longer comes first, as budgets have it", []facts{planned(t, "a", 0, 0, nil), planned(t, "b", 0, 0, func(s *State) {
-			s.Held = Held{CA: "one", Since: after(-planDay), Until: after(planDay)}
+		{"who waits for longer comes first, as budgets have it", []facts{planned(t, "a", 0, 0, nil), planned(t, "b", 0, 0, func(s *state.Certificate) {
+			s.Held = state.Held{CA: "one", Since: after(-planDay), Until: after(planDay)}
 		})}, "b@0 there is none yet (first, last)\na@10 there is none yet (first, held, last)"},
 		{"a renewal is more urgent than a new one", []facts{planned(t, "a", 0, 0, nil), planned(t, "z", 80*planDay, 90*planDay, nil)},
 			"z@0 two thirds of the lifetime (last)\na@10 there is none yet (first, held, last)"},
-		{"in the CA's window it is free", []facts{planned(t, "a", 0, 0, nil), planned(t, "z", 70*planDay, 90*planDay, func(s *State) {
-			s.ARI = Suggestion{Start: after(0), End: after(planDay), Moment: after(time.Hour), ChosenAt: after(-planDay)}
+		{"in the CA's window it is free", []facts{planned(t, "a", 0, 0, nil), planned(t, "z", 70*planDay, 90*planDay, func(s *state.Certificate) {
+			s.ARI = state.Suggestion{Start: after(0), End: after(planDay), Moment: after(time.Hour), ChosenAt: after(-planDay)}
 		})}, "a@0 there is none yet (first, last)\nz@0.0417 suggested by the CA (free)"},
-		{"one that failed waits for its next try", []facts{planned(t, "a", 0, 0, func(s *State) {
-			s.Issue = Trouble{Failures: 2, RetryAt: after(6 * time.Hour)}
+		{"one that failed waits for its next try", []facts{planned(t, "a", 0, 0, func(s *state.Certificate) {
+			s.Issue = state.Trouble{Failures: 2, RetryAt: after(6 * time.Hour)}
 		})}, "a@0.25 there is none yet; the next try after a failure (first, last)"},
 		{"one expires before its turn comes", []facts{planned(t, "a", 89*planDay, 90*planDay, nil), planned(t, "b", 88*planDay, 90*planDay, nil)},
 			"a@0 two thirds of the lifetime (last)\nb@10 two thirds of the lifetime (held, last, late)"},

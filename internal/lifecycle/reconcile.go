@@ -1,10 +1,14 @@
 package lifecycle
 
 import (
+	"autocertd/internal/cure"
+	"autocertd/internal/printable"
+	"autocertd/internal/state"
+	"autocertd/issuer"
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
+	"reflect"
 	"time"
 
 	"autocertd/internal/config"
@@ -21,14 +25,14 @@ const (
 // job is one look at one certificate.
 type job struct {
 	*Manager
-	snapshot *Snapshot
-	cert     config.Certificate
-	state    *State
-	bundle   *Bundle           // nil before the first
-	leaf     *x509.Certificate // of the bundle
-	insist   insistence
-	ask      bool // the CA when it wants the certificate renewed, though it was asked a while ago
-	silence  silence
+	snapshot   *Snapshot
+	cert       config.Certificate
+	state      *state.Certificate
+	host       *state.Deployment // of this host
+	hostBefore state.Deployment  // as it was loaded
+	insist     insistence
+	ask        bool // the CA when it wants the certificate renewed, though it was asked a while ago
+	silence    silence
 }
 
 // insistence is what a look doesn't wait for.
@@ -84,7 +88,7 @@ func (m *Manager) reconcile(ctx context.Context, name string, insist insistence,
 	}
 	defer unlock()
 	j := &job{Manager: m, snapshot: snapshot, cert: cert, insist: insist, ask: ask}
-	if j.state, err = loadState(ctx, m.cfg.Storage, name); err != nil {
+	if err := j.read(ctx); err != nil {
 		return m.broken(ctx, name, err)
 	}
 	return j.run(ctx)
@@ -92,11 +96,10 @@ func (m *Manager) reconcile(ctx context.Context, name string, insist insistence,
 
 // run is what happens under the lock.
 func (j *job) run(ctx context.Context) (time.Time, error) {
-	j.state.mend(time.Now())
 	if err := j.load(ctx); err != nil {
 		return j.unreadable(ctx, err)
 	}
-	if j.insist == byHand && j.bundle != nil && j.due(time.Now()) == "" {
+	if j.insist == byHand && j.state.Bundle != nil && j.due(time.Now()) == "" {
 		j.askRenewalInfo(ctx) // the CA may want it renewed now, and nobody looks again after this
 	}
 	j.ask = false // the next one it is asked about in its own time
@@ -112,8 +115,8 @@ func (j *job) run(ctx context.Context) (time.Time, error) {
 		next = time.Now().Add(jitter(diskRetry))
 		j.state.NextLook = next.UTC()
 	}
-	j.remember(j.state)
-	if err := j.saveState(ctx, j.state); err != nil {
+	j.remember(j.state, j.host)
+	if err := j.save(ctx); err != nil {
 		next, err = j.broken(ctx, j.cert.Name, err)
 		return next, errors.Join(issueErr, deployErr, err)
 	}
@@ -121,11 +124,20 @@ func (j *job) run(ctx context.Context) (time.Time, error) {
 	return next, errors.Join(issueErr, deployErr)
 }
 
+// save saves the facts, and the deployment if it changed.
+func (j *job) save(ctx context.Context) error {
+	err := state.Save(ctx, j.cfg.Storage, j.state)
+	if err == nil && !reflect.DeepEqual(j.host, &j.hostBefore) {
+		err = state.SaveDeployment(ctx, j.cfg.Storage, j.cfg.Node, j.host)
+	}
+	return err
+}
+
 func (m *Manager) lock(ctx context.Context, name string) (func(), error) {
 	if m.cfg.Wait {
-		return m.cfg.Storage.Lock(ctx, lockName(name))
+		return m.cfg.Storage.Lock(ctx, state.Lock(name))
 	}
-	return m.cfg.Storage.TryLock(ctx, lockName(name))
+	return m.cfg.Storage.TryLock(ctx, state.Lock(name))
 }
 
 // broken is for failures of the state directory: nothing can be remembered, so only time helps, and what a person does. It is
@@ -159,10 +171,28 @@ func (m *Manager) tell(name, wrong string) bool {
 	return true
 }
 
-// load finds the bundle. One that is damaged is set aside, and looked at as if there was none.
+// read loads what is known of the certificate.
+func (j *job) read(ctx context.Context) (err error) {
+	now := time.Now()
+	if j.state, err = state.Load(ctx, j.cfg.Storage, j.cert.Name, j.cert.CAs); err != nil {
+		return err
+	}
+	if err := state.DivideHost(ctx, j.cfg.Storage, j.cfg.Node, j.state); err != nil {
+		return err
+	}
+	if j.host, err = state.LoadDeployment(ctx, j.cfg.Storage, j.cfg.Node, j.cert.Name); err != nil {
+		return err
+	}
+	j.hostBefore = *j.host
+	j.state.Sanitize(now)
+	j.host.Sanitize(now)
+	return nil
+}
+
+// load takes over the bundle. One that is damaged is set aside, and looked at as if there was none.
 func (j *job) load(ctx context.Context) error {
-	bundle, leaf, err := j.loadBundle(ctx, j.cert.Name)
-	var damaged *damagedError
+	err := j.state.Faults.Bundle
+	var damaged *state.DamagedError
 	switch {
 	case errors.As(err, &damaged):
 		return j.setAside(ctx, damaged)
@@ -170,9 +200,19 @@ func (j *job) load(ctx context.Context) error {
 		j.cfg.Logger.Error("bundle still can't be read, a new certificate is needed", "certificate", j.cert.Name, "err", err)
 	case err != nil:
 		return err
-	case bundle != nil:
-		j.adopt(bundle, leaf)
+	case j.state.Bundle != nil:
+		j.adopt(j.state.Bundle, j.state.X509)
 	}
+	return nil
+}
+
+// setAside keeps a damaged bundle for a person to look at.
+func (j *job) setAside(ctx context.Context, damaged *state.DamagedError) error {
+	key, err := state.SetAside(context.WithoutCancel(ctx), j.cfg.Storage, j.cert.Name, damaged)
+	if err != nil {
+		return errors.Join(damaged, err)
+	}
+	j.cfg.Logger.Error("bundle set aside, a new certificate is needed", "certificate", j.cert.Name, "kept_as", key, "err", damaged)
 	return nil
 }
 
@@ -190,13 +230,13 @@ func (j *job) unreadable(ctx context.Context, err error) (time.Time, error) {
 	if ctx.Err() != nil {
 		return next, err
 	}
-	j.state.Issue = j.state.Issue.next(err, time.Now(), next)
+	j.state.Issue = worse(j.state.Issue, err, time.Now(), next)
 	j.state.NextLook = next.UTC()
-	return next, errors.Join(err, j.saveState(ctx, j.state))
+	return next, errors.Join(err, state.Save(ctx, j.cfg.Storage, j.state))
 }
 
 // WaitingError says that a certificate is due, and isn't tried yet since it failed before.
-type WaitingError struct{ Last Trouble }
+type WaitingError struct{ Last state.Trouble }
 
 func (e *WaitingError) Error() string {
 	failed := "failed once"
@@ -208,3 +248,16 @@ func (e *WaitingError) Error() string {
 
 // Cure returns the cure of the last failure.
 func (e *WaitingError) Cure() string { return e.Last.Cure }
+
+// worse returns the trouble after one more failure.
+func worse(t state.Trouble, err error, now, retry time.Time) state.Trouble {
+	_, atCA := errors.AsType[*issuer.Error](err)
+	return state.Trouble{
+		Failures: t.Failures + 1,
+		Error:    printable.Lines(err.Error()),
+		Cure:     printable.Lines(cure.Of(err)),
+		At:       now.UTC(),
+		RetryAt:  retry.UTC(),
+		AtCA:     atCA,
+	}
+}

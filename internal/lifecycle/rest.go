@@ -1,9 +1,9 @@
 package lifecycle
 
 import (
+	"autocertd/internal/state"
 	"context"
 	"crypto/x509"
-	"encoding/json"
 	"runtime"
 	"time"
 
@@ -14,8 +14,8 @@ import (
 // right. It only reads, without a lock and without a second look at keys, so that a pass over many certificates costs little.
 // It notes what Urgency needs. What it isn't sure about isn't at rest: a look under the lock finds out.
 func (m *Manager) AtRest(ctx context.Context, names []string) map[string]bool {
-	marked, err := m.cfg.Storage.List(ctx, "compromised")
-	sure := err == nil && len(marked) == 0 // else a certificate's key must be compared
+	marked, err := state.AnyCompromised(ctx, m.cfg.Storage)
+	sure := err == nil && !marked // else a certificate's key must be compared
 	open := m.openOrders(ctx)
 	found := make([]bool, len(names))
 	var group errgroup.Group
@@ -44,25 +44,24 @@ func (m *Manager) atRest(ctx context.Context, name string) bool {
 		return false
 	}
 	now := time.Now()
-	state, err := loadState(ctx, m.cfg.Storage, name)
+	c, d, err := known(ctx, m.cfg.Storage, m.cfg.Node, name)
 	if err != nil {
 		return false
 	}
-	state.mend(now)
-	m.remember(state)
-	if state.held() {
-		m.budgets.restore(name, state.Held, m.Urgency(name, now))
+	c.Sanitize(now)
+	d.Sanitize(now)
+	m.remember(c, d)
+	if c.IsHeld() {
+		m.budgets.restore(name, c.Held, m.Urgency(name, now))
 	}
-	if state.Wish != snapshot.wish(cert) || state.Issue.Failures+state.Deploy.Failures > 0 || state.held() ||
-		len(state.Pending)+len(state.ByHand) > 0 || state.Compromised != "" || !now.Before(state.NextLook) || state.Bundle == "" {
+	if c.Wish != snapshot.wish(cert) || c.Issue.Failures+d.Trouble.Failures > 0 || c.IsHeld() ||
+		len(d.Pending)+len(c.ByHand) > 0 || c.Compromised != "" || !now.Before(nextLook(c, d)) {
 		return false
 	}
-	data, err := m.cfg.Storage.Load(ctx, bundleObject(name))
-	if err != nil || markOf(data) != state.Bundle {
+	if c.Bundle = c.Settled(); c.Bundle == nil {
 		return false
 	}
-	j := &job{Manager: m, snapshot: snapshot, cert: cert, state: state, insist: byHand, bundle: new(Bundle),
-		leaf: &x509.Certificate{NotBefore: state.Leaf.NotBefore, NotAfter: state.Leaf.NotAfter}} // all that the rule looks at
-	return json.Unmarshal(data, j.bundle) == nil && j.due(now) == "" &&
-		m.cfg.Deployer.Right(j.deployable(), snapshot.Outputs.Of(name), state.Outputs)
+	c.X509 = &x509.Certificate{NotBefore: c.Leaf.NotBefore, NotAfter: c.Leaf.NotAfter} // all that the rule looks at
+	j := &job{Manager: m, snapshot: snapshot, cert: cert, state: c, host: d, insist: byHand}
+	return j.due(now) == "" && m.cfg.Deployer.Right(j.deployable(), snapshot.Outputs.Of(name), d.Outputs)
 }

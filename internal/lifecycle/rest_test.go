@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"autocertd/internal/state"
 	"os"
 	"testing"
 	"time"
@@ -26,17 +27,17 @@ func TestAtRest(t *testing.T) {
 		what   string
 		change func()
 	}{
-		{"another wish", func() { p.edit(func(s *State) { s.Wish = "another" }) }},
-		{"time to look", func() { p.edit(func(s *State) { s.NextLook = time.Now() }) }},
-		{"a failure", func() { p.edit(func(s *State) { s.Issue = Trouble{Failures: 1} }) }},
-		{"a deployment that failed", func() { p.edit(func(s *State) { s.Deploy = Trouble{Failures: 1} }) }},
-		{"an output that isn't known", func() { p.edit(func(s *State) { s.Outputs = nil }) }},
+		{"another wish", func() { p.edit(func(s *state.Certificate) { s.Wish = "another" }) }},
+		{"time to look", func() { p.edit(func(s *state.Certificate) { s.NextLook = time.Now() }) }},
+		{"a failure", func() { p.edit(func(s *state.Certificate) { s.Issue = state.Trouble{Failures: 1} }) }},
+		{"a deployment that failed", func() { p.editHost(func(d *state.Deployment) { d.Trouble = state.Trouble{Failures: 1} }) }},
+		{"an output that isn't known", func() { p.editHost(func(d *state.Deployment) { d.Outputs = nil }) }},
 		{"a renewal that is due", func() {
 			p.makeDue(0)
-			p.edit(func(s *State) { s.NextLook = time.Now().Add(time.Hour) })
+			p.edit(func(s *state.Certificate) { s.NextLook = time.Now().Add(time.Hour) })
 		}},
-		{"no state", func() { must(os.Remove(w.path("state", "states", name+".json"))) }},
-		{"a torn state", func() { must(os.Truncate(w.path("state", "states", name+".json"), 20)) }},
+		{"no state", func() { p.forgetIssuing(); must(os.Remove(w.path("state", "states", name+".json"))) }},
+		{"a torn state", func() { p.forgetIssuing(); must(os.Truncate(w.path("state", "states", name+".json"), 20)) }},
 		{"a file that is gone", func() { must(os.Remove(privkey)) }},
 		{"a file with another's content", func() { must(os.WriteFile(privkey, []byte("another"), 0o600)) }},
 		{"a file that others may read", func() { must(os.Chmod(privkey, 0o644)) }},
@@ -46,8 +47,8 @@ func TestAtRest(t *testing.T) {
 			must(os.WriteFile(bundle, append(data, ' '), 0o600))
 		}},
 		{"an order that is open", func() {
-			must(p.store.Save(p.ctx, orderObject("one", name), []byte(`{}`)))
-			t.Cleanup(func() { _ = p.store.Delete(t.Context(), orderObject("one", name)) })
+			must(p.store.Save(p.ctx, state.OrderKey("one", name), []byte(`{}`)))
+			t.Cleanup(func() { _ = p.store.Delete(t.Context(), state.OrderKey("one", name)) })
 		}},
 	}
 	for _, tt := range tests {
@@ -60,10 +61,19 @@ func TestAtRest(t *testing.T) {
 			t.Errorf("at rest with %s", tt.what)
 		}
 	}
-	must(p.store.Delete(p.ctx, orderObject("one", name)))
+	must(p.store.Delete(p.ctx, state.OrderKey("one", name)))
 	p.look()
 	_, leaf := p.bundle()
-	if names, err := MarkCompromised(p.ctx, p.store, leaf); err != nil || len(names) != 1 || atRest() {
+	if names, err := state.MarkCompromised(p.ctx, p.store, leaf); err != nil || len(names) != 1 || atRest() {
 		t.Errorf("at rest with a key that others may have (%v, %v)", names, err)
+	}
+}
+
+// forgetIssuing makes the bundle one that nothing else was saved with, as they were before.
+func (p *process) forgetIssuing() {
+	p.Helper()
+	b, _ := p.bundle()
+	if err := state.SaveBundle(p.ctx, p.store, b); err != nil {
+		p.Fatal(err)
 	}
 }

@@ -1,8 +1,10 @@
 package lifecycle
 
 import (
+	"autocertd/internal/state"
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,7 +18,7 @@ import (
 func (p *process) compromise() {
 	p.Helper()
 	_, leaf := p.bundle()
-	names, err := MarkCompromised(p.Context(), p.store.Storage, leaf)
+	names, err := state.MarkCompromised(p.Context(), p.store.Store, leaf)
 	if err != nil || len(names) != 1 || names[0] != name {
 		p.Fatalf("marked for %v, %v", names, err)
 	}
@@ -75,18 +77,18 @@ func TestCompromisedKeyOfAnOrder(t *testing.T) {
 	p := w.start()
 	p.look()
 	b, _ := p.bundle()
-	keep := keeper{p.store.Storage, orderObject("one", name)}
+	keep := state.KeepOrder(p.store.Store, "one", name)
 	if err := keep.Keep(context.Background(), issuer.OpenOrder{URL: "https://ca.invalid/order/1", Account: b.Account, Hostnames: b.Hostnames, Key: b.Key}); err != nil {
 		t.Fatal(err)
 	}
 	p.compromise()
-	j := &job{Manager: p.Manager, snapshot: p.snapshot.Load(), cert: p.cfg.Certificates[0], state: &State{Name: name}}
-	if err := j.load(p.ctx); err != nil {
+	j := &job{Manager: p.Manager, snapshot: p.snapshot.Load(), cert: p.cfg.Certificates[0]}
+	if err := errors.Join(j.read(p.ctx), j.load(p.ctx)); err != nil {
 		t.Fatal(err)
 	}
 	j.noteCompromised(p.ctx)
-	if open, err := keep.load(p.ctx); open != nil || err != nil || !j.state.compromised() {
-		t.Errorf("the order is %+v, %v; compromised %t", open, err, j.state.compromised())
+	if open, err := state.LoadOrder(p.ctx, p.store, "one", name); open != nil || err != nil || !j.state.IsCompromised() {
+		t.Errorf("the order is %+v, %v; compromised %t", open, err, j.state.IsCompromised())
 	}
 }
 
@@ -101,7 +103,7 @@ func TestKeyOfOthers(t *testing.T) {
 	if err := p.Renew(p.ctx, name); err != nil {
 		t.Fatal(err)
 	}
-	if names, err := MarkCompromised(t.Context(), p.store.Storage, leaf); err != nil || len(names) != 0 {
+	if names, err := state.MarkCompromised(t.Context(), p.store.Store, leaf); err != nil || len(names) != 0 {
 		t.Errorf("the key of the certificate before is that of %v, %v", names, err)
 	}
 	p.look()
@@ -112,7 +114,7 @@ func TestKeyOfOthers(t *testing.T) {
 	if err != nil || len(notes) != 1 {
 		t.Fatalf("notes %v, %v", notes, err)
 	}
-	var note compromisedKey
+	var note state.CompromisedKey
 	data, err := os.ReadFile(notes[0])
 	if err != nil || json.Unmarshal(data, &note) != nil || note.Serial == "" || note.Noted.IsZero() {
 		t.Errorf("the note is %s, %v", data, err)

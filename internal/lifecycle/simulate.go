@@ -83,10 +83,10 @@ func (sc Scenario) lives(all []facts, planned []Planned) (lives []life) {
 		case sc.Lifetime > 0:
 			notBefore = issued[f.cert.Name]
 			notAfter = notBefore.Add(sc.Lifetime)
-		case f.leaf == nil:
+		case f.state.X509 == nil:
 			continue
 		default:
-			notBefore, notAfter = f.leaf.NotBefore, f.leaf.NotAfter
+			notBefore, notAfter = f.state.X509.NotBefore, f.state.X509.NotAfter
 		}
 		due, _ := scheduler.RenewAt(scheduler.Facts{NotBefore: notBefore, NotAfter: notAfter,
 			Window: f.snapshot.Window, Schedule: f.snapshot.Schedule, Emergency: f.snapshot.Emergency})

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"autocertd/internal/state"
 	"context"
 	"strconv"
 	"time"
@@ -12,7 +13,7 @@ import (
 
 // spending is the use that one attempt makes of a CA's limits. It watches the order on its way to the keeper.
 type spending struct {
-	keeper
+	state.OrderKeeper
 	budgets   *budgets
 	ca        config.CA
 	hostnames []string
@@ -28,7 +29,7 @@ type spending struct {
 func (s *spending) begin(l *budget.Ledger, now time.Time) {
 	s.budgets.runs++
 	s.id = s.budgets.process + strconv.Itoa(s.budgets.runs)
-	l.Begin(budget.Running{ID: s.id, Lease: lockName(certificateOf(s.object)), Since: now.UTC(), Keys: s.keys})
+	l.Begin(budget.Running{ID: s.id, Lease: s.Lock(), Since: now.UTC(), Keys: s.keys})
 }
 
 // Keep implements issuer.OrderKeeper. The CA has answered the order, so it is counted.
@@ -54,13 +55,13 @@ func (s *spending) Keep(ctx context.Context, order issuer.OpenOrder) error {
 		s.ordered = true
 	}
 	s.order = order.URL
-	return s.keeper.Keep(ctx, order)
+	return s.OrderKeeper.Keep(ctx, order)
 }
 
 // Drop implements issuer.OrderKeeper. No certificate comes of the order.
 func (s *spending) Drop(ctx context.Context) error {
 	s.order = ""
-	return s.keeper.Drop(ctx)
+	return s.OrderKeeper.Drop(ctx)
 }
 
 // Void implements issuer.Voider. An order that an earlier attempt left open was counted as the certificate that might still

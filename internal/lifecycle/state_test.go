@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"autocertd/internal/state"
 	"encoding/json"
 	"net/http"
 	"os"
@@ -32,7 +33,7 @@ func TestDamagedBundle(t *testing.T) {
 			w := newWorld(t, testbed.CAConfig{Wrap: ca.wrap})
 			p := w.start()
 			p.look()
-			data, err := p.store.Load(t.Context(), bundleObject(name))
+			data, err := p.store.Load(t.Context(), "bundles/"+name+".json")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -40,7 +41,7 @@ func TestDamagedBundle(t *testing.T) {
 			if damaged == whole(data) {
 				t.Fatal("nothing is damaged")
 			}
-			if err := p.store.Save(t.Context(), bundleObject(name), []byte(damaged)); err != nil {
+			if err := p.store.Save(t.Context(), "bundles/"+name+".json", []byte(damaged)); err != nil {
 				t.Fatal(err)
 			}
 
@@ -90,13 +91,15 @@ func TestUnreadableBundle(t *testing.T) {
 
 	p.store.breaks(fault{})
 	p.look()
-	if s := p.status(); s.Condition != Valid || s.Issue != (Trouble{}) || p.Failing() != 0 {
+	if s := p.status(); s.Condition != Valid || s.Issue != (state.Trouble{}) || p.Failing() != 0 {
 		t.Errorf("readable again, the status is %+v", s)
 	}
 
 	p.store.breaks(fault{Op: "Load", Prefix: "bundles/", Always: true})
 	now := time.Now()
-	p.edit(func(s *State) { s.RenewAt, s.Leaf.NotAfter = now.Add(-20*24*time.Hour), now.Add(10*24*time.Hour) })
+	p.edit(func(s *state.Certificate) {
+		s.RenewAt, s.Leaf.NotAfter = now.Add(-20*24*time.Hour), now.Add(10*24*time.Hour)
+	})
 	p.look()
 	p.store.breaks(fault{})
 	if _, leaf := p.bundle(); leaf.Equal(old) || !w.live(w.cas[0]).Equal(leaf) {
@@ -136,7 +139,7 @@ func TestItems(t *testing.T) {
 	} {
 		if tt.state != "" || tt.what == "empty" {
 			wish := p.snapshot.Load().wish(p.cfg.Certificates[0])
-			if err := p.store.Save(t.Context(), stateObject(name), []byte(strings.Replace(tt.state, "WISH", wish, 1))); err != nil {
+			if err := p.store.Save(t.Context(), "states/"+name+".json", []byte(strings.Replace(tt.state, "WISH", wish, 1))); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -155,7 +158,7 @@ func TestItems(t *testing.T) {
 	// One state that the disk doesn't give keeps no other certificate from being looked at.
 	p.certificate += "\n[[certificate]]\nname = \"mail\"\nhostnames = [\"mail.example.test\"]"
 	p = w.start()
-	p.store.breaks(fault{Op: "Load", Prefix: stateObject(name), Always: true})
+	p.store.breaks(fault{Op: "Load", Prefix: "states/" + name + ".json", Always: true})
 	if items, err := p.Items(t.Context()); err != nil || len(items) != 2 {
 		t.Errorf("with a state that can't be read: %v, %v", items, err)
 	}
@@ -185,7 +188,7 @@ func TestUrgency(t *testing.T) {
 	now := time.Now()
 	for name, age := range map[string]time.Duration{"old": 80, "young": 10, "dead": 100} {
 		begin := now.Add(-age * time.Hour)
-		m.remember(&State{Name: name, Leaf: Leaf{NotBefore: begin, NotAfter: begin.Add(90 * time.Hour)}})
+		m.remember(&state.Certificate{Name: name, Leaf: state.Leaf{NotBefore: begin, NotAfter: begin.Add(90 * time.Hour)}}, &state.Deployment{})
 	}
 	names := []string{"young", "old", "new", "dead"}
 	slices.SortFunc(names, func(a, b string) int {
@@ -200,31 +203,30 @@ func TestMend(t *testing.T) {
 	now := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 	far := now.AddDate(10, 0, 0)
 	soon := now.Add(time.Hour)
-	good := State{NextLook: soon, Issue: Trouble{Failures: 2, At: now.Add(-time.Minute), RetryAt: soon},
-		ARI:      Suggestion{Moment: far, ChosenAt: now.Add(-time.Hour), AskAgain: soon},
-		AskAfter: map[string]time.Time{"one": now.Add(longestWait)}}
+	good := state.Certificate{NextLook: soon, Issue: state.Trouble{Failures: 2, At: now.Add(-time.Minute), RetryAt: soon},
+		ARI:      state.Suggestion{Moment: far, ChosenAt: now.Add(-time.Hour), AskAgain: soon},
+		AskAfter: map[string]time.Time{"one": now.Add(state.LongestWait)}}
 	for _, tt := range []struct {
 		what string
-		bad  func(s *State)
-		want func(s *State)
+		bad  func(s *state.Certificate)
+		want func(s *state.Certificate)
 	}{
-		{"a good state stays", func(*State) {}, func(*State) {}},
-		{"a second ahead is no other clock", func(s *State) { s.Issue.At = now.Add(time.Second) }, func(s *State) { s.Issue.At = now.Add(time.Second) }},
-		{"a next look in years", func(s *State) { s.NextLook = far }, func(s *State) { s.NextLook = time.Time{} }},
-		{"a failure in years", func(s *State) { s.Issue.At, s.Issue.RetryAt = far, far.Add(time.Minute) }, func(s *State) { s.Issue.At, s.Issue.RetryAt, s.AskAfter = far, time.Time{}, nil }},
-		{"a failure in an hour", func(s *State) { s.Issue.At = soon }, func(s *State) { s.Issue.At, s.Issue.RetryAt, s.AskAfter = soon, time.Time{}, nil }},
-		{"a next try in years", func(s *State) { s.Issue.RetryAt = far }, func(s *State) { s.Issue.RetryAt = time.Time{} }},
-		{"a failed deployment in years", func(s *State) { s.Deploy.At, s.Deploy.RetryAt = far, far }, func(s *State) { s.Deploy.At = far }},
-		{"a moment chosen in years", func(s *State) { s.ARI.ChosenAt = far }, func(s *State) { s.ARI = Suggestion{} }},
-		{"a question in years", func(s *State) { s.ARI.AskAgain = far }, func(s *State) { s.ARI = Suggestion{} }},
-		{"a CA to be asked in years", func(s *State) { s.AskAfter = map[string]time.Time{"one": far} }, func(s *State) { s.AskAfter = map[string]time.Time{} }},
-		{"fewer failures than none", func(s *State) { s.Issue.Failures = -5 }, func(s *State) { s.Issue.Failures = 0 }},
+		{"a good state stays", func(*state.Certificate) {}, func(*state.Certificate) {}},
+		{"a second ahead is no other clock", func(s *state.Certificate) { s.Issue.At = now.Add(time.Second) }, func(s *state.Certificate) { s.Issue.At = now.Add(time.Second) }},
+		{"a next look in years", func(s *state.Certificate) { s.NextLook = far }, func(s *state.Certificate) { s.NextLook = time.Time{} }},
+		{"a failure in years", func(s *state.Certificate) { s.Issue.At, s.Issue.RetryAt = far, far.Add(time.Minute) }, func(s *state.Certificate) { s.Issue.At, s.Issue.RetryAt, s.AskAfter = far, time.Time{}, nil }},
+		{"a failure in an hour", func(s *state.Certificate) { s.Issue.At = soon }, func(s *state.Certificate) { s.Issue.At, s.Issue.RetryAt, s.AskAfter = soon, time.Time{}, nil }},
+		{"a next try in years", func(s *state.Certificate) { s.Issue.RetryAt = far }, func(s *state.Certificate) { s.Issue.RetryAt = time.Time{} }},
+		{"a moment chosen in years", func(s *state.Certificate) { s.ARI.ChosenAt = far }, func(s *state.Certificate) { s.ARI = state.Suggestion{} }},
+		{"a question in years", func(s *state.Certificate) { s.ARI.AskAgain = far }, func(s *state.Certificate) { s.ARI = state.Suggestion{} }},
+		{"a CA to be asked in years", func(s *state.Certificate) { s.AskAfter = map[string]time.Time{"one": far} }, func(s *state.Certificate) { s.AskAfter = map[string]time.Time{} }},
+		{"fewer failures than none", func(s *state.Certificate) { s.Issue.Failures = -5 }, func(s *state.Certificate) { s.Issue.Failures = 0 }},
 	} {
 		got, want := good, good
-		got.AskAfter, want.AskAfter = map[string]time.Time{"one": now.Add(longestWait)}, map[string]time.Time{"one": now.Add(longestWait)}
+		got.AskAfter, want.AskAfter = map[string]time.Time{"one": now.Add(state.LongestWait)}, map[string]time.Time{"one": now.Add(state.LongestWait)}
 		tt.bad(&got)
 		tt.want(&want)
-		got.mend(now)
+		got.Sanitize(now)
 		if g, w := asJSON(t, got), asJSON(t, want); g != w {
 			t.Errorf("%s:\n%s, want\n%s", tt.what, g, w)
 		}
@@ -238,7 +240,7 @@ func TestClockThatWasAhead(t *testing.T) {
 	p := w.start()
 	p.fails("REFUSED")
 	w.dns.OnUpdate(nil)
-	p.edit(func(s *State) {
+	p.edit(func(s *state.Certificate) {
 		far := time.Now().AddDate(10, 0, 0)
 		s.Issue.At, s.Issue.RetryAt, s.NextLook = far, far.Add(time.Minute), far.Add(time.Minute)
 	})

@@ -1,6 +1,8 @@
 package lifecycle
 
 import (
+	"autocertd/internal/state"
+	"autocertd/internal/store"
 	"cmp"
 	"context"
 	"fmt"
@@ -10,7 +12,6 @@ import (
 
 	"autocertd/internal/config"
 	"autocertd/internal/printable"
-	"autocertd/internal/store"
 )
 
 // Condition is how a certificate is, in one word or two.
@@ -33,25 +34,25 @@ const (
 
 // Status is everything that is known about one certificate, without its keys.
 type Status struct {
-	Name      string    `json:"name"`
-	Hostnames []string  `json:"hostnames"` // as configured
-	Condition Condition `json:"state"`
-	NotBefore time.Time `json:"not_before,omitzero"`
-	NotAfter  time.Time `json:"not_after,omitzero"`
-	RenewAt   time.Time `json:"renew_at,omitzero"`
-	RenewWhy  string    `json:"renew_why,omitempty"`
-	NextLook  time.Time `json:"next_look,omitzero"`
-	Leaf      Leaf      `json:"leaf,omitzero"`
-	Issue     Trouble   `json:"issue,omitzero"`
-	Deploy    Trouble   `json:"deploy,omitzero"`
-	Pending   []string  `json:"pending,omitempty"`
-	ByHand    []string  `json:"by_hand,omitempty"`
-	Held      Held      `json:"held,omitzero"`
-	Working   Working   `json:"working,omitzero"`
+	Name      string        `json:"name"`
+	Hostnames []string      `json:"hostnames"` // as configured
+	Condition Condition     `json:"state"`
+	NotBefore time.Time     `json:"not_before,omitzero"`
+	NotAfter  time.Time     `json:"not_after,omitzero"`
+	RenewAt   time.Time     `json:"renew_at,omitzero"`
+	RenewWhy  string        `json:"renew_why,omitempty"`
+	NextLook  time.Time     `json:"next_look,omitzero"`
+	Leaf      state.Leaf    `json:"leaf,omitzero"`
+	Issue     state.Trouble `json:"issue,omitzero"`
+	Deploy    state.Trouble `json:"deploy,omitzero"`
+	Pending   []string      `json:"pending,omitempty"`
+	ByHand    []string      `json:"by_hand,omitempty"`
+	Held      state.Held    `json:"held,omitzero"`
+	Working   state.Working `json:"working,omitzero"`
 
 	Unreadable string `json:"unreadable,omitempty"` // why nothing is known of it
 
-	ARI Suggestion `json:"renewal_info,omitzero"`
+	ARI state.Suggestion `json:"renewal_info,omitzero"`
 }
 
 // LastError is why nothing is known of it, else why it is held, else the last error, of issuing before that of deploying, else what a person must do; ""
@@ -85,21 +86,37 @@ func (s Status) revocation() string {
 	return fmt.Sprintf("revoked at %s (%s); while it is configured, another one is ordered at the next look", r.At.Format(time.RFC3339), r.Reason)
 }
 
-// Statuses returns the status of each certificate, the most urgent first. One whose state can't be read hides no other.
-func Statuses(ctx context.Context, store store.Store, certs []config.Certificate, now time.Time) ([]Status, error) {
+// Statuses returns the status of each certificate on a host, the most urgent first. One whose state can't be read hides no
+// other.
+func Statuses(ctx context.Context, r store.Reader, node string, certs []config.Certificate, now time.Time) ([]Status, error) {
 	list := make([]Status, 0, len(certs))
-	for _, c := range certs {
-		state, err := loadState(ctx, store, c.Name)
+	for _, cert := range certs {
+		c, d, err := known(ctx, r, node, cert.Name)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
 		if err != nil {
-			list = append(list, Status{Name: c.Name, Hostnames: c.Hostnames, Condition: Unreadable, Unreadable: printable.Lines(err.Error())})
+			list = append(list, Status{Name: cert.Name, Hostnames: cert.Hostnames, Condition: Unreadable, Unreadable: printable.Lines(err.Error())})
 			continue
 		}
-		list = append(list, Status{Name: c.Name, Hostnames: c.Hostnames, Condition: condition(state, now),
-			NotBefore: state.Leaf.NotBefore, NotAfter: state.Leaf.NotAfter, RenewAt: state.RenewAt, RenewWhy: state.RenewWhy,
-			NextLook: state.NextLook, Leaf: state.Leaf, Issue: state.Issue, Deploy: state.Deploy, Pending: state.Pending, ByHand: state.ByHand, Held: state.Held, Working: state.Working, ARI: state.ARI})
+		list = append(list, Status{
+			Name:      cert.Name,
+			Hostnames: cert.Hostnames,
+			Condition: condition(c, d, now),
+			NotBefore: c.Leaf.NotBefore,
+			NotAfter:  c.Leaf.NotAfter,
+			RenewAt:   c.RenewAt,
+			RenewWhy:  c.RenewWhy,
+			NextLook:  nextLook(c, d),
+			Leaf:      c.Leaf,
+			Issue:     c.Issue,
+			Deploy:    d.Trouble,
+			Pending:   d.Pending,
+			ByHand:    c.ByHand,
+			Held:      c.Held,
+			Working:   c.Working,
+			ARI:       c.ARI,
+		})
 	}
 	slices.SortStableFunc(list, func(a, b Status) int {
 		return cmp.Or(cmp.Compare(concern(a.Condition), concern(b.Condition)), a.NotAfter.Compare(b.NotAfter), cmp.Compare(a.Name, b.Name))
@@ -107,13 +124,13 @@ func Statuses(ctx context.Context, store store.Store, certs []config.Certificate
 	return list, nil
 }
 
-func condition(s *State, now time.Time) Condition {
+func condition(s *state.Certificate, d *state.Deployment, now time.Time) Condition {
 	switch {
 	case !s.Leaf.NotAfter.IsZero() && !now.Before(s.Leaf.NotAfter):
 		return Expired
-	case s.revoked():
+	case s.IsRevoked():
 		return Revoked
-	case s.held():
+	case s.IsHeld():
 		return OnHold
 	case s.Working.CA != "":
 		return AtWork
@@ -123,7 +140,7 @@ func condition(s *State, now time.Time) Condition {
 		return ByHand
 	case s.Leaf.NotAfter.IsZero():
 		return Missing
-	case s.Deploy.Failures > 0:
+	case d.Trouble.Failures > 0:
 		return NotDeployed
 	case !s.RenewAt.IsZero() && !now.Before(s.RenewAt):
 		return Due

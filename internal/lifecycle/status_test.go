@@ -1,6 +1,8 @@
 package lifecycle
 
 import (
+	"autocertd/internal/state"
+	"errors"
 	"os"
 	"slices"
 	"strings"
@@ -14,41 +16,44 @@ import (
 func TestStatuses(t *testing.T) {
 	now := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 	day := 24 * time.Hour
-	leaf := func(left time.Duration) Leaf { return Leaf{NotBefore: now.Add(left - 90*day), NotAfter: now.Add(left)} }
-	once := Trouble{Failures: 1, Error: "a bad day", At: now, RetryAt: now.Add(time.Hour)}
+	leaf := func(left time.Duration) state.Leaf {
+		return state.Leaf{NotBefore: now.Add(left - 90*day), NotAfter: now.Add(left)}
+	}
+	once := state.Trouble{Failures: 1, Error: "a bad day", At: now, RetryAt: now.Add(time.Hour)}
 	rows := []struct { // in the order in which they are shown
-		state State
-		want  Condition
+		state  state.Certificate
+		deploy state.Trouble
+		want   Condition
 	}{
-		{State{Name: "expired-long-ago", Leaf: leaf(-10 * day), Issue: once}, Expired},
-		{State{Name: "expired-this-moment", Leaf: leaf(0), RenewAt: now.Add(-30 * day)}, Expired},
-		{State{Name: "never-issued-and-failing", Issue: once}, Failing},
-		{State{Name: "renewal-fails", Leaf: leaf(20 * day), RenewAt: now.Add(-10 * day), Issue: once, Deploy: once}, Failing},
-		{State{Name: "not-deployed", Leaf: leaf(50 * day), RenewAt: now.Add(20 * day), Deploy: once}, NotDeployed},
-		{State{Name: "not-deployed-and-due", Leaf: leaf(51 * day), RenewAt: now, Deploy: once}, NotDeployed},
-		{State{Name: "not-yet-a"}, Missing},
-		{State{Name: "not-yet-b"}, Missing},
-		{State{Name: "due-sooner", Leaf: leaf(29 * day), RenewAt: now.Add(-day)}, Due},
-		{State{Name: "due-this-moment", Leaf: leaf(30 * day), RenewAt: now}, Due},
-		{State{Name: "valid", Leaf: leaf(60 * day), RenewAt: now.Add(30 * day)}, Valid},
-		{State{Name: "valid-longer", Leaf: leaf(80 * day), RenewAt: now.Add(50 * day)}, Valid},
+		{state.Certificate{Name: "expired-long-ago", Leaf: leaf(-10 * day), Issue: once}, state.Trouble{}, Expired},
+		{state.Certificate{Name: "expired-this-moment", Leaf: leaf(0), RenewAt: now.Add(-30 * day)}, state.Trouble{}, Expired},
+		{state.Certificate{Name: "never-issued-and-failing", Issue: once}, state.Trouble{}, Failing},
+		{state.Certificate{Name: "renewal-fails", Leaf: leaf(20 * day), RenewAt: now.Add(-10 * day), Issue: once}, once, Failing},
+		{state.Certificate{Name: "not-deployed", Leaf: leaf(50 * day), RenewAt: now.Add(20 * day)}, once, NotDeployed},
+		{state.Certificate{Name: "not-deployed-and-due", Leaf: leaf(51 * day), RenewAt: now}, once, NotDeployed},
+		{state.Certificate{Name: "not-yet-a"}, state.Trouble{}, Missing},
+		{state.Certificate{Name: "not-yet-b"}, state.Trouble{}, Missing},
+		{state.Certificate{Name: "due-sooner", Leaf: leaf(29 * day), RenewAt: now.Add(-day)}, state.Trouble{}, Due},
+		{state.Certificate{Name: "due-this-moment", Leaf: leaf(30 * day), RenewAt: now}, state.Trouble{}, Due},
+		{state.Certificate{Name: "valid", Leaf: leaf(60 * day), RenewAt: now.Add(30 * day)}, state.Trouble{}, Valid},
+		{state.Certificate{Name: "valid-longer", Leaf: leaf(80 * day), RenewAt: now.Add(50 * day)}, state.Trouble{}, Valid},
 	}
 	store, err := files.Open(t.TempDir(), "test")
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := New(Config{Storage: store})
 	var certs []config.Certificate
 	var want []string
 	for _, row := range rows {
-		if err := m.saveState(t.Context(), &row.state); err != nil {
+		d := &state.Deployment{Name: row.state.Name, Trouble: row.deploy}
+		if err := errors.Join(state.Save(t.Context(), store, &row.state), state.SaveDeployment(t.Context(), store, state.LocalNode, d)); err != nil {
 			t.Fatal(err)
 		}
 		certs = append(certs, config.Certificate{Name: row.state.Name, Hostnames: []string{row.state.Name + ".example.test"}})
 		want = append(want, row.state.Name+": "+string(row.want))
 	}
 	slices.Reverse(certs)
-	list, err := Statuses(t.Context(), store, certs, now)
+	list, err := Statuses(t.Context(), store, state.LocalNode, certs, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +104,7 @@ func TestStatusHoldsNoKey(t *testing.T) {
 	if len(secrets) < 8 {
 		t.Fatalf("only %d lines of keys were found", len(secrets))
 	}
-	state, err := os.ReadFile(w.path("state", stateObject(name)))
+	state, err := os.ReadFile(w.path("state", "states/"+name+".json"))
 	if err != nil {
 		t.Fatal(err)
 	}

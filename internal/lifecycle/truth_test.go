@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"autocertd/internal/state"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -109,9 +110,9 @@ func TestOutage(t *testing.T) {
 			w := newWorld(t, testbed.CAConfig{Wrap: m.wrap})
 			p := w.start()
 			tt.trouble(p, m)
-			p.edit(func(s *State) {
+			p.edit(func(s *state.Certificate) {
 				s.Wish = p.snapshot.Load().wish(p.cfg.Certificates[0])
-				s.Issue = Trouble{Failures: 5, Error: "before", At: time.Now().Add(-time.Hour), RetryAt: time.Now().Add(-time.Second)}
+				s.Issue = state.Trouble{Failures: 5, Error: "before", At: time.Now().Add(-time.Hour), RetryAt: time.Now().Add(-time.Second)}
 			})
 			p.fails("")
 			s := p.status().Issue
@@ -137,9 +138,9 @@ func TestAnswerWakes(t *testing.T) {
 		}
 	}}, &losing{})
 	wait := func(n, silent string) {
-		state := &State{Name: n, Wish: p.snapshot.Load().wish(p.snapshot.Load().Certificates[n]),
-			Issue: Trouble{Failures: 5, Error: "no answer", At: time.Now().Add(-time.Minute), RetryAt: time.Now().Add(time.Hour), Silent: silent}}
-		if err := p.saveState(p.ctx, state); err != nil {
+		c := &state.Certificate{Name: n, Wish: p.snapshot.Load().wish(p.snapshot.Load().Certificates[n]),
+			Issue: state.Trouble{Failures: 5, Error: "no answer", At: time.Now().Add(-time.Minute), RetryAt: time.Now().Add(time.Hour), Silent: silent}}
+		if err := state.Save(p.ctx, p.store, c); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -182,7 +183,7 @@ func TestCAAtWork(t *testing.T) {
 	p := w.start()
 	next := p.look()
 	s := p.status()
-	if s.Condition != AtWork || s.Issue != (Trouble{}) || p.Failing() != 0 || !strings.HasPrefix(s.LastError(), "the CA is still working on it; the same order is asked again at 20") {
+	if s.Condition != AtWork || s.Issue != (state.Trouble{}) || p.Failing() != 0 || !strings.HasPrefix(s.LastError(), "the CA is still working on it; the same order is asked again at 20") {
 		t.Errorf("the status is %+v, and %d are failing", s, p.Failing())
 	}
 	if wait := time.Until(next); wait < 50*time.Second || wait > time.Minute {
@@ -197,7 +198,7 @@ func TestCAAtWork(t *testing.T) {
 		t.Errorf("a person hears %v", err)
 	}
 	m.change(func(m *mood) { m.Edit = nil })
-	p.edit(func(s *State) { s.Working.Again = time.Now() })
+	p.edit(func(s *state.Certificate) { s.Working.Again = time.Now() })
 	p.look()
 	if s := p.status(); s.Condition != Valid || s.Working.CA != "" || w.cas[0].NewOrders() != 1 {
 		t.Errorf("afterwards the status is %+v, with %d orders", s, w.cas[0].NewOrders())
@@ -218,7 +219,7 @@ func TestAskOrderAt(t *testing.T) {
 		{"after a day", 24 * time.Hour, 0, time.Hour},
 		{"the CA says later", 0, 10 * time.Minute, 10 * time.Minute},
 		{"the CA says sooner", 10 * time.Minute, time.Second, 5 * time.Minute},
-		{"the CA says never", 0, 100000 * time.Hour, longestWait},
+		{"the CA says never", 0, 100000 * time.Hour, state.LongestWait},
 	} {
 		if got := askOrderAt(now, now.Add(-tt.took), now.Add(tt.wish)).Sub(now); got != tt.want {
 			t.Errorf("%s: in %s, want %s", tt.name, got, tt.want)
@@ -289,7 +290,7 @@ func TestRevoked(t *testing.T) {
 	p := w.start()
 	p.look()
 	_, leaf := p.bundle()
-	names, err := MarkRevoked(p.ctx, p.store.Storage, leaf, "superseded")
+	names, err := state.MarkRevoked(p.ctx, p.store.Store, leaf, "superseded")
 	if err != nil || len(names) != 1 || names[0] != name {
 		t.Fatalf("%v, %v", names, err)
 	}
@@ -302,7 +303,7 @@ func TestRevoked(t *testing.T) {
 			t.Errorf("%q doesn't say %q", s.LastError(), want)
 		}
 	}
-	if again, err := MarkRevoked(p.ctx, p.store.Storage, leaf, "unspecified"); err != nil || len(again) != 0 {
+	if again, err := state.MarkRevoked(p.ctx, p.store.Store, leaf, "unspecified"); err != nil || len(again) != 0 {
 		t.Errorf("once more: %v, %v", again, err)
 	}
 	p = w.start()
@@ -440,13 +441,13 @@ func TestLedgerCountsWhatTheCACounts(t *testing.T) {
 		p := w.start()
 		p.look()
 		p.suggest(-time.Hour, time.Hour)
-		p.edit(func(s *State) { s.ARI.ChosenAt = time.Now().Add(-3 * time.Hour) })
+		p.edit(func(s *state.Certificate) { s.ARI.ChosenAt = time.Now().Add(-3 * time.Hour) })
 		p.look() // free
 		if n := p.left("orders"); n != 8 {
 			t.Errorf("%d orders are left after a free renewal, want 8", n)
 		}
 		p.suggest(-time.Hour, time.Hour)
-		p.edit(func(s *State) { s.ARI.ChosenAt = time.Now().Add(-3 * time.Hour) })
+		p.edit(func(s *state.Certificate) { s.ARI.ChosenAt = time.Now().Add(-3 * time.Hour) })
 		refused := false
 		m.change(func(m *mood) {
 			m.Refuse = func(path string) (int, string, string) {

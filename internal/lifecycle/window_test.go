@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"autocertd/internal/state"
 	"encoding/json"
 	"fmt"
 	"testing"
@@ -77,21 +78,21 @@ func (p *process) makeDue(failures int) {
 	now := time.Now().UTC()
 	bundle, _ := p.bundle()
 	bundle.Issued = now.AddDate(0, 0, -20)
-	state, err := loadState(p.ctx, p.store, name)
+	c, err := state.LoadFacts(p.ctx, p.store, name)
 	if err != nil {
 		p.Fatal(err)
 	}
-	state.ARI = Suggestion{Start: now.Add(-2 * time.Hour), End: now.Add(time.Hour), Moment: now.Add(-time.Hour), ChosenAt: now.AddDate(0, 0, -5), AskAgain: now.Add(time.Hour)}
-	state.Issue = Trouble{}
+	c.ARI = state.Suggestion{Start: now.Add(-2 * time.Hour), End: now.Add(time.Hour), Moment: now.Add(-time.Hour), ChosenAt: now.AddDate(0, 0, -5), AskAgain: now.Add(time.Hour)}
+	c.Issue = state.Trouble{}
 	if failures > 0 {
-		state.Issue = Trouble{Failures: failures, Error: "no luck", At: now.Add(-time.Hour), RetryAt: now.Add(-time.Minute)}
+		c.Issue = state.Trouble{Failures: failures, Error: "no luck", At: now.Add(-time.Hour), RetryAt: now.Add(-time.Minute)}
 	}
 	data, err := json.Marshal(bundle)
 	if err == nil {
-		err = p.store.Save(p.ctx, bundleObject(name), data)
+		err = p.store.Save(p.ctx, "bundles/"+name+".json", data)
 	}
 	if err == nil {
-		err = p.saveState(p.ctx, state)
+		err = state.Save(p.ctx, p.store, c)
 	}
 	if err != nil {
 		p.Fatal(err)
@@ -116,7 +117,7 @@ func TestTickIsFarAway(t *testing.T) {
 	if s := p.status(); s.Leaf.Serial != first.Serial || s.RenewWhy != "too little lifetime left to wait for the schedule" {
 		t.Errorf("renewed before the tick, or planned for another reason than the emergency: %+v", s)
 	}
-	p.edit(func(s *State) { s.ARI.ChosenAt = time.Now() }) // the CA wants it renewed at once
+	p.edit(func(s *state.Certificate) { s.ARI.ChosenAt = time.Now() }) // the CA wants it renewed at once
 	p.look()
 	second := p.status().Leaf
 	if second.Serial == first.Serial {

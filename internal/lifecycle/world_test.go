@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"autocertd/internal/state"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -126,7 +127,7 @@ func (w *world) startWith(cfg Config, lost *losing) *process {
 	if err != nil {
 		w.Fatal(err)
 	}
-	p := &process{world: w, ctx: ctx, logged: &logBuffer{}, lost: lost, store: &faulty{Storage: files}}
+	p := &process{world: w, ctx: ctx, logged: &logBuffer{}, lost: lost, store: &faulty{Store: files}}
 	die := sync.OnceFunc(func() {
 		p.dead.Store(true)
 		w.dns.OnUpdate(refuseAll) // a dead process sends nothing
@@ -225,7 +226,7 @@ func (p *process) fails(says string) time.Time {
 // status is what status shows of the certificate.
 func (p *process) status() Status {
 	p.Helper()
-	list, err := Statuses(p.Context(), p.store.Storage, p.cfg.Certificates, time.Now())
+	list, err := Statuses(p.Context(), p.store.Store, state.LocalNode, p.cfg.Certificates, time.Now())
 	if err != nil || len(list) != 1 {
 		p.Fatalf("statuses: %v, %v", list, err)
 	}
@@ -255,9 +256,9 @@ func (w *world) live(ca *testbed.CA) *x509.Certificate {
 }
 
 // bundle reads what was issued.
-func (p *process) bundle() (*Bundle, *x509.Certificate) {
+func (p *process) bundle() (*state.Bundle, *x509.Certificate) {
 	p.Helper()
-	b, leaf, err := p.loadBundle(p.Context(), name)
+	b, leaf, err := state.LoadBundle(p.Context(), p.store, name)
 	if err != nil || b == nil {
 		p.Fatalf("bundle: %v, %v", b, err)
 	}

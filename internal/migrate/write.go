@@ -1,6 +1,7 @@
 package migrate
 
 import (
+	"autocertd/internal/state"
 	"bytes"
 	"context"
 	"crypto"
@@ -9,7 +10,6 @@ import (
 	"fmt"
 	"time"
 
-	"autocertd/internal/lifecycle"
 	"autocertd/internal/store/files"
 	"autocertd/issuer"
 )
@@ -23,7 +23,7 @@ type Result struct {
 
 // Write saves the accounts and then the certificates, each for itself. What exists and is different is kept, unless
 // overwrite is set. A certificate whose account isn't known isn't saved: it couldn't be renewed as what it is.
-func (t *Tree) Write(ctx context.Context, store lifecycle.Storage, overwrite bool) (results []Result) {
+func (t *Tree) Write(ctx context.Context, store state.Store, overwrite bool) (results []Result) {
 	for _, a := range t.Accounts {
 		r := Result{What: fmt.Sprintf("account %s of CA %s", a.describe(), a.CA)}
 		r.Changed, r.Err = issuer.Adopt(ctx, store, a.foreign(), overwrite)
@@ -36,7 +36,7 @@ func (t *Tree) Write(ctx context.Context, store lifecycle.Storage, overwrite boo
 		r := Result{What: fmt.Sprintf("certificate %s (expires %s)", c.Name, c.Leaf().NotAfter.UTC().Format(time.DateOnly))}
 		bundle, err := c.bundle()
 		if err == nil {
-			r.Changed, err = lifecycle.Adopt(ctx, store, bundle, overwrite)
+			r.Changed, err = state.Adopt(ctx, store, bundle, overwrite)
 		}
 		r.Err = err
 		results = append(results, r)
@@ -61,12 +61,12 @@ func (a *Account) foreign() issuer.ForeignAccount {
 }
 
 // bundle is the certificate as it is kept here.
-func (c *Certificate) bundle() (*lifecycle.Bundle, error) {
+func (c *Certificate) bundle() (*state.Bundle, error) {
 	key, err := encodeKey(c.Key)
 	if err != nil {
 		return nil, err
 	}
-	return &lifecycle.Bundle{Name: c.Name, Hostnames: c.Hostnames, KeyType: c.KeyType, Profile: c.Profile, CA: c.Account.CA,
+	return &state.Bundle{Name: c.Name, Hostnames: c.Hostnames, KeyType: c.KeyType, Profile: c.Profile, CA: c.Account.CA,
 		Directory: c.Account.Directory, Account: c.Account.URL, Issued: c.Leaf().NotBefore.UTC(),
 		Key: string(key), Leaf: encode(c.Chain[:1]), Chain: encode(c.Chain[1:])}, nil
 }
