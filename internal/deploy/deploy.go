@@ -200,6 +200,6 @@ func (p *pass) fail(t *task, s step, err error) {
 	t.failed = true
 	t.broken = t.broken || s.kind() == StepFiles
 	subject := cmp.Or(s.subject(), t.id)
-	p.errs = append(p.errs, &Error{Output: t.id, Step: s.kind(), Subject: subject, Hint: hint(s.kind(), t.output, subject, err), Err: err})
+	p.errs = append(p.errs, &Error{Output: t.id, Step: s.kind(), Subject: subject, cure: cureFor(s.kind(), t.output, subject, err), Err: err})
 	p.res.Pending = append(p.res.Pending, fmt.Sprintf(s.pending(), subject, t.id))
 }

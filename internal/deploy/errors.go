@@ -28,8 +28,8 @@ type Error struct {
 	Output  string // Output.ID
 	Step    Step
 	Subject string // the path, the unit or the program
-	Hint    string // the cure, where it is known
 	Err     error
+	cure    string
 }
 
 func (e *Error) Error() string {
@@ -37,12 +37,11 @@ func (e *Error) Error() string {
 	if e.Step != StepFiles {
 		text += fmt.Sprintf("%s %s: ", e.Step, e.Subject)
 	}
-	text += e.Err.Error()
-	if e.Hint != "" {
-		text += " (" + e.Hint + ")"
-	}
-	return text
+	return text + e.Err.Error()
 }
+
+// Cure returns what a person can do about it, "" where that isn't known.
+func (e *Error) Cure() string { return e.cure }
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
@@ -52,19 +51,19 @@ var (
 	errUnitName  = errors.New("this is not the name of a unit")
 )
 
-// hint names the cure for what usually goes wrong with an output. The subject is that of an [Error].
-func hint(step Step, o Output, subject string, err error) string {
+// cureFor returns the cure for what usually goes wrong with an output. The subject is that of an [Error].
+func cureFor(step Step, o Output, subject string, err error) string {
 	switch step {
 	case StepFiles:
-		return fileHint(o, err)
+		return filesCure(o, err)
 	case StepReload:
-		return reloadHint(subject, err)
+		return reloadCure(subject, err)
 	default:
-		return runHint(err)
+		return runCure(err)
 	}
 }
 
-func fileHint(o Output, err error) string {
+func filesCure(o Output, err error) string {
 	dir := o.fixedDir() // the one to open for the daemon
 	path, _ := errors.AsType[*fs.PathError](err)
 	switch refused := path != nil && path.Op == "chown" && errors.Is(err, fs.ErrPermission); {
@@ -126,9 +125,9 @@ func (o Output) groupCure() (text, command string) {
 // polkitRule is where README.md puts the rule by which the daemon may reload units.
 const polkitRule = "/etc/polkit-1/rules.d/50-autocertd.rules"
 
-func reloadHint(unit string, err error) string {
+func reloadCure(unit string, err error) string {
 	if errors.Is(err, errUnknownUnit) {
-		return unknownUnitHint(unit)
+		return unknownUnitCure(unit)
 	}
 	if errors.Is(err, exec.ErrNotFound) {
 		return "systemctl isn't installed here; use run instead of reload"
@@ -145,20 +144,20 @@ func reloadHint(unit string, err error) string {
 	case says("not been booted with systemd"), says("Failed to connect to bus"):
 		return "systemd can't be reached from here; use run instead of reload"
 	case says("not found"):
-		return unknownUnitHint(unit)
+		return unknownUnitCure(unit)
 	case says("Job for ") && says(" failed"):
 		return fmt.Sprintf("the service itself failed; to see why: sudo journalctl -n 20 -u %s", unit)
 	}
 	return ""
 }
 
-// unknownUnitHint looks for units whose names begin alike, although the rest may be misspelt.
-func unknownUnitHint(unit string) string {
+// unknownUnitCure looks for units whose names begin alike, although the rest may be misspelt.
+func unknownUnitCure(unit string) string {
 	return fmt.Sprintf("correct the unit's name in reload of the output, or install the service; to see how it is called: systemctl list-unit-files '*%s*'",
 		unit[:min(3, len(unit))])
 }
 
-func runHint(err error) string {
+func runCure(err error) string {
 	switch {
 	case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist):
 		return "correct the path in run, or install the program; no shell is involved"

@@ -29,7 +29,7 @@ func failure(t *testing.T, d *Deployer, b Bundle, o Output, cause error, words .
 		t.Errorf("got %v, want %v", e, cause)
 	}
 	for _, w := range words {
-		if !strings.Contains(e.Error(), w) {
+		if !strings.Contains(e.Error()+"\n"+e.Cure(), w) {
 			t.Errorf("the error lacks %q: %v", w, e)
 		}
 	}

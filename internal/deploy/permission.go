@@ -33,7 +33,7 @@ func (o Output) CheckFiles(name string) error {
 	if err == nil {
 		return nil
 	}
-	return &Error{Output: o.ID(name), Step: StepFiles, Subject: dir, Hint: o.fileCure(err), Err: err}
+	return &Error{Output: o.ID(name), Step: StepFiles, Subject: dir, cure: o.fileCure(err), Err: err}
 }
 
 // replaced is what each renewal gives another content, by a rename.
@@ -44,9 +44,9 @@ func (o Output) replaced(name string) string {
 	return current
 }
 
-// fileCure is the hint, with lines to paste where they are clear.
+// fileCure is the cure, with lines to paste where they are clear.
 func (o Output) fileCure(err error) string {
-	cure := hint(StepFiles, o, "", err)
+	cure := cureFor(StepFiles, o, "", err)
 	path, _ := errors.AsType[*fs.PathError](err)
 	_, noGroup := errors.AsType[user.UnknownGroupError](err)
 	switch chown := path != nil && path.Op == "chown"; {
@@ -126,7 +126,7 @@ func (o Output) CheckProgram(name string, args []string) error {
 	if e, ok := errors.AsType[*exec.Error](err); ok {
 		err = e.Err // the subject is named already
 	}
-	return &Error{Output: o.ID(name), Step: StepRun, Subject: path, Hint: hint(StepRun, o, path, err), Err: err}
+	return &Error{Output: o.ID(name), Step: StepRun, Subject: path, cure: cureFor(StepRun, o, path, err), Err: err}
 }
 
 // ErrNoSystemd says that no systemd can be asked for units.

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"autocertd/internal/cure"
 )
 
 // TestCheckFiles also runs as root, for whom no mode forbids anything; what it must refuse is refused to everybody.
@@ -42,7 +44,7 @@ func TestCheckFiles(t *testing.T) {
 			switch {
 			case tt.want == "" && err != nil:
 				t.Error(err)
-			case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
+			case tt.want != "" && (err == nil || !strings.Contains(err.Error()+"\n"+cure.Of(err), tt.want)):
 				t.Errorf("error %v, want it to say %q", err, tt.want)
 			}
 			if e, ok := errors.AsType[*Error](err); err != nil && (!ok || e.Step != StepFiles || e.Output != tt.o.ID("site")) {
@@ -86,11 +88,11 @@ func TestCheckFilesImmutable(t *testing.T) {
 			t.Skipf("only root on some file systems can: %v", err)
 		}
 		defer func() { _ = unix.IoctlSetPointerInt(int(at.Fd()), unix.FS_IOC_SETFLAGS, 0) }()
-		want := "to take it off: chattr -i " + path + ")"
-		if err := o.CheckFiles("site"); err == nil || !strings.HasSuffix(err.Error(), want) {
+		want := "to take it off: chattr -i " + path
+		if err := o.CheckFiles("site"); err == nil || !strings.HasSuffix(cure.Of(err), want) {
 			t.Errorf("%v, want the line %q", err, want)
 		}
-		if _, err := New(Config{Run: &counter{}}).Apply(t.Context(), newBundle(t, "site"), []Output{o}, nil); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := New(Config{Run: &counter{}}).Apply(t.Context(), newBundle(t, "site"), []Output{o}, nil); err == nil || !strings.HasSuffix(cure.Of(err), want) {
 			t.Errorf("%v, want the line %q", err, want)
 		}
 	}
@@ -105,7 +107,7 @@ func TestCheckFilesForbidden(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := Output{Dir: dir + "/{name}"}.CheckFiles("site")
-	if err == nil || !strings.Contains(err.Error(), "\ninstall -d -o ") {
+	if err == nil || !strings.Contains(cure.Of(err), "\ninstall -d -o ") {
 		t.Errorf("error %v, want the line that makes the directory", err)
 	}
 }
@@ -123,7 +125,7 @@ func TestCheckProgram(t *testing.T) {
 		{"it isn't executable", dir + "/data", "permission denied"},
 	} {
 		err := Output{Dir: dir}.CheckProgram("site", []string{tt.program, "{name}"})
-		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error()+"\n"+cure.Of(err), tt.want)) {
 			t.Errorf("%s: error %v, want %q", tt.name, err, tt.want)
 		}
 	}
@@ -157,7 +159,7 @@ func TestCheckUnit(t *testing.T) {
 		{"no systemd", systemd{"System has not been booted with systemd", errors.New("exit status 1")}, "has not been booted with systemd"},
 	} {
 		err := New(Config{Run: tt.systemd}).CheckUnit(t.Context(), "nginx.service")
-		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error()+"\n"+cure.Of(err), tt.want)) {
 			t.Errorf("%s: error %v, want %q", tt.name, err, tt.want)
 		}
 		if errors.Is(err, ErrNoSystemd) != (tt.Err != nil) {
@@ -232,7 +234,7 @@ func TestCheckService(t *testing.T) {
 		err := tt.o.CheckService("site", s)
 		text := ""
 		if e, ok := errors.AsType[*Error](err); ok {
-			text = e.Err.Error() + "\n" + e.Hint
+			text = e.Err.Error() + "\n" + e.Cure()
 		}
 		if tt.want == "" && err != nil || !strings.Contains(text, tt.want) {
 			t.Errorf("%s: %v, want %q", tt.what, err, tt.want)

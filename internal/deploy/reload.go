@@ -81,7 +81,7 @@ func (d *Deployer) reload(ctx context.Context, unit string) error {
 			d.log.Info("unit isn't running, so it isn't reloaded; it reads the files when it starts", "unit", unit, "state", state)
 			return errNotRunning
 		}
-		// The hints look for its messages, so they have to be in English.
+		// The cures look for its messages, so they have to be in English.
 		err := d.start(ctx, []string{"systemctl", "try-reload-or-restart", unit}, append(baseEnv(), "LC_ALL=C"))
 		if err == nil {
 			d.log.Info("unit reloaded", "unit", unit)

@@ -122,8 +122,8 @@ func groupsOf(pid int) (groups []int) {
 // groups of now. The error is an [*Error].
 func (o Output) CheckService(name string, s *Service) error {
 	dir := o.dir(name)
-	fail := func(hint, format string, args ...any) error {
-		return &Error{Output: o.ID(name), Step: StepFiles, Subject: dir, Hint: hint, Err: fmt.Errorf(format, args...)}
+	fail := func(cure, format string, args ...any) error {
+		return &Error{Output: o.ID(name), Step: StepFiles, Subject: dir, cure: cure, Err: fmt.Errorf(format, args...)}
 	}
 	if s.tmp && (below(dir, "/tmp") || below(dir, "/var/tmp")) {
 		return fail("choose another dir in the [[output]]", "the service has a /tmp of its own (PrivateTmp=), so that nobody else sees %s", dir)

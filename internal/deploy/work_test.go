@@ -280,7 +280,7 @@ func TestTimeout(t *testing.T) {
 	failure(t, New(Config{Timeout: 10 * time.Millisecond}), newBundle(t, host), o, context.DeadlineExceeded, "run sleep", "within 10ms")
 }
 
-func TestReloadHints(t *testing.T) {
+func TestReloadCures(t *testing.T) {
 	for output, cure := range map[string]string{
 		"Failed to try-reload-or-restart nginx.service: Interactive authentication required.\nSee system logs": `sed -i 's/var units = \[/&"nginx.service", /' /etc/polkit-1/rules.d/50-autocertd.rules`,
 		"Failed to try-reload-or-restart nginx.service: Access denied":                                         "/usr/share/doc/autocertd/autocertd.rules /etc/polkit-1/rules.d/50-autocertd.rules",
@@ -292,8 +292,8 @@ func TestReloadHints(t *testing.T) {
 		runner := &counter{Fail: map[string]error{"nginx.service": errBroken}, Output: output}
 		e := failure(t, New(Config{Run: runner}), newBundle(t, host), Output{Dir: t.TempDir(), Reload: []string{"nginx.service"}}, errBroken,
 			"reload nginx.service", "exit status 1", strings.Split(output, "\n")[0])
-		if !strings.Contains(e.Hint, cure) || (cure == "" && e.Hint != "") {
-			t.Errorf("%q: hint %q, want %q", output, e.Hint, cure)
+		if !strings.Contains(e.Cure(), cure) || (cure == "" && e.Cure() != "") {
+			t.Errorf("%q: cure %q, want %q", output, e.Cure(), cure)
 		}
 	}
 	runner := &counter{Fail: map[string]error{"ngnix.service": errBroken}, Output: "Failed to try-reload-or-restart ngnix.service: Interactive authentication required.",

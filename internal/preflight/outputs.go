@@ -62,7 +62,7 @@ func judgeOutput(subject, check, good string, err error) Finding {
 	}
 	f := Finding{Subject: subject, Check: check, Status: Failure, Text: err.Error(), Why: whyDeploy}
 	if e, ok := errors.AsType[*deploy.Error](err); ok {
-		f.Text, f.Cure = e.Err.Error(), e.Hint
+		f.Text, f.Cure = e.Err.Error(), e.Cure()
 	}
 	return f
 }
