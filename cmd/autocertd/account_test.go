@@ -3,7 +3,6 @@
 package main
 
 import (
-	"autocertd/internal/state"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -13,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"autocertd/internal/state"
 	"autocertd/internal/store/files"
 	"autocertd/internal/testbed"
 )

@@ -9,7 +9,6 @@ import (
 	"os"
 	"strings"
 	"sync/atomic"
-
 	"testing"
 
 	"golang.org/x/sys/unix"

@@ -192,7 +192,7 @@ func TestEveryKey(t *testing.T) {
 			}
 			good := w.read(t, tt.file)
 			w.write(t, tt.file, tt.content)
-			if !w.daemon.compare(t.Context()) {
+			if !w.daemon.reloader.compare(t.Context()) {
 				t.Fatal("it isn't noticed")
 			}
 			w.changed(t, before, tt.effect)
@@ -243,7 +243,7 @@ func newKeyWorld(t *testing.T) *keyWorld {
 	if w.daemon, err = newDaemon(s, nil); err != nil {
 		t.Fatal(err)
 	}
-	w.daemon.logger = slog.New(slog.NewTextHandler(&w.log, nil))
+	w.daemon.reloader.logger = slog.New(slog.NewTextHandler(&w.log, nil))
 	t.Cleanup(func() {
 		if err := w.daemon.program.close(); err != nil {
 			t.Error(err)
@@ -323,8 +323,8 @@ func (w *keyWorld) take(t *testing.T, changes object, refused string) string {
 	t.Helper()
 	w.save(t, changes)
 	w.log.Reset()
-	w.daemon.reload(t.Context(), "test")
-	if told := w.daemon.health.ConfigError; refused == "" && told != "" || refused != "" && !strings.Contains(told, refused) {
+	w.daemon.reloader.reload(t.Context(), "test")
+	if told := w.daemon.reporter.health.ConfigError; refused == "" && told != "" || refused != "" && !strings.Contains(told, refused) {
 		t.Fatalf("the daemon says %q of the configuration", told)
 	}
 	if refused != "" && !strings.Contains(w.log.String(), "configuration not taken over") {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"autocertd/internal/state"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"autocertd/internal/config"
+	"autocertd/internal/state"
 	"autocertd/internal/store"
 	"autocertd/internal/store/files"
 	"autocertd/internal/suggest"

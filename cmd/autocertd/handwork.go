@@ -23,12 +23,18 @@ func noteHandwork(ctx context.Context, store store.Store) error {
 	return store.SaveLazily(context.WithoutCancel(ctx), handworkObject, data)
 }
 
-// newHandwork reports whether a command has worked on certificates since this was last asked.
-func (d *daemonProcess) newHandwork(ctx context.Context) bool {
-	data, err := d.store.Load(ctx, handworkObject)
-	if err != nil || string(data) == d.handwork {
+// handwork notices that a command has worked on certificates.
+type handwork struct {
+	store store.Store
+	last  string // the note, as it was last read
+}
+
+// changed reports whether a command has worked on certificates since this was last asked.
+func (h *handwork) changed(ctx context.Context) bool {
+	data, err := h.store.Load(ctx, handworkObject)
+	if err != nil || string(data) == h.last {
 		return false
 	}
-	d.handwork = string(data)
+	h.last = string(data)
 	return true
 }

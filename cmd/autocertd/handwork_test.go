@@ -3,8 +3,6 @@
 package main
 
 import (
-	"autocertd/internal/state"
-	"autocertd/internal/store/files"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +12,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"autocertd/internal/state"
+	"autocertd/internal/store/files"
 )
 
 // TestFailureByHandIsTriedAgain lets renew meet a failure beside a daemon that knows of none.

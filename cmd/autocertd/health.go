@@ -1,17 +1,14 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"sync"
 	"syscall"
 	"time"
 
 	"autocertd/internal/cure"
-	"autocertd/internal/printable"
 	"autocertd/internal/store"
 	"autocertd/internal/store/files"
 )
@@ -42,52 +39,6 @@ func (h *health) configured(err error) {
 	if err != nil {
 		h.ConfigError, h.ConfigCure, h.ConfigErrorAt = err.Error(), cure.Of(err), time.Now().UTC()
 	}
-}
-
-// report tells status and systemd how the daemon is.
-func (d *daemonProcess) report(ctx context.Context) {
-	d.health.mu.Lock()
-	defer d.health.mu.Unlock()
-	d.health.stateDir(d.program.manager.DiskTrouble())
-	stats := d.scheduler.Stats()
-	line := fmt.Sprintf("%d certificates, %d failing, %d in progress", stats.Items, d.program.manager.Failing(), stats.Running)
-	if d.health.ConfigError != "" {
-		line = "configuration has mistakes, the one before is in force; " + line
-	}
-	if d.health.StateError != "" {
-		line = "the state directory can't be written: " + printable.Short(d.health.StateError, 200) + "; " + line
-	}
-	notifySystemd("STATUS=" + line)
-	data, err := json.Marshal(&d.health)
-	if err == nil && !bytes.Equal(data, d.health.saved) { // mostly nothing changed since the last tick
-		if err = d.saveHealth(ctx, data); err == nil {
-			d.health.saved = data
-		}
-	}
-	if err == nil && d.health.StateError == "" {
-		err = d.doings.save(ctx, d.store)
-	}
-	if err != nil && !d.program.manager.NoteDisk(err) && d.health.untold(err) {
-		d.logger.Error("the state directory can't be written", "err", err)
-	}
-}
-
-// saveHealth replaces what status reads, and writes over it where there is no room for another.
-func (d *daemonProcess) saveHealth(ctx context.Context, data []byte) error {
-	err := d.store.SaveLazily(ctx, healthObject, data)
-	if err == nil || !store.Unwritable(err) {
-		return err
-	}
-	if d.program.manager.NoteDisk(err); d.health.StateError == "" { // found out just now
-		d.health.stateDir(d.program.manager.DiskTrouble())
-		if changed, err := json.Marshal(&d.health); err == nil {
-			data = changed
-		}
-	}
-	if d.store.Overwrite(healthObject, data) == nil {
-		d.health.saved = nil // to be replaced as soon as there is room
-	}
-	return err
 }
 
 // stateDir takes over what the disk of the state directory is in for.
@@ -122,7 +73,7 @@ func daemonHealth(ctx context.Context, state *files.Store) *health {
 		if try == 2 {
 			return nil
 		}
-		time.Sleep(50 * time.Millisecond) // it is just being written over, see saveHealth
+		time.Sleep(50 * time.Millisecond) // it is just being written over, see reporter.saveLocked
 	}
 	if errors.Is(syscall.Kill(h.PID, 0), syscall.ESRCH) {
 		return nil

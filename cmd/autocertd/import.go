@@ -1,7 +1,6 @@
 package main
 
 import (
-	"autocertd/internal/state"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +14,7 @@ import (
 
 	"autocertd/internal/config"
 	"autocertd/internal/migrate"
+	"autocertd/internal/state"
 	"autocertd/internal/suggest"
 	"autocertd/internal/term"
 )

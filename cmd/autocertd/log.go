@@ -132,6 +132,13 @@ func commandLogger(c config.Log, command string, quiet bool) *slog.Logger {
 	return slog.New(slog.NewMultiHandler(handlers...))
 }
 
+// warn logs the warnings of a configuration.
+func warn(logger *slog.Logger, warnings config.Problems) {
+	for _, w := range warnings {
+		logger.Warn("configuration", "warning", w.Error())
+	}
+}
+
 // journalHandler hands each record on as text and priority.
 type journalHandler struct {
 	slog.Handler               // writes into line

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"autocertd/internal/state"
 	"bytes"
 	"context"
 	"errors"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"autocertd/internal/durable"
+	"autocertd/internal/state"
 	"autocertd/internal/store"
 	"autocertd/internal/term"
 	"autocertd/issuer"

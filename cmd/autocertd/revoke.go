@@ -1,7 +1,6 @@
 package main
 
 import (
-	"autocertd/internal/state"
 	"context"
 	"crypto"
 	"crypto/tls"
@@ -20,6 +19,7 @@ import (
 
 	"autocertd/internal/config"
 	"autocertd/internal/durable"
+	"autocertd/internal/state"
 	"autocertd/issuer"
 )
 

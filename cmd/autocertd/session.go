@@ -1,7 +1,6 @@
 package main
 
 import (
-	"autocertd/internal/state"
 	"context"
 	"fmt"
 	"log/slog"
@@ -16,6 +15,7 @@ import (
 	"autocertd/internal/deploy"
 	"autocertd/internal/dns01"
 	"autocertd/internal/lifecycle"
+	"autocertd/internal/state"
 	"autocertd/internal/store/files"
 	"autocertd/internal/zones"
 	"autocertd/issuer"
@@ -182,6 +182,8 @@ func (p *program) use(s *settings) error {
 	p.manager.Use(b.snapshot)
 	return nil
 }
+
+func (p *program) settings() *settings { return p.current.Load().settings }
 
 // prepare makes the build of settings. It asks nobody anything, and nothing that runs notices.
 func (p *program) prepare(s *settings) (*build, error) {

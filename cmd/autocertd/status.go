@@ -1,7 +1,6 @@
 package main
 
 import (
-	"autocertd/internal/state"
 	"cmp"
 	"context"
 	"errors"
@@ -19,6 +18,7 @@ import (
 	"autocertd/internal/cure"
 	"autocertd/internal/deploy"
 	"autocertd/internal/lifecycle"
+	"autocertd/internal/state"
 	"autocertd/internal/term"
 	"autocertd/scheduler"
 )

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"autocertd/internal/state"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +10,7 @@ import (
 
 	"autocertd/internal/config"
 	"autocertd/internal/lifecycle"
+	"autocertd/internal/state"
 	"autocertd/internal/store/files"
 	"autocertd/internal/term"
 	"autocertd/issuer"
