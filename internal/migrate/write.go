@@ -1,7 +1,6 @@
 package migrate
 
 import (
-	"autocertd/internal/state"
 	"bytes"
 	"context"
 	"crypto"
@@ -10,6 +9,8 @@ import (
 	"fmt"
 	"time"
 
+	"autocertd/internal/state"
+	"autocertd/internal/store"
 	"autocertd/internal/store/files"
 	"autocertd/issuer"
 )
@@ -93,8 +94,29 @@ type DryRun struct{ *files.Store }
 // Save implements store.Store.
 func (DryRun) Save(context.Context, string, []byte) error { return nil }
 
+// SaveLazily implements store.Store.
+func (DryRun) SaveLazily(context.Context, string, []byte) error { return nil }
+
+// Delete implements store.Store.
+func (DryRun) Delete(context.Context, string) error { return nil }
+
+// Acquire implements store.Leaser.
+func (d DryRun) Acquire(context.Context, string) (store.Lease, error) { return freeLease{d}, nil }
+
+// Try implements store.Leaser.
+func (d DryRun) Try(context.Context, string) (store.Lease, error) { return freeLease{d}, nil }
+
 // Lock implements store.Locker.
 func (DryRun) Lock(context.Context, string) (func(), error) { return func() {}, nil }
 
 // TryLock implements store.Locker.
 func (DryRun) TryLock(context.Context, string) (func(), error) { return func() {}, nil }
+
+// freeLease is a lease of a [DryRun], which is never lost.
+type freeLease struct{ DryRun }
+
+// Context implements store.Lease.
+func (freeLease) Context() context.Context { return context.Background() }
+
+// Release implements store.Lease.
+func (freeLease) Release() {}
