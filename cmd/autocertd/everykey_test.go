@@ -384,7 +384,7 @@ func (w *keyWorld) facts() map[string]string {
 		note("output "+strconv.Itoa(i), reflect.ValueOf(o))
 	}
 	table := reflect.ValueOf(now.Solver).Elem().FieldByName("began").Elem()
-	note("resolvers", table.FieldByName("resolving"))
+	note("resolvers", table.FieldByName("asker").Elem().FieldByName("resolving"))
 	for i := range table.FieldByName("providers").Len() {
 		p := table.FieldByName("providers").Index(i)
 		note("provider "+p.FieldByName("Name").String(), p)
@@ -412,7 +412,12 @@ func dump(v reflect.Value, way string, facts map[string]string, seen map[uintptr
 		}
 	case reflect.Struct:
 		for i := range v.NumField() {
-			dump(v.Field(i), way+"."+v.Type().Field(i).Name, facts, seen)
+			field := v.Type().Field(i)
+			if field.Anonymous {
+				dump(v.Field(i), way, facts, seen)
+			} else {
+				dump(v.Field(i), way+"."+field.Name, facts, seen)
+			}
 		}
 	case reflect.Map:
 		for _, key := range v.MapKeys() {
