@@ -23,7 +23,7 @@ func (w *world) object(file string) string {
 // TestAccount follows one account from its registration to the one after it.
 func TestAccount(t *testing.T) {
 	w := newWorld(t, testbed.CAConfig{}, nil)
-	if _, err := w.Account(t.Context()); err == nil || !strings.Contains(err.Error(), "no account is registered; to register a new one: autocertd account register pebble") {
+	if _, err := w.Account(t.Context()); err == nil || !strings.Contains(said(err), "no account is registered; to register a new one: autocertd account register pebble") {
 		t.Errorf("before it: %v", err)
 	}
 	first, made, err := w.Register(t.Context())
@@ -54,7 +54,7 @@ func TestAccount(t *testing.T) {
 	registrations := w.CA.Requests()["newAccount"]
 	for _, when := range []string{"in the process that did it", "in another"} {
 		_, err := w.obtain(t, "acc2.example.test")
-		if err == nil || !strings.Contains(err.Error(), "was deactivated on") || !strings.Contains(err.Error(), "autocertd account register pebble") {
+		if err == nil || !strings.Contains(said(err), "was deactivated on") || !strings.Contains(said(err), "autocertd account register pebble") {
 			t.Errorf("an order %s: %v", when, err)
 		}
 		w.restart(t)
@@ -178,7 +178,7 @@ func TestRolloverRefused(t *testing.T) {
 			}
 			key := w.object("/key.pem")
 			for range 2 {
-				if _, err := w.Rollover(t.Context()); err == nil || !strings.Contains(err.Error(), tt.says) {
+				if _, err := w.Rollover(t.Context()); err == nil || !strings.Contains(said(err), tt.says) {
 					t.Errorf("got %v, want %q", err, tt.says)
 				}
 			}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/mholt/acmez/v3/acme"
 
+	"autocertd/internal/cure"
 	"autocertd/internal/printable"
 )
 
@@ -155,9 +156,9 @@ func judge(chain []*x509.Certificate, hostnames []string, now time.Time) (odd []
 		case len(c.UnhandledCriticalExtensions) > 0:
 			return nil, fmt.Errorf("the CA sent %s with a critical extension that no client knows (%s)", of, c.UnhandledCriticalExtensions[0])
 		case c.NotBefore.Sub(now) > clockError:
-			return nil, fmt.Errorf("the CA sent %s that isn't valid before %s; check this machine's clock", of, c.NotBefore.Format(time.RFC3339))
+			return nil, cure.New(fmt.Sprintf("the CA sent %s that isn't valid before %s", of, c.NotBefore.Format(time.RFC3339)), "check this machine's clock")
 		case left <= 0:
-			return nil, fmt.Errorf("the CA sent %s that expired at %s; check this machine's clock", of, c.NotAfter.Format(time.RFC3339))
+			return nil, cure.New(fmt.Sprintf("the CA sent %s that expired at %s", of, c.NotAfter.Format(time.RFC3339)), "check this machine's clock")
 		case n == 0 && (left < shortestUse || left < lifetime/10):
 			return nil, fmt.Errorf("the CA sent %s that expires at %s, too soon to be of use", of, c.NotAfter.Format(time.RFC3339))
 		}

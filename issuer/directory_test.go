@@ -17,7 +17,7 @@ func TestProfileThatIsNotOffered(t *testing.T) {
 	request := issuer.Request{Hostnames: []string{"p.example.test"}, Profile: "shrot", Orders: keep}
 	_, err := w.Obtain(t.Context(), request)
 	want := `CA pebble: order: the CA doesn't offer the profile "shrot"; it offers "classic" (classic), "short" (short)`
-	if err == nil || err.Error() != want {
+	if err == nil || said(err) != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 	if n := w.CA.Requests()["newOrder"]; n != 0 || keep.Open != nil || len(w.Solver.Published) > 0 {
@@ -42,7 +42,7 @@ func TestOtherThanADirectory(t *testing.T) {
 	w := newWorld(t, testbed.CAConfig{}, func(c *issuer.Config) {
 		c.Directory = strings.Replace(c.Directory, "/dir", "/roots/0", 1)
 	})
-	if _, err := w.Directory(t.Context()); err == nil || !strings.Contains(err.Error(), "CA pebble: directory:") {
+	if _, err := w.Directory(t.Context()); err == nil || !strings.Contains(said(err), "CA pebble: directory:") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/mholt/acmez/v3/acme"
 
+	"autocertd/internal/cure"
 	"autocertd/internal/printable"
 )
 
@@ -32,18 +33,24 @@ type Error struct {
 	limit bool // the CA limits what is no order yet, so that it concerns all
 }
 
+// Error returns which CA failed at what, and why.
 func (e *Error) Error() string {
 	text := fmt.Sprintf("CA %s: %s: ", e.CA, e.Step)
 	if e.Hostname != "" {
 		text += e.Hostname + ": "
 	}
-	text += shown(e.Err.Error()) // which may quote what the CA sent in several places
-	if e.Hint != "" {
-		text += "; " + e.Hint
-	}
-	return text
+	return text + shown(e.Err.Error()) // which may quote what the CA sent in several places
 }
 
+// Cure returns the hint, else what the cause knows.
+func (e *Error) Cure() string {
+	if e.Hint == "" {
+		return cure.Of(e.Err)
+	}
+	return e.Hint
+}
+
+// Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
 // WorkingError says that the CA hasn't decided about an order yet. It is no failure: the order stays open, and the same

@@ -95,7 +95,7 @@ func TestFaults(t *testing.T) {
 			}
 			t.Log(err)
 			for _, want := range tt.says {
-				if !strings.Contains(err.Error(), want) {
+				if !strings.Contains(said(err), want) {
 					t.Errorf("the error doesn't say %q", want)
 				}
 			}
@@ -123,7 +123,7 @@ func TestNoncesMayBeRejected(t *testing.T) {
 func TestUntrustedCA(t *testing.T) {
 	w := newWorld(t, testbed.CAConfig{}, func(c *issuer.Config) { c.Roots = nil })
 	_, err := w.Obtain(t.Context(), issuer.Request{Hostnames: []string{"u.example.test"}, Orders: &orders{}})
-	if err == nil || !strings.Contains(err.Error(), `roots = [`) {
+	if err == nil || !strings.Contains(said(err), `roots = [`) {
 		t.Errorf("got %v, want an error that names roots as the cure", err)
 	}
 }
@@ -140,7 +140,7 @@ func TestAccountIsNeverReplacedSilently(t *testing.T) {
 	delete(w.Store.Objects, issuer.AccountKey("pebble", w.CA.Directory())+"/key.pem")
 	w.restart(t)
 	err := obtain("a2.example.test")
-	if err == nil || !strings.Contains(err.Error(), "restore the key from a backup") {
+	if err == nil || !strings.Contains(said(err), "restore the key from a backup") {
 		t.Errorf("got %v, want an error about the lost key", err)
 	}
 }
@@ -248,7 +248,7 @@ func TestMissingDirectoryKeepsTheOrder(t *testing.T) {
 	open.URL, open.Account = moved.Replace(open.URL), moved.Replace(open.Account)
 	request.Open, keep.Open = &open, &open
 	_, err := bad.Obtain(t.Context(), request)
-	if err == nil || !strings.Contains(err.Error(), "CA pebble: order: the server answers HTTP 404") {
+	if err == nil || !strings.Contains(said(err), "CA pebble: order: the server answers HTTP 404") {
 		t.Errorf("got %v, want an error about the directory", err)
 	}
 	if keep.Open == nil {

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 
+	"autocertd/internal/cure"
 	"autocertd/internal/store/storetest"
 	"autocertd/internal/testbed"
 	"autocertd/issuer"
@@ -331,4 +332,12 @@ func TestLostReplies(t *testing.T) {
 			}
 		})
 	}
+}
+
+// said is an error as a person reads it.
+func said(err error) string {
+	if text := cure.Of(err); text != "" {
+		return err.Error() + "; " + text
+	}
+	return err.Error()
 }

@@ -67,7 +67,7 @@ func TestProbeFailures(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t, testbed.CAConfig{Wrap: func(http.Handler) http.Handler { return tt.handler }}, nil)
-			if _, err := w.Probe(t.Context()); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if _, err := w.Probe(t.Context()); err == nil || !strings.Contains(said(err), tt.want) {
 				t.Errorf("error %v, want it to say %q", err, tt.want)
 			}
 		})
@@ -131,7 +131,7 @@ func TestAccountState(t *testing.T) {
 	look("when somebody has deactivated it", issuer.AccountState{URL: saved.URL, Status: "deactivated"})
 
 	delete(w.Store.Objects, object+"/key.pem")
-	if _, err := w.AccountState(t.Context()); err == nil || !strings.Contains(err.Error(), "key.pem is missing") {
+	if _, err := w.AccountState(t.Context()); err == nil || !strings.Contains(said(err), "key.pem is missing") {
 		t.Errorf("without its key: %v", err)
 	}
 }

@@ -202,7 +202,7 @@ func TestOrderSaysWhatItIs(t *testing.T) {
 			keep := &orders{}
 			request := issuer.Request{Hostnames: []string{"h.example.test"}, Orders: keep}
 			_, err := w.Obtain(t.Context(), request)
-			if tt.says == "" && err != nil || tt.says != "" && (err == nil || !strings.Contains(err.Error(), tt.says)) {
+			if tt.says == "" && err != nil || tt.says != "" && (err == nil || !strings.Contains(said(err), tt.says)) {
 				t.Errorf("got %v, want %q", err, tt.says)
 			}
 			if d := time.Until(issuer.RetryAfter(err)) - tt.retry; tt.retry != 0 && d.Abs() > 10*time.Second {
@@ -272,7 +272,7 @@ func TestEachFailedHostnameIsNamed(t *testing.T) {
 		t.Errorf("%v failed, want %v", names, want)
 	}
 	for _, want := range []string{"validation failed of 2 hostnames", "x.example.test: ", "*.y.example.test: "} {
-		if err == nil || !strings.Contains(err.Error(), want) {
+		if err == nil || !strings.Contains(said(err), want) {
 			t.Errorf("%v doesn't say %q", err, want)
 		}
 	}
@@ -304,7 +304,7 @@ func TestRefusedWhileNobodyLooked(t *testing.T) {
 	ca.set("refused")
 	request.Open = keep.Open
 	_, err := w.Obtain(t.Context(), request)
-	if want := "w.example.test: validation failed: NXDOMAIN at two of three (dns)"; err == nil || !strings.Contains(err.Error(), want) || !issuer.FailedValidation(err) || keep.Open != nil {
+	if want := "w.example.test: validation failed: NXDOMAIN at two of three (dns)"; err == nil || !strings.Contains(said(err), want) || !issuer.FailedValidation(err) || keep.Open != nil {
 		t.Errorf("got %v, want %q; the order is %v", err, want, keep.Open)
 	}
 }
@@ -420,7 +420,7 @@ func TestRefusalOfTheAccount(t *testing.T) {
 			for n := range 6 {
 				group.Go(func() {
 					_, err := w.Obtain(t.Context(), request(n))
-					if err == nil || !strings.Contains(err.Error(), tt.detail) {
+					if err == nil || !strings.Contains(said(err), tt.detail) {
 						t.Errorf("got %v, want %q", err, tt.detail)
 					}
 					if tt.retry != "" && issuer.RetryAfter(err).IsZero() {
@@ -495,7 +495,7 @@ func TestServersCertificate(t *testing.T) {
 			_, err = iss.Obtain(t.Context(), issuer.Request{Hostnames: []string{"s.example.test"}, Orders: &orders{}})
 			t.Log(err)
 			for _, want := range tt.says {
-				if err == nil || !strings.Contains(err.Error(), want) {
+				if err == nil || !strings.Contains(said(err), want) {
 					t.Errorf("%v doesn't say %q", err, want)
 				}
 			}
@@ -527,7 +527,7 @@ func TestContactWanted(t *testing.T) {
 	for _, kind := range []string{"malformed", "invalidContact", "unsupportedContact"} {
 		w := newWorld(t, testbed.CAConfig{Wrap: answer("sign-me-up", 400, "", kind)}, func(c *issuer.Config) { c.Email = "" })
 		_, err := w.Obtain(t.Context(), issuer.Request{Hostnames: []string{"c.example.test"}, Orders: &orders{}})
-		if err == nil || !strings.Contains(err.Error(), `email = "you@example.org" below [ca.pebble]`) {
+		if err == nil || !strings.Contains(said(err), `email = "you@example.org" below [ca.pebble]`) {
 			t.Errorf("%s: %v doesn't name the cure", kind, err)
 		}
 	}
