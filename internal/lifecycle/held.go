@@ -11,6 +11,7 @@ import (
 
 	"autocertd/internal/budget"
 	"autocertd/internal/config"
+	"autocertd/internal/cure"
 	"autocertd/issuer"
 )
 
@@ -172,7 +173,7 @@ func joinAttempts(failures []error) error {
 	var first *heldError
 	for _, err := range failures {
 		if !isHeld(err) {
-			return errors.Join(failures...)
+			return cure.Join(failures...)
 		}
 		held := err.(*heldError)
 		if first == nil || held.Until.Before(first.Until) {

@@ -118,10 +118,10 @@ func (j *job) run(ctx context.Context) (time.Time, error) {
 	j.remember(j.state, j.host)
 	if err := j.save(ctx); err != nil {
 		next, err = j.broken(ctx, j.cert.Name, err)
-		return next, errors.Join(issueErr, deployErr, err)
+		return next, cure.Join(issueErr, deployErr, err)
 	}
 	j.tell(j.cert.Name, "")
-	return next, errors.Join(issueErr, deployErr)
+	return next, cure.Join(issueErr, deployErr)
 }
 
 // save saves the facts, and the deployment if it changed.
@@ -210,7 +210,7 @@ func (j *job) load(ctx context.Context) error {
 func (j *job) setAside(ctx context.Context, damaged *state.DamagedError) error {
 	key, err := state.SetAside(context.WithoutCancel(ctx), j.cfg.Storage, j.cert.Name, damaged)
 	if err != nil {
-		return errors.Join(damaged, err)
+		return cure.Join(damaged, err)
 	}
 	j.cfg.Logger.Error("bundle set aside, a new certificate is needed", "certificate", j.cert.Name, "kept_as", key, "err", damaged)
 	return nil
@@ -232,7 +232,7 @@ func (j *job) unreadable(ctx context.Context, err error) (time.Time, error) {
 	}
 	j.state.Issue = worse(j.state.Issue, err, time.Now(), next)
 	j.state.NextLook = next.UTC()
-	return next, errors.Join(err, state.Save(ctx, j.cfg.Storage, j.state))
+	return next, cure.Join(err, state.Save(ctx, j.cfg.Storage, j.state))
 }
 
 // WaitingError says that a certificate is due, and isn't tried yet since it failed before.

@@ -2,12 +2,12 @@ package lifecycle
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"autocertd/internal/config"
+	"autocertd/internal/cure"
 	"autocertd/internal/deploy"
 	"autocertd/issuer"
 )
@@ -31,7 +31,7 @@ func (m *Manager) Rehearse(ctx context.Context, name string) error {
 	for _, o := range snapshot.Outputs.Of(name) {
 		failures = append(failures, rehearseOutput(name, o)...)
 	}
-	err := errors.Join(failures...)
+	err := cure.Join(failures...)
 	if err != nil && ctx.Err() == nil {
 		m.cfg.Logger.Warn("rehearsal failed", "certificate", name, "err", err)
 	}

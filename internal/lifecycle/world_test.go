@@ -22,6 +22,7 @@ import (
 	"autocertd/internal/deploy"
 	"autocertd/internal/dns01"
 	"autocertd/internal/store/files"
+	"autocertd/internal/term"
 	"autocertd/internal/testbed"
 	"autocertd/internal/zones"
 	"autocertd/issuer"
@@ -217,8 +218,8 @@ func (p *process) look() time.Time {
 func (p *process) fails(says string) time.Time {
 	p.Helper()
 	next, err := p.Reconcile(p.ctx, name)
-	if err == nil || !strings.Contains(err.Error(), says) {
-		p.Fatalf("reconcile: %v, want an error that says %q\n%s", err, says, p.logged)
+	if err == nil || !strings.Contains(term.Text(err), says) {
+		p.Fatalf("reconcile: %s, want an error that says %q\n%s", term.Text(err), says, p.logged)
 	}
 	return next
 }

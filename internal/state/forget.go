@@ -2,11 +2,11 @@ package state
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"slices"
 	"time"
 
+	"autocertd/internal/cure"
 	"autocertd/internal/store"
 )
 
@@ -85,5 +85,5 @@ func Forget(ctx context.Context, s Store, k Kept, files func() error) error {
 	for _, key := range k.keys {
 		failed = append(failed, s.Delete(ctx, key))
 	}
-	return errors.Join(failed...)
+	return cure.Join(failed...)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"path"
 
+	"autocertd/internal/cure"
 	"autocertd/internal/store"
 	"autocertd/issuer"
 )
@@ -103,7 +104,7 @@ func DropServed(ctx context.Context, s Store) error {
 		if ctx.Err() != nil {
 			break
 		}
-		err = errors.Join(err, dropServed(ctx, s, key))
+		err = cure.Join(err, dropServed(ctx, s, key))
 	}
 	return err
 }
