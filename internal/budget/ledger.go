@@ -30,7 +30,7 @@ type Running struct {
 	Keys  []Key     `json:"keys"`
 }
 
-// longestRun is when an order counts as given up whose lease is still held.
+// longestRun is how long an order takes at most. After it one counts as given up though its lease is held.
 const longestRun = time.Hour
 
 // Open reads a ledger. It reports false when the data is none.
@@ -43,12 +43,16 @@ func Open(data []byte, l knownca.Limits) (*Ledger, bool) {
 }
 
 // Mend brings a ledger to a moment: buckets that are full leave it, a clock that was ahead leaves no bucket emptier than
-// empty, and what dead processes had under way counts as taken.
+// empty, and what has ended counts as taken: at once, or when it must have ended at the latest.
 func (l *Ledger) Mend(now time.Time, alive func(Running) bool) {
 	for _, run := range slices.Clone(l.Running) {
 		if !alive(run) || now.Sub(run.Since) > longestRun || run.Since.After(now.Add(longestRun)) {
 			l.End(run.ID)
-			l.Spend(run.Keys, now)
+			latest := run.Since.Add(longestRun)
+			if run.Since.After(now) || latest.After(now) {
+				latest = now
+			}
+			l.Spend(run.Keys, latest)
 		}
 	}
 	for key, full := range l.Full {
@@ -111,18 +115,6 @@ func (l *Ledger) Return(keys []Key) {
 
 // Begin notes an order under way.
 func (l *Ledger) Begin(run Running) { l.Running = append(l.Running, run) }
-
-// Ordered says that the CA has answered the order that runs under an id: its bucket for orders is known now.
-func (l *Ledger) Ordered(id string, now time.Time) {
-	i := slices.IndexFunc(l.Running, func(r Running) bool { return r.ID == id })
-	if i < 0 {
-		return
-	}
-	if n := slices.Index(l.Running[i].Keys, orders); n >= 0 {
-		l.Running[i].Keys = slices.Delete(slices.Clone(l.Running[i].Keys), n, n+1)
-		l.Spend([]Key{orders}, now)
-	}
-}
 
 // End forgets what runs under an id, and returns the buckets whose tokens it had under way.
 func (l *Ledger) End(id string) (keys []Key) {

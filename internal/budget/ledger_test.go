@@ -111,6 +111,10 @@ func TestMend(t *testing.T) {
 			map[Key]time.Duration{domain: each}, 0},
 		{"what a living one has stays under way", Ledger{Running: []Running{{ID: "1", Since: noon(), Keys: []Key{domain}}}}, everybody, nil, 1},
 		{"not for ever", Ledger{Running: []Running{{ID: "1", Since: noon().Add(-2 * longestRun), Keys: []Key{domain}}}}, everybody,
+			map[Key]time.Duration{domain: each - longestRun}, 0},
+		{"what ended some time ago is taken when it must have ended", Ledger{Running: []Running{{ID: "1", Since: noon().Add(-90 * time.Minute), Keys: []Key{domain}}}}, nobody,
+			map[Key]time.Duration{domain: each - 30*time.Minute}, 0},
+		{"or now, by a clock that was ahead", Ledger{Running: []Running{{ID: "1", Since: noon().Add(2 * time.Hour), Keys: []Key{domain}}}}, nobody,
 			map[Key]time.Duration{domain: each}, 0},
 	}
 	for _, tt := range tests {
@@ -151,8 +155,7 @@ func TestNothingIsRefused(t *testing.T) {
 				way[slices.IndexFunc(way, func(x order) bool { return x.id == o.id })].arrives = time.Time{}
 			}
 			if !o.heard.After(now) {
-				l.Ordered(o.id, now)
-				l.End(o.id)
+				l.Spend(l.End(o.id), now)
 				way = slices.DeleteFunc(way, func(x order) bool { return x.id == o.id })
 			}
 		}

@@ -22,8 +22,9 @@ type Wish struct {
 type Turn struct {
 	Name  string
 	At    time.Time
-	Tight Key   // the last bucket that had room; "" when nothing was waited for
-	Last  []Key // buckets of which it takes the last token
+	Tight Key       // the last bucket that had room; "" when nothing was waited for
+	Last  []Key     // buckets of which it takes the last token
+	Since time.Time // when it began to wait, for a certificate in a Queue
 }
 
 // Plan says when each wish is granted, in the order in which they are: at once when it is due and there is room, the most
@@ -129,7 +130,13 @@ func (h wishHeap) Len() int { return len(h) }
 
 func (h wishHeap) Less(i, j int) bool {
 	a, b := h[i], h[j]
-	return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.Urgency, b.Urgency), a.Since.Compare(b.Since), a.Due.Compare(b.Due), cmp.Compare(a.Name, b.Name)) < 0
+	if !a.at.Equal(b.at) {
+		return a.at.Before(b.at)
+	}
+	if a.Urgency != b.Urgency {
+		return a.Urgency < b.Urgency
+	}
+	return cmp.Or(a.Since.Compare(b.Since), a.Due.Compare(b.Due), cmp.Compare(a.Name, b.Name)) < 0
 }
 
 func (h wishHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }

@@ -104,7 +104,7 @@ func (h *Hand) Open(ctx context.Context, ca string) (*issuer.OpenOrder, error) {
 // knows better.
 func (h *Hand) Wanted(ctx context.Context, iss *issuer.Issuer, ca config.CA) (issuer.Request, error) {
 	j := h.job
-	counted := &spending{OrderKeeper: h.keeper(ca.Name), budgets: j.budgets, ca: ca, hostnames: j.cert.Hostnames}
+	counted := &spending{OrderKeeper: h.keeper(ca.Name), ledger: j.ledgers.of(ca), ca: ca}
 	if limits := ca.Limits(); limits.Any() {
 		counted.otherwise = budget.Keys(limits, j.cert.Hostnames, j.again(ca.Directory))
 		if !j.exempt(ca.Directory, time.Now()) {

@@ -148,7 +148,7 @@ func (j *job) issueIfDue(ctx context.Context) error {
 	}
 	j.state.Working = state.Working{}
 	if why == byForce && isHeld(err) { // the certificate isn't due, so that it waits for nothing
-		j.budgets.leave(j.cert)
+		j.leaveQueues()
 	} else if held := j.hold(err); held && j.insist == onSchedule {
 		return nil
 	} else if held {
@@ -188,7 +188,7 @@ func (j *job) awaitCA(working *issuer.WorkingError) error {
 	what := fmt.Sprintf("the CA is still working on it; the same order is asked again at %s", again.UTC().Format(time.RFC3339))
 	j.state.Working = state.Working{CA: working.CA, What: what, Since: since.UTC(), Again: again.UTC()}
 	j.state.Issue, j.state.Held = state.Trouble{}, state.Held{}
-	j.budgets.leave(j.cert)
+	j.leaveQueues()
 	if was.CA != working.CA {
 		j.cfg.Logger.Info("certificate still being made", "certificate", j.cert.Name, "ca", working.CA, "order", working.Order,
 			"again", again.UTC().Format(time.RFC3339))

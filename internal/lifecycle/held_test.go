@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"autocertd/internal/budget"
-	"autocertd/internal/config"
-	"autocertd/internal/knownca"
 	"autocertd/internal/testbed"
 )
 
@@ -192,7 +190,7 @@ func TestOrdersOfTheDead(t *testing.T) {
 	defer working.Release()
 	left := func() (running int, orders int) {
 		t.Helper()
-		err := other.budgets.change(other.ctx, ca, func(l *budget.Ledger, now time.Time) bool {
+		err := other.ledgers.of(ca).change(other.ctx, ca, func(l *budget.Ledger, now time.Time) bool {
 			running, orders = len(l.Running), l.Left("orders", now)
 			return true
 		})
@@ -206,7 +204,7 @@ func TestOrdersOfTheDead(t *testing.T) {
 		{ID: "of an earlier version", Since: time.Now(), Keys: []budget.Key{"orders"}},
 		{ID: "of a process that works", Lease: state.Lock("works"), Since: time.Now(), Keys: []budget.Key{"orders"}},
 	} {
-		err := other.budgets.change(other.ctx, ca, func(l *budget.Ledger, _ time.Time) bool {
+		err := other.ledgers.of(ca).change(other.ctx, ca, func(l *budget.Ledger, _ time.Time) bool {
 			*l = budget.Ledger{Limits: l.Limits, Running: []budget.Running{run}}
 			return true
 		})
@@ -222,41 +220,5 @@ func TestOrdersOfTheDead(t *testing.T) {
 	working.Release()
 	if running, orders := left(); running != 0 || orders != 0 {
 		t.Errorf("after its end: %d under way, %d orders left", running, orders)
-	}
-}
-
-// TestMostUrgentFirst: of those that wait for one token, the most urgent gets it, though it came last.
-func TestMostUrgentFirst(t *testing.T) {
-	now := time.Now()
-	limits := knownca.Limits{Orders: knownca.Rate{Count: 1, Per: time.Hour}}
-	ca := config.CA{Name: "one"}
-	m := New(Config{})
-	ledger := &budget.Ledger{Limits: limits}
-	ledger.Spend([]budget.Key{"orders"}, now)
-	wait := func(certificate string, at time.Time) *state.Held {
-		j := &job{Manager: m, cert: config.Certificate{Name: certificate, Hostnames: []string{certificate}}}
-		return j.wait(ledger, ca, []budget.Key{"orders"}, at)
-	}
-	m.lifetime["old"] = lifetime{notBefore: now.Add(-80 * time.Hour), notAfter: now.Add(10 * time.Hour)}
-	for i, want := range []time.Duration{time.Hour, 2 * time.Hour, 3 * time.Hour} {
-		certificate := []string{"a", "b", "c"}[i]
-		if held := wait(certificate, now.Add(time.Duration(i)*time.Millisecond)); held == nil || held.Until.Sub(now).Round(time.Second) != want {
-			t.Errorf("%s is held: %+v, want for %s", certificate, held, want)
-		}
-	}
-	if held := wait("old", now.Add(time.Second)); held == nil || held.Until.Sub(now).Round(time.Minute) != time.Hour {
-		t.Errorf("the most urgent is held: %+v, want for an hour", held)
-	}
-	turn := now.Add(time.Hour)
-	if held := wait("a", turn); held == nil {
-		t.Error("one that is less urgent takes the token")
-	}
-	if held := wait("old", turn); held != nil {
-		t.Errorf("the most urgent is still held: %+v", held)
-	}
-	// One whose turn passed unused holds nobody up.
-	m.budgets.restore("gone", state.Held{CA: "one", Limit: "orders", Since: now.Add(-time.Hour), Until: now}, 0)
-	if held := wait("a", turn.Add(turnTaking)); held != nil {
-		t.Errorf("held for one that is gone: %+v", held)
 	}
 }

@@ -107,7 +107,7 @@ const Deployed issuer.StepName = "deployed"
 type Manager struct {
 	cfg      Config
 	snapshot atomic.Pointer[Snapshot]
-	budgets  *budgets
+	ledgers  *ledgers
 
 	probing sync.Mutex // guards probed, and is held during a probe
 	probed  time.Time  // when the storage was last seen to take something
@@ -134,7 +134,7 @@ func New(cfg Config) *Manager {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	cfg.Node = cmp.Or(cfg.Node, state.LocalNode)
-	return &Manager{cfg: cfg, budgets: newBudgets(cfg.Storage), lifetime: map[string]lifetime{}, failing: map[string]bool{},
+	return &Manager{cfg: cfg, ledgers: newLedgers(cfg), lifetime: map[string]lifetime{}, failing: map[string]bool{},
 		silent: map[string]map[string]bool{}, heard: map[string]time.Time{}, told: map[string]string{}}
 }
 
@@ -230,7 +230,7 @@ func (m *Manager) Items(ctx context.Context) ([]scheduler.Item, error) {
 		if err == nil {
 			m.remember(c, d)
 			if c.IsHeld() {
-				m.budgets.restore(name, c.Held, m.Urgency(name, now))
+				m.restoreHeld(snapshot, c, now)
 			}
 		}
 		if open[name] {
@@ -242,7 +242,7 @@ func (m *Manager) Items(ctx context.Context) ([]scheduler.Item, error) {
 	m.open = open
 	m.mu.Unlock()
 	m.forget(snapshot)
-	m.budgets.forget(snapshot)
+	m.ledgers.leave(func(name string) bool { return snapshot.Certificates[name].Name == "" })
 	return items, nil
 }
 

@@ -10,8 +10,8 @@ import (
 
 	"autocertd/internal/budget"
 	"autocertd/internal/config"
+	"autocertd/internal/knownca"
 	"autocertd/internal/printable"
-	"autocertd/scheduler"
 )
 
 // Planned is what is done for one certificate next, and when.
@@ -100,11 +100,16 @@ func plan(all []facts, ledgers map[string]*budget.Ledger, now time.Time) []Plann
 		row := f.next(now)
 		rows[row.Name] = row
 		ledger := ledgers[row.CA]
-		wishes[i] = budget.Wish{Name: row.Name, Due: row.Due, Urgency: f.urgency(now), Since: f.waitsSince(now), Ledger: ledger, AtOnce: f.rushes()}
-		if ledger != nil && !row.Exempt && f.state.Orders[row.CA] == nil { // an order that is open was counted
-			wishes[i].Keys = budget.Keys(ledger.Limits, f.cert.Hostnames, f.again(f.snapshot.CAs[row.CA].Directory))
-			wishes[i].Needs = budget.FailureKeys(ledger.Limits, f.cert.Hostnames)
+		var limits knownca.Limits
+		if ledger != nil {
+			limits = ledger.Limits
 		}
+		w := f.wish(limits, f.snapshot.CAs[row.CA].Directory, now)
+		if row.Exempt || f.state.Orders[row.CA] != nil { // an order that is open was counted
+			w.Keys, w.Needs = nil, nil
+		}
+		w.Due, w.Ledger = row.Due, ledger
+		wishes[i] = w
 	}
 	list := make([]Planned, 0, len(all))
 	for _, turn := range budget.Plan(now, wishes) {
@@ -141,19 +146,4 @@ func (f facts) next(now time.Time) Planned {
 	row.Due = row.Due.UTC()
 	row.Exempt = f.exempt(f.snapshot.CAs[row.CA].Directory, row.Due)
 	return row
-}
-
-// waitsSince is when it began to wait for room, as budgets count it: now when it doesn't yet.
-func (f facts) waitsSince(now time.Time) time.Time {
-	if since := f.state.Held.Since; !since.IsZero() {
-		return since
-	}
-	return now
-}
-
-func (f facts) urgency(now time.Time) float64 {
-	if f.state.ARI.Urgent() {
-		return -1
-	}
-	return scheduler.Left(now, f.state.Leaf.NotBefore, f.state.Leaf.NotAfter)
 }

@@ -52,7 +52,7 @@ func (m *Manager) atRest(ctx context.Context, name string) bool {
 	d.Sanitize(now)
 	m.remember(c, d)
 	if c.IsHeld() {
-		m.budgets.restore(name, c.Held, m.Urgency(name, now))
+		m.restoreHeld(snapshot, c, now)
 	}
 	if c.Wish != snapshot.wish(cert) || c.Issue.Failures+d.Trouble.Failures > 0 || c.IsHeld() ||
 		len(d.Pending)+len(c.ByHand) > 0 || c.Compromised != "" || !now.Before(nextLook(c, d)) {
