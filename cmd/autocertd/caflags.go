@@ -5,14 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"autocertd/internal/config"
-	"autocertd/internal/term"
 	"autocertd/issuer"
 )
 
@@ -122,22 +120,4 @@ func (s *session) knownAs(ctx context.Context, ca config.CA) string {
 		return names[0]
 	}
 	return ca.Name
-}
-
-// confirm asks a person before something that can't be undone. Who can't be asked must have said yes by a flag.
-func confirm(question string, yes bool) error {
-	if yes {
-		return nil
-	}
-	if !term.CanAsk() {
-		return &usageError{fmt.Errorf("%s Nobody can be asked here; to go on, add --yes", question)}
-	}
-	fmt.Fprintf(os.Stderr, "%s Type yes to go on: ", question)
-	var answer string
-	_, _ = fmt.Scanln(&answer) // no answer is none
-	if !strings.EqualFold(answer, "yes") {
-		fmt.Fprintln(os.Stderr, "nothing was changed")
-		return &silentError{exitFailed}
-	}
-	return nil
 }

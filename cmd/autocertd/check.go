@@ -1,16 +1,22 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"io/fs"
+	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"autocertd/internal/config"
+	"autocertd/internal/deploy"
+	"autocertd/internal/preflight"
 	"autocertd/internal/term"
+	"autocertd/issuer"
 )
 
 func checkCommand(opts *options) *cobra.Command {
@@ -107,36 +113,241 @@ func printCheck(path string, report checkReport, s *settings, byRoot bool) {
 		len(s.Providers), term.Plural(len(s.Providers), "provider"), len(s.outputs.List), term.Plural(len(s.outputs.List), "output"))
 }
 
-// printUnreadable says to a user who may not read all files that this is no mistake of the configuration.
-func printUnreadable() {
-	fmt.Fprintf(os.Stderr, "you may not read all of the configuration, so nothing is known of how the daemon finds it; run it as root: %s\n", withSudo())
+// liveReport is what check --live --json prints. OK is false when something would fail.
+type liveReport struct {
+	checkReport
+	Findings []preflight.Finding `json:"findings"`
+	Failing  []string            `json:"failing"` // certificates that would fail
 }
 
-// printProblems writes a line for each mistake and warning, as every command does that meets them.
-func printProblems(out term.Screen, mistakes, warnings config.Problems) {
-	write := func(list config.Problems, word string, c term.Colour) {
-		for _, p := range list {
-			lines := p.Lines()
-			fmt.Fprintf(out.Out, "%s %s\n", out.Paint(c, word), lines[0])
-			for _, line := range lines[1:] {
-				fmt.Fprintf(out.Out, "    %s\n", line)
+// checkLive tries all that issuing needs, short of ordering. A configuration with mistakes is told as without --live.
+func checkLive(ctx context.Context, path string, names []string, asJSON bool) error {
+	s, err := openSession(path, "autocertd check", writes)
+	if _, mistakes := errors.AsType[config.Problems](err); mistakes {
+		return check(path, asJSON)
+	}
+	if err != nil {
+		return err
+	}
+	certs, err := selected(s.settings.Config, names)
+	if err != nil {
+		return err
+	}
+	p, err := s.program(programConfig{logger: slog.New(slog.DiscardHandler)}) // the findings say all
+	if err != nil {
+		return err
+	}
+	cfg := p.rehearsal(ctx, certs)
+	show := term.NewProgress(term.On(os.Stderr), cfg.Tasks())
+	show.Fold = mostTried
+	cfg.Progress = func(subject, step string) {
+		if step == "" {
+			show.Done(subject, "")
+		} else {
+			show.Step(subject, step)
+		}
+	}
+	findings := preflight.Run(ctx, cfg)
+	show.Step("records", "removing what was published")
+	err = p.close()
+	show.End("")
+	switch {
+	case ctx.Err() != nil && err != nil:
+		return fmt.Errorf("interrupted; nothing was ordered, but: %w", err)
+	case ctx.Err() != nil:
+		return errors.New("interrupted; nothing was ordered, and what was published is removed")
+	case err != nil:
+		findings = append(findings, preflight.LeftBehind(err))
+	}
+	report := liveReport{checkReport: checkReport{Files: s.settings.Files, Mistakes: config.Problems{}, Warnings: config.Problems{}},
+		Findings: findings, Failing: slices.Concat([]string{}, preflight.Affected(cfg.Certificates, findings))}
+	report.Warnings = append(report.Warnings, s.settings.Warnings...)
+	report.OK = !slices.ContainsFunc(findings, func(f preflight.Finding) bool { return f.Status == preflight.Failure })
+	if asJSON {
+		err = term.JSON(os.Stdout, report)
+	} else {
+		err = printLive(report, len(certs))
+	}
+	if err == nil && !report.OK {
+		return &silentError{exitFailed}
+	}
+	return err
+}
+
+// rehearsal says what is to be tried for certificates.
+func (p *program) rehearsal(ctx context.Context, certs []config.Certificate) preflight.Config {
+	b := p.current.Load()
+	cfg := preflight.Config{Solver: p.solver, Deployer: deploy.New(deploy.Config{})}
+	if abs, err := filepath.Abs(p.session.path); err == nil && abs == defaultConfig {
+		cfg.Unit = serviceUnit
+	}
+	wanted := map[string]bool{}
+	for _, c := range certs {
+		cfg.Certificates = append(cfg.Certificates, preflight.Certificate{
+			Name:      c.Name,
+			Hostnames: c.Hostnames,
+			CAs:       c.CAs,
+			Profile:   c.Profile,
+			Outputs:   b.snapshot.Outputs.Of(c.Name),
+		})
+		for _, name := range c.CAs {
+			wanted[name] = true
+		}
+	}
+	for _, ca := range b.settings.CAs {
+		if wanted[ca.Name] {
+			account, _ := issuer.AccountURL(ctx, p.session.store, ca.Name, ca.Directory) // what is wrong with it is found when the CA is asked
+			cfg.CAs = append(cfg.CAs, preflight.CA{
+				Issuer:     b.issuers[ca.Name],
+				EAB:        ca.EAB != nil,
+				Profile:    ca.Profile,
+				Private:    len(ca.Roots) > 0,
+				Challenges: ca.Challenges,
+				Account:    account,
+			})
+		}
+	}
+	return cfg
+}
+
+// Numbers of what is shown.
+const (
+	mostTried = 10 // things that are being tried with a line each; of more, each step has one
+	mostAlike = 20 // findings of one kind that stand alone, and subjects of one that are named
+	mostNamed = 3  // certificates in the last line
+)
+
+// printLive writes what was found, what needs a person last, beside the line that sums it up.
+func printLive(report liveReport, certs int) error {
+	printProblems(term.On(os.Stderr), nil, report.Warnings)
+	out := term.On(os.Stdout)
+	if _, err := liveTable(report.Findings).Print(out); err != nil {
+		return err
+	}
+	text, c := summary(report, certs)
+	_, err := fmt.Println(out.Paint(c, text))
+	return err
+}
+
+// liveTable lays findings out: what was found in a column of its own, or below where that column would be narrow.
+func liveTable(findings []preflight.Finding) term.Table {
+	t := term.Table{Indent: 4, Text: term.TextColumn{Head: "FOUND", Least: leastText},
+		Columns: []term.Column{{Head: "STATUS"}, {Head: "SUBJECT", Lone: true}, {Head: "CHECK"}}}
+	for _, e := range fold(findings) {
+		t.Rows = append(t.Rows, term.Row{
+			Cells: []term.Cell{{Text: string(e.Status), Colour: statusColour(e.Status)}, {Text: e.subject()}, {Text: e.Check}},
+			Text:  term.Cell{Text: e.Text},
+			Below: e.details(),
+		})
+	}
+	return t
+}
+
+// An entry is a finding as it is shown, for one subject or for several.
+type entry struct {
+	preflight.Finding
+	subjects []string
+	more     int // that are alike and not shown
+}
+
+// fold puts what is in order first and what fails last, and makes one entry of findings that differ in their subject alone.
+// Of others of one kind that aren't in order, mostAlike are shown.
+func fold(findings []preflight.Finding) (entries []entry) {
+	known := map[preflight.Finding]int{}                    // where entries are, by what they have in common
+	shown, last := map[[2]string]int{}, map[[2]string]int{} // of each status and check: how many, and where the last is
+	for _, status := range []preflight.Status{preflight.OK, preflight.Warning, preflight.Failure} {
+		for _, f := range findings {
+			if f.Status != status {
+				continue
+			}
+			same := f
+			same.Subject = kindOf(f)
+			if i, ok := known[same]; ok {
+				entries[i].subjects = append(entries[i].subjects, f.Subject)
+				continue
+			}
+			kind := [2]string{string(f.Status), f.Check}
+			if shown[kind]++; status != preflight.OK && shown[kind] > mostAlike {
+				entries[last[kind]].more++
+				continue
+			}
+			known[same], last[kind] = len(entries), len(entries)
+			entries = append(entries, entry{Finding: f, subjects: []string{f.Subject}})
+		}
+	}
+	return entries
+}
+
+// kindOf says in one word what the subject of a finding is.
+func kindOf(f preflight.Finding) string {
+	kinds := map[string]string{"directory": "CA", "terms": "CA", "clock": "CA", "account": "CA", "profile": "certificate",
+		"servers": "zone", "views": "zone", "DNSSEC": "zone", "CAA": "name", "files": "output", "run": "program", "reload": "unit"}
+	if kind := kinds[f.Check]; kind != "" {
+		return kind
+	}
+	return "hostname"
+}
+
+func (e entry) subject() string {
+	if n := len(e.subjects); n > 1 {
+		return term.Count(n, kindOf(e.Finding))
+	}
+	return e.Subject
+}
+
+func statusColour(s preflight.Status) term.Colour {
+	return map[preflight.Status]term.Colour{preflight.OK: term.Green, preflight.Warning: term.Yellow, preflight.Failure: term.Red}[s]
+}
+
+// details are the lines below: whom it is about, why it matters, and the cure, which is there to be pasted.
+func (e entry) details() (notes []term.Note) {
+	if len(e.subjects) > 1 && e.Status != preflight.OK {
+		notes = append(notes, term.Note{Label: "for   ", Text: term.Listed(e.subjects, mostAlike, "")})
+	}
+	if e.Why != "" {
+		notes = append(notes, term.Note{Label: "why   ", Text: e.Why})
+	}
+	if e.Cure != "" {
+		notes = append(notes, term.Note{Label: "cure  ", Text: e.Cure, Paste: true})
+	}
+	if e.more > 0 {
+		notes = append(notes, term.Note{Text: fmt.Sprintf("and %d more like this; --json shows all", e.more)})
+	}
+	return notes
+}
+
+// summary is the last line.
+func summary(report liveReport, certs int) (string, term.Colour) {
+	count := func(s preflight.Status) (n int) {
+		for _, f := range report.Findings {
+			if f.Status == s {
+				n++
 			}
 		}
+		return n
 	}
-	write(mistakes, "mistake:", term.Red)
-	write(warnings, "warning:", term.Yellow)
-}
-
-// withHint adds what to do when the configuration file isn't there at all: it may be elsewhere.
-func withHint(mistakes config.Problems, path string) config.Problems {
-	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
-		return mistakes
+	failures, warnings := count(preflight.Failure), count(preflight.Warning)
+	var parts []string
+	if failures > 0 {
+		parts = append(parts, term.Count(failures, "failure"))
 	}
-	mistakes = slices.Clone(mistakes)
-	for i := range mistakes {
-		if mistakes[i].File == path && mistakes[i].Hint == "" {
-			mistakes[i].Hint = "name the file by --config or $" + configEnv + ", or write it"
+	if warnings > 0 {
+		parts = append(parts, term.Count(warnings, "warning"))
+	}
+	if failures == 0 {
+		text := "ready: issuing would work for " + term.Count(certs, "certificate")
+		if warnings > 0 {
+			return strings.Join(append([]string{text}, parts...), ", with "), term.Yellow
 		}
+		return text, term.Green
 	}
-	return mistakes
+	what := "deploying"
+	if slices.ContainsFunc(report.Findings, func(f preflight.Finding) bool { return f.Status == preflight.Failure && !f.Deploys() }) {
+		what = "issuing"
+	}
+	whom := term.Listed(report.Failing, mostNamed, "")
+	if n := len(report.Failing); n == certs && n > 1 {
+		whom = fmt.Sprintf("all %d certificates", n)
+	}
+	return fmt.Sprintf("%s: %s would fail for %s", strings.Join(parts, ", "), what, whom), term.Red
 }

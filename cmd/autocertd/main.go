@@ -33,13 +33,6 @@ import (
 	"autocertd/internal/term"
 )
 
-// Exit statuses.
-const (
-	exitDone   = 0
-	exitFailed = 1
-	exitUsage  = 2
-)
-
 func main() { os.Exit(run(os.Args[1:])) }
 
 // run is the program; tests call it in a process of their own.
@@ -61,14 +54,3 @@ func run(args []string) int {
 	}
 	return exitFailed
 }
-
-// usageError is wrong usage or a wrong configuration: nothing was tried.
-type usageError struct{ err error }
-
-func (e *usageError) Error() string { return e.err.Error() }
-func (e *usageError) Unwrap() error { return e.err }
-
-// silentError ends the program with a status; what was wrong has been said.
-type silentError struct{ status int }
-
-func (e *silentError) Error() string { return fmt.Sprintf("exit status %d", e.status) }

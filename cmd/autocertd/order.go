@@ -1,32 +1,27 @@
 package main
 
 import (
-	"cmp"
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
+	"net"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+
+	"autocertd/internal/durable"
+	"autocertd/internal/state"
+	"autocertd/internal/store"
+	"autocertd/internal/term"
+	"autocertd/internal/zones"
+	"autocertd/issuer"
 )
-
-// orderFlags are those of the steps.
-type orderFlags struct {
-	caFlags
-	ca          string
-	nameservers []string
-	verbose     bool
-
-	hostnames []string // of new
-	keyType   string
-	profile   string
-	force     bool
-
-	format    string // of records
-	wait      bool   // of check
-	unchecked bool   // of validate
-	dir       string // of finish
-}
 
 func orderCommand(opts *options) *cobra.Command {
 	f := &orderFlags{caFlags: caFlags{options: opts}}
@@ -117,39 +112,435 @@ func (f *orderFlags) finishCommand() *cobra.Command {
 	return command
 }
 
-// next is the command that follows, to be pasted.
-func (s *orderStep) next(step string, more ...string) string {
-	f := s.flags
-	words := append([]string{"autocertd", "order", step, s.cert.Name}, more...)
-	add := func(flag, value string) {
-		if value != "" {
-			words = append(words, flag, quoteWord(value))
-		}
-	}
-	if f.directory == "" && f.config != cmp.Or(os.Getenv(configEnv), defaultConfig) {
-		add("--config", f.config)
-	}
-	add("--ca", f.ca)
-	add("--directory", f.directory)
-	for _, file := range f.roots {
-		add("--roots", file)
-	}
-	for _, host := range f.hosts {
-		add("--ca-host", host)
-	}
-	add("--state-dir", f.stateDir)
-	for _, server := range f.nameservers {
-		add("--nameserver", server)
-	}
-	return strings.Join(words, " ")
+// The formats of order records.
+const (
+	formatZone     = "zone"
+	formatNSUpdate = "nsupdate"
+	formatJSON     = "json"
+)
+
+// handRecord is a record as order records --format json prints it.
+type handRecord struct {
+	Name  string `json:"name"`
+	Type  string `json:"type"`
+	TTL   int    `json:"ttl"`
+	Value string `json:"value"`
 }
 
-// quoteWord makes one word for a shell.
-func quoteWord(text string) string {
-	if strings.ContainsFunc(text, func(r rune) bool {
-		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:@[],=+", r)
-	}) {
-		return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+// pending returns the open order, or says that nothing is left to publish.
+func (s *orderStep) pending(ctx context.Context) (*issuer.OrderView, error) {
+	if s.open == nil {
+		return nil, s.noOrder()
 	}
-	return text
+	view, err := s.known(s.issuer.ShowOrder(ctx, s.request()))
+	if err == nil && view.Validated() {
+		said("already done", "the CA has validated the order; no record is needed any more")
+		s.sayNext(view, "")
+		return nil, nil
+	}
+	return view, err
+}
+
+// records prints the records for whoever edits the zone.
+func (s *orderStep) records(ctx context.Context) error {
+	view, err := s.pending(ctx)
+	if err != nil || view == nil {
+		return err
+	}
+	switch s.flags.format {
+	case formatZone:
+		for _, r := range view.Records {
+			fmt.Println(r.ZoneLine())
+		}
+	case formatNSUpdate:
+		for _, r := range view.Records { // one message each: they may be in several zones
+			if server := s.primary(r.Name); server != "" { // else nsupdate asks DNS for it
+				fmt.Printf("server %s\n", server)
+			}
+			fmt.Printf("update add %s. %d IN TXT %q\nsend\n", r.Name, issuer.HandTTL, r.Value)
+		}
+	case formatJSON:
+		list := []handRecord{}
+		for _, r := range view.Records {
+			list = append(list, handRecord{Name: r.Name, Type: "TXT", TTL: issuer.HandTTL, Value: r.Value})
+		}
+		err = term.JSON(os.Stdout, list)
+	default:
+		return &usageError{fmt.Errorf("--format is zone, nsupdate or json, not %q", s.flags.format)}
+	}
+	said("next", "when the records are in the zone: %s", s.next("check", "--wait"))
+	return err
+}
+
+// primary is the server for updates of a record, for nsupdate: that of the provider that the configuration has for its zone;
+// "" when it has none, or several that may be meant.
+func (s *orderStep) primary(record string) string {
+	if s.settings == nil {
+		return ""
+	}
+	var found []string
+	best := -1 // the length of the zone that fits
+	for _, p := range newProviders(s.settings, slog.New(slog.DiscardHandler)) {
+		if len(p.Servers) == 0 {
+			continue
+		}
+		fits := -1
+		if len(p.Zones) == 0 {
+			fits = 0
+		}
+		for _, zone := range p.Zones {
+			if zone = strings.Trim(zone, "."); strings.HasSuffix("."+record, "."+zone) {
+				fits = max(fits, len(zone))
+			}
+		}
+		switch {
+		case fits < 0 || fits < best:
+		case fits > best:
+			best, found = fits, p.Servers
+		default:
+			found = append(slices.Clone(found), p.Servers...)
+		}
+	}
+	if len(found) != 1 {
+		return ""
+	}
+	host, port, err := net.SplitHostPort(found[0])
+	if err != nil {
+		return ""
+	}
+	return host + " " + port
+}
+
+// How often check --wait asks again.
+const (
+	askFirst = time.Second
+	askLast  = 15 * time.Second
+)
+
+// check asks the servers for the records, once or until all have them.
+func (s *orderStep) check(ctx context.Context) error {
+	view, err := s.pending(ctx)
+	if err != nil || view == nil {
+		return err
+	}
+	s.release() // a person may take days
+	sights, err := s.look(ctx, view.Records)
+	if err == nil && s.flags.wait {
+		sights, err = s.waitFor(ctx, view.Records, sights)
+	}
+	if err != nil {
+		return err
+	}
+	if err := showSights(os.Stdout, sights); err != nil {
+		return err
+	}
+	if !allFound(sights) {
+		said("next", "%s", s.next("check", "--wait"))
+		return &silentError{exitFailed}
+	}
+	said("next", "%s", s.next("validate"))
+	return nil
+}
+
+// waitFor asks until all servers have the records. It says what changes.
+func (s *orderStep) waitFor(ctx context.Context, records []issuer.Record, sights []zones.Lookup) ([]zones.Lookup, error) {
+	last := ""
+	for pause := askFirst; !allFound(sights); pause = min(2*pause, askLast) {
+		if now := tallySights(sights); now != last {
+			said("waiting", "%s", now)
+			last, pause = now, askFirst
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.New("interrupted; nothing has changed")
+		case <-time.After(pause):
+		}
+		var err error
+		if sights, err = s.look(ctx, records); err != nil {
+			return nil, err
+		}
+	}
+	return sights, nil
+}
+
+func (s *orderStep) look(ctx context.Context, records []issuer.Record) ([]zones.Lookup, error) {
+	asker, err := s.asker()
+	if err != nil {
+		return nil, err
+	}
+	wanted := make([]zones.Wanted, len(records))
+	for i, r := range records {
+		wanted[i] = zones.Wanted{Name: r.Name, Value: r.Value}
+	}
+	sights := asker.LookFor(ctx, wanted)
+	if ctx.Err() != nil {
+		return nil, errors.New("interrupted; nothing has changed")
+	}
+	return sights, nil
+}
+
+func allFound(sights []zones.Lookup) bool {
+	for _, sight := range sights {
+		if !sight.Found() {
+			return false
+		}
+	}
+	return true
+}
+
+// new makes the order, unless there is one or no need of one.
+func (s *orderStep) new(ctx context.Context) error {
+	if b, _ := s.hand.Bundle(); s.unnamed && s.open == nil && b != nil && b.CSR == nil && !sameHostnames(b.Hostnames, s.cert.Hostnames) {
+		s.cert = s.hand.LikeBefore()
+		said("note", "for the hostnames of the certificate that there is: %s; for others name them: %s", strings.Join(b.Hostnames, ", "), s.next("new", "-d", s.cert.Name))
+	}
+	wanted := s.cert.Hostnames
+	switch {
+	case s.flags.force && s.open != nil:
+		if err := s.issuer.GiveUpOrder(ctx, s.request()); err != nil {
+			return err
+		}
+		s.open = nil
+	case s.open != nil && !sameHostnames(s.open.Hostnames, wanted):
+		return fmt.Errorf("an order for %s is open already, since %s; to give it up: %s", strings.Join(s.open.Hostnames, ", "),
+			s.open.Created.Local().Format(time.DateTime), s.next("new", "--force"))
+	case s.open == nil && !s.flags.force && s.hand.Fresh(wanted, time.Now()):
+		_, leaf := s.hand.Bundle()
+		said("already done", "a certificate for these hostnames expires %s; for another one: %s", term.Moment(leaf.NotAfter, time.Now()), s.next("new", "--force"))
+		said("next", "%s", s.next("finish"))
+		return nil
+	}
+	if err := s.mayRegister(ctx); err != nil {
+		return err
+	}
+	view, err := s.findOrMake(ctx)
+	if err != nil {
+		return err
+	}
+	if view.Resumed {
+		said("already done", "this order is open since %s", s.open.Created.Local().Format(time.DateTime))
+	}
+	if err := s.show(view); err != nil {
+		return err
+	}
+	s.sayNext(view, s.next("records"))
+	return nil
+}
+
+// findOrMake goes on with the open order, with the key and profile that it was made for, while the CA has it.
+func (s *orderStep) findOrMake(ctx context.Context) (*issuer.OrderView, error) {
+	if s.open != nil {
+		view, err := s.issuer.ShowOrder(ctx, s.request())
+		if !errors.Is(err, issuer.ErrNoOrder) {
+			return view, err
+		}
+	}
+	wanted, err := s.hand.Wanted(ctx, s.issuer, s.ca)
+	if err != nil {
+		return nil, err
+	}
+	return s.issuer.OpenStep(ctx, wanted)
+}
+
+func sameHostnames(a, b []string) bool {
+	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
+}
+
+// mayRegister refuses when an account is needed and the terms of service aren't accepted. A table in the configuration
+// accepts them.
+func (s *orderStep) mayRegister(ctx context.Context) error {
+	if s.ca.AcceptTerms {
+		return nil
+	}
+	_, err := s.store.Load(ctx, issuer.AccountKey(s.ca.Name, s.ca.Directory)+"/account.json")
+	if !errors.Is(err, store.ErrNotExist) {
+		return err
+	}
+	probe, err := s.issuer.Probe(ctx)
+	if err != nil {
+		return err
+	}
+	terms := "the CA's terms of service"
+	if probe.Terms != "" {
+		terms += ", " + probe.Terms
+	}
+	return &usageError{fmt.Errorf("there is no account at %s yet; read %s, and add --accept-terms", s.ca.Directory, terms)}
+}
+
+// validate lets the CA look for the records.
+func (s *orderStep) validate(ctx context.Context) error {
+	if s.open == nil {
+		return s.noOrder()
+	}
+	view, err := s.known(s.issuer.ShowOrder(ctx, s.request()))
+	if err != nil {
+		return err
+	}
+	if view.Validated() {
+		said("already done", "the CA has validated the order")
+	} else if !s.flags.unchecked {
+		sights, err := s.look(ctx, view.Records)
+		if err != nil {
+			return err
+		}
+		if !allFound(sights) {
+			_ = showSights(os.Stderr, sights)
+			return fmt.Errorf("not all servers have the records, so the CA wasn't asked; to wait for them: %s; to ask it all the same: %s",
+				s.next("check", "--wait"), s.next("validate", "--unchecked"))
+		}
+	}
+	if view, err = s.known(s.issuer.ValidateOrder(ctx, s.request())); err != nil {
+		s.sayFailed(ctx, err)
+		return err
+	}
+	for _, a := range view.Authorizations {
+		fmt.Printf("%s\n", a.Object)
+	}
+	s.sayNext(view, "")
+	return nil
+}
+
+// sayFailed says how to go on after a validation that failed. Most CAs end the order then.
+func (s *orderStep) sayFailed(ctx context.Context, err error) {
+	if !issuer.FailedValidation(err) {
+		return
+	}
+	if open, _ := s.hand.Open(ctx, s.ca.Name); open != nil {
+		said("next", "the order is still open; when the records are right: %s", s.next("validate"))
+		return
+	}
+	said("next", "the order is lost, and its records are of no use any more; to start anew: %s", s.next("new"))
+}
+
+// finish gets the certificate, and puts its files right when it is there already.
+func (s *orderStep) finish(ctx context.Context) error {
+	records, err := s.download(ctx)
+	if err != nil {
+		return err
+	}
+	bundle, leaf := s.hand.Bundle()
+	s.release()
+	if err := s.regain(); err != nil {
+		return err
+	}
+	written, err := writeFiles(s.flags.dir, bundle)
+	if err != nil {
+		return fmt.Errorf("the certificate is kept in the state directory, but its files can't be written: %w; "+
+			"for another place: %s", err, s.next("finish", "--dir", "DIR"))
+	}
+	if len(written) == 0 {
+		said("already done", "the certificate and its files are in place; it expires %s", term.Moment(leaf.NotAfter, time.Now()))
+		return nil
+	}
+	for _, path := range written {
+		fmt.Println(path)
+	}
+	said("done", "the certificate expires %s", term.Moment(leaf.NotAfter, time.Now()))
+	for _, r := range records {
+		said("remove", "from the zone: %s", r.ZoneLine())
+	}
+	return nil
+}
+
+// download gets the certificate of the open order into storage, and returns the records that it no longer needs.
+func (s *orderStep) download(ctx context.Context) ([]issuer.Record, error) {
+	if s.open == nil {
+		if bundle, _ := s.hand.Bundle(); bundle != nil {
+			return nil, nil
+		}
+		return nil, s.noOrder()
+	}
+	issued, err := s.issuer.FinishOrder(ctx, s.request())
+	switch {
+	case errors.Is(err, issuer.ErrNoOrder):
+		return nil, s.noOrder()
+	case errors.Is(err, issuer.ErrNotValidated):
+		return nil, fmt.Errorf("%w; before that: %s", err, s.next("validate"))
+	case err != nil:
+		return nil, err
+	}
+	return s.open.ByHand, s.hand.Save(ctx, s.issuer, s.open, issued)
+}
+
+// writeFiles writes the files that aren't right yet. The key comes first: a certificate without its key is of no use.
+func writeFiles(dir string, b *state.Bundle) (written []string, err error) {
+	for _, f := range []struct {
+		suffix, text string
+		mode         os.FileMode
+	}{{".key", b.Key, 0o600}, {".crt", b.Leaf, 0o644}, {".fullchain.crt", b.Leaf + b.Chain, 0o644}} {
+		path := filepath.Join(dir, b.Name+f.suffix)
+		old, err := durable.Read(path, maxPEM)
+		if f.text == "" || err == nil && bytes.Equal(old, []byte(f.text)) {
+			continue
+		}
+		if err := (durable.File{Mode: f.mode}).Write(path, []byte(f.text)); err != nil {
+			return written, err
+		}
+		written = append(written, path)
+	}
+	return written, nil
+}
+
+// show prints an order.
+func (s *orderStep) show(view *issuer.OrderView) error {
+	now := time.Now()
+	var rows [][2]term.Cell
+	add := func(key, text string) {
+		rows = append(rows, [2]term.Cell{{Text: key, Colour: term.Dim}, {Text: text}})
+	}
+	add("certificate", s.cert.Name)
+	add("account", view.Account)
+	add("order", view.URL)
+	add("status", view.Status)
+	if !view.Expires.IsZero() {
+		add("expires", term.Moment(view.Expires, now))
+	}
+	for _, a := range view.Authorizations {
+		text := fmt.Sprintf("%s: %s", a.Hostname, a.Status)
+		if !a.Expires.IsZero() {
+			text += " until " + term.Moment(a.Expires, now)
+		}
+		add("identifier", text+"; challenges: "+a.Offered)
+	}
+	_, err := term.Pairs(rows).Print(term.On(os.Stdout))
+	return err
+}
+
+// showSights prints a row for each server and record.
+func showSights(out *os.File, sights []zones.Lookup) error {
+	t := term.Table{Columns: make([]term.Column, 4)}
+	add := func(name string, found bool, server, answer string) {
+		cell := term.Cell{Text: "not found", Colour: term.Red}
+		if found {
+			cell = term.Cell{Text: "found", Colour: term.Green}
+		}
+		t.Rows = append(t.Rows, term.Row{Cells: []term.Cell{{Text: name}, cell, {Text: server}, {Text: answer}}})
+	}
+	for _, sight := range sights {
+		if sight.Err != nil {
+			add(sight.Name, false, term.Text(sight.Err), "")
+		}
+		for _, at := range sight.Servers {
+			add(sight.Target.Name(), at.Answer == "", at.Server, at.Answer)
+		}
+	}
+	_, err := t.Print(term.On(out))
+	return err
+}
+
+// tallySights says in one line how far the servers are.
+func tallySights(sights []zones.Lookup) string {
+	have, servers, unknown := 0, 0, ""
+	for _, sight := range sights {
+		if sight.Err != nil {
+			unknown = "; " + term.Text(sight.Err)
+		}
+		servers += len(sight.Servers)
+		for _, at := range sight.Servers {
+			if at.Answer == "" {
+				have++
+			}
+		}
+	}
+	return fmt.Sprintf("%d of %d answers have the record%s", have, servers, unknown)
 }

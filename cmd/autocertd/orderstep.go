@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"autocertd/internal/config"
@@ -195,4 +197,62 @@ func (s *orderStep) known(view *issuer.OrderView, err error) (*issuer.OrderView,
 		return nil, s.noOrder()
 	}
 	return view, err
+}
+
+// orderFlags are those of the steps.
+type orderFlags struct {
+	caFlags
+	ca          string
+	nameservers []string
+	verbose     bool
+
+	hostnames []string // of new
+	keyType   string
+	profile   string
+	force     bool
+
+	format    string // of records
+	wait      bool   // of check
+	unchecked bool   // of validate
+	dir       string // of finish
+}
+
+// next is the command that follows, to be pasted.
+func (s *orderStep) next(step string, more ...string) string {
+	f := s.flags
+	words := append([]string{"autocertd", "order", step, s.cert.Name}, more...)
+	add := func(flag, value string) {
+		if value != "" {
+			words = append(words, flag, quoteWord(value))
+		}
+	}
+	if f.directory == "" && f.config != cmp.Or(os.Getenv(configEnv), defaultConfig) {
+		add("--config", f.config)
+	}
+	add("--ca", f.ca)
+	add("--directory", f.directory)
+	for _, file := range f.roots {
+		add("--roots", file)
+	}
+	for _, host := range f.hosts {
+		add("--ca-host", host)
+	}
+	add("--state-dir", f.stateDir)
+	for _, server := range f.nameservers {
+		add("--nameserver", server)
+	}
+	return strings.Join(words, " ")
+}
+
+// said tells a person, on standard error, what isn't a result.
+func said(what, format string, args ...any) {
+	term.On(os.Stderr).Say(term.Dim, what+":", fmt.Sprintf(format, args...))
+}
+
+// sayNext names the next step: the one given, or what follows a validation.
+func (s *orderStep) sayNext(view *issuer.OrderView, step string) {
+	if view.Validated() {
+		step = s.next("finish")
+	}
+	said("next", "%s", step)
 }

@@ -220,21 +220,6 @@ func ordinary(path string) bool {
 	return (err != nil || u.Username != serviceUser) && !ownedByUs(config.StateDir(path))
 }
 
-// withSudo is the command line that was given, for root.
-func withSudo() string {
-	words := []string{"sudo", "autocertd"}
-	for _, word := range os.Args[1:] {
-		if strings.ContainsFunc(word, func(r rune) bool { return !strings.ContainsRune(plainInShells, r) }) || word == "" {
-			word = "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
-		}
-		words = append(words, word)
-	}
-	return strings.Join(words, " ")
-}
-
-// plainInShells are the characters that no shell does anything with.
-const plainInShells = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_=+./:,@%"
-
 // mayLook refuses users who may not look into the state directory. For its owner, what they may not read is a problem of
 // each certificate.
 func mayLook(dir string) error {

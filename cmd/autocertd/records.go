@@ -263,12 +263,6 @@ func printRecords(report recordsReport) error {
 	return err
 }
 
-func printWarnings(warnings []string) {
-	for _, text := range warnings {
-		term.On(os.Stderr).Warn(text)
-	}
-}
-
 // whose says who removes the record.
 func (r listedRecord) whose() term.Cell {
 	switch r.Owner {

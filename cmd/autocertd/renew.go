@@ -18,7 +18,6 @@ import (
 	"autocertd/internal/config"
 	"autocertd/internal/lifecycle"
 	"autocertd/internal/store"
-	"autocertd/internal/suggest"
 	"autocertd/internal/term"
 	"autocertd/issuer"
 )
@@ -183,54 +182,6 @@ func (p *program) pass(ctx context.Context, certs []config.Certificate, work fun
 	return failed, ctx.Err()
 }
 
-// selected returns the certificates of those names, all without names.
-func selected(cfg *config.Config, names []string) ([]config.Certificate, error) {
-	if len(names) == 0 {
-		return slices.Clone(cfg.Certificates), nil
-	}
-	var certs []config.Certificate
-	for _, name := range names {
-		n := slices.IndexFunc(cfg.Certificates, func(c config.Certificate) bool { return c.Name == name })
-		if n < 0 {
-			return nil, &usageError{unknownName(cfg, name)}
-		}
-		if !slices.ContainsFunc(certs, func(c config.Certificate) bool { return c.Name == name }) {
-			certs = append(certs, cfg.Certificates[n])
-		}
-	}
-	return certs, nil
-}
-
-// unknownName says what a person may have meant by a name that no certificate has.
-func unknownName(cfg *config.Config, name string) error {
-	var names []string
-	for _, c := range cfg.Certificates {
-		if slices.Contains(c.Hostnames, strings.ToLower(strings.TrimSuffix(name, "."))) {
-			return fmt.Errorf("no certificate is called %q; the one with this hostname is %s", name, c.Name)
-		}
-		names = append(names, c.Name)
-	}
-	if near := suggest.DidYouMean(name, names); near != "" {
-		return fmt.Errorf("no certificate is called %q; %s autocertd status lists them", name, near)
-	}
-	return fmt.Errorf("no certificate is called %q; autocertd status lists them", name)
-}
-
-// completeNames lets shells complete the names of certificates.
-func completeNames(opts *options) cobra.CompletionFunc {
-	return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-		cfg, err := config.Load(opts.config, config.Checks{})
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveError
-		}
-		var names []string
-		for _, c := range cfg.Certificates {
-			names = append(names, c.Name)
-		}
-		return names, cobra.ShellCompDirectiveNoFileComp
-	}
-}
-
 // passProgress shows how a pass over certificates goes.
 type passProgress struct {
 	*term.Progress
@@ -316,4 +267,27 @@ func stepWords(s issuer.Step) string {
 		return fmt.Sprintf("seen by %d of %d servers", s.Have, s.Want)
 	}
 	return cmp.Or(words[s.Name], strings.ToLower(string(s.Name)))
+}
+
+// rehearsing turns settings into those of a rehearsal: each CA is its staging directory, which has an account of its own.
+// CAs without one are left out, and a certificate for which none is left can't be rehearsed.
+func rehearsing(s *settings, certs []config.Certificate) error {
+	var missing string
+	cas := []config.CA{}
+	for _, ca := range s.CAs {
+		if ca.Staging != "" {
+			ca.Directory = ca.Staging
+			cas = append(cas, ca)
+		}
+	}
+	for _, c := range certs {
+		if !slices.ContainsFunc(cas, func(ca config.CA) bool { return slices.Contains(c.CAs, ca.Name) }) {
+			missing = c.CAs[0]
+		}
+	}
+	if missing != "" {
+		return &usageError{fmt.Errorf("CA %s has no staging directory to rehearse at; add below [ca.%s]:\nstaging = \"https://…\"", missing, missing)}
+	}
+	s.CAs = cas
+	return nil
 }

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"autocertd/internal/config"
+	"autocertd/internal/suggest"
+)
+
+// selected returns the certificates of those names, all without names.
+func selected(cfg *config.Config, names []string) ([]config.Certificate, error) {
+	if len(names) == 0 {
+		return slices.Clone(cfg.Certificates), nil
+	}
+	var certs []config.Certificate
+	for _, name := range names {
+		n := slices.IndexFunc(cfg.Certificates, func(c config.Certificate) bool { return c.Name == name })
+		if n < 0 {
+			return nil, &usageError{unknownName(cfg, name)}
+		}
+		if !slices.ContainsFunc(certs, func(c config.Certificate) bool { return c.Name == name }) {
+			certs = append(certs, cfg.Certificates[n])
+		}
+	}
+	return certs, nil
+}
+
+// unknownName says what a person may have meant by a name that no certificate has.
+func unknownName(cfg *config.Config, name string) error {
+	var names []string
+	for _, c := range cfg.Certificates {
+		if slices.Contains(c.Hostnames, strings.ToLower(strings.TrimSuffix(name, "."))) {
+			return fmt.Errorf("no certificate is called %q; the one with this hostname is %s", name, c.Name)
+		}
+		names = append(names, c.Name)
+	}
+	if near := suggest.DidYouMean(name, names); near != "" {
+		return fmt.Errorf("no certificate is called %q; %s autocertd status lists them", name, near)
+	}
+	return fmt.Errorf("no certificate is called %q; autocertd status lists them", name)
+}
+
+// completeNames lets shells complete the names of certificates.
+func completeNames(opts *options) cobra.CompletionFunc {
+	return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		cfg, err := config.Load(opts.config, config.Checks{})
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		var names []string
+		for _, c := range cfg.Certificates {
+			names = append(names, c.Name)
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}
