@@ -187,3 +187,13 @@ func whole(err error) bool {
 	var w interface{ Whole() bool }
 	return errors.As(err, &w) && w.Whole()
 }
+
+// uncertain reports whether a call that failed may have taken effect, or may yet. A provider that says so itself knows
+// best: nothing was sent to a server that can't be reached, and a refusal without a signature proves nothing.
+func uncertain(err error) bool {
+	var u interface{ Uncertain() bool }
+	if errors.As(err, &u) {
+		return u.Uncertain()
+	}
+	return retryable(err) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+}

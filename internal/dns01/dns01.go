@@ -4,73 +4,24 @@
 package dns01
 
 import (
-	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/libdns/libdns"
-
-	"autocertd/internal/store"
 	"autocertd/internal/zones"
-	"autocertd/issuer"
 )
-
-// Client writes records into zones. Both methods must be idempotent and safe for concurrent use, return soon after their
-// context ends, and delete only the exact values given. After an error any part of the records may have been written.
-type Client interface {
-	libdns.RecordAppender
-	libdns.RecordDeleter
-}
-
-// Provider is a configured way to write records into zones: what asking needs to know of it, and who writes.
-type Provider struct {
-	zones.Provider
-	Client  Client
-	Manual  bool          // a person writes the records, and Client is never called
-	Timeout time.Duration // how long one call may take; 0 for half a minute
-	TTL     time.Duration
-}
-
-// Storage keeps the journal, whose slots are written through their leases.
-type Storage interface {
-	store.Reader
-	store.Leaser
-}
 
 // Config says what a Solver needs beside providers.
 type Config struct {
 	Storage Storage
 	Zones   *zones.Asker // asks DNS; closed with the solver. Nil makes one of its own.
-	Logger  *slog.Logger
+	Logger  *slog.Logger // nil logs nothing
 
 	// Wanted lists the hostnames of the orders that are open, whoever made them. While one of those may go on after a
 	// crash, a record that the dead process published for its hostname isn't removed. Nil: none is open.
 	Wanted func(ctx context.Context) (hostnames []string, err error)
-}
-
-const defaultTTL = time.Minute
-
-// record is a record that we published, or are about to, and haven't removed.
-type record struct {
-	zones.TXT
-	table     *table        // that of the order that published it; nil: of an earlier process, or its provider can't remove it
-	challenge string        // the name that led here; name itself, unless that is an alias
-	ttl       time.Duration // 0 for the provider's
-	there     bool          // a server confirmed the addition
-	users     int           // solutions that need it; two orders may share an authorization
-	groups    []*group      // journal objects that hold it
-	kept      time.Time     // until when it stays though nobody of ours uses it: an open order of a dead process may; zero for no time
-	leaving   bool          // in its queue's removals, or taken from there and not yet settled
-	sending   bool          // taken from its queue's additions, and not yet settled
-	failures  int           // removals that failed in a row
-	failure   error         // why the last of them failed
-	retryAt   time.Time
 }
 
 // Solver implements issuer.Solver for all orders of the process. An order has one of its own: it shares everything with the
@@ -80,29 +31,16 @@ type Solver struct {
 	began *table // nil: what is configured at the moment
 }
 
-// table is what one configuration says. It is never changed; Adopt puts another in its place.
-type table struct {
-	providers []Provider
-	asker     *zones.Asker // knows the same providers
-}
-
 // shared is what all orders have in common.
 type shared struct {
 	cfg     Config
 	current atomic.Pointer[table]
-	tasks   tasks
-	ctx     context.Context // of all that is sent; ended by stop
+	journal *journal
+	tasks   tasks           // the goroutines of queues
+	ctx     context.Context // of all that is sent; ended by stop, since orders come and go while a group is on its way
 	stop    context.CancelFunc
 
-	// journal guards what follows and is taken before mu. It is held while storage is waited for.
-	journal  sync.Mutex
-	slots    map[string]store.Lease // journal slots that are ours; nil when the solver is closed
-	slot     string                 // the one that we write to; "" before the first record
-	unfit    map[string]bool        // slots that are ours and can't be written
-	aside    map[string]bool        // objects and slots that can't be read, which was told
-	sequence int64
-
-	// mu guards what follows. It is never held while a server or storage is waited for.
+	// mu guards what follows, and the records. It is never held while a server or storage is waited for.
 	mu       sync.Mutex
 	queues   map[zones.Zone]*queue
 	records  map[zones.TXT]*record
@@ -111,7 +49,29 @@ type shared struct {
 	closing  bool
 }
 
-// New makes a solver without providers; see Configure. It must be closed.
+// queue gathers what is to be written into one zone by one provider. One group at a time is on its way: BIND commits an
+// update message with two fsyncs and one at a time per zone, so fewer messages beat faster ones.
+//
+// The solver's mu guards all fields.
+type queue struct {
+	zones.Zone
+	solver      *Solver
+	additions   []addition
+	removals    []*record
+	firstAdd    time.Time
+	lastAdd     time.Time
+	firstRemove time.Time
+	busy        bool          // its goroutine runs
+	poke        chan struct{} // the goroutine should look again
+}
+
+// addition is a record on its way into the zone, and where the order waits for the result.
+type addition struct {
+	record *record
+	result chan<- error
+}
+
+// New makes a solver without providers; see Adopt. It must be closed.
 func New(cfg Config) *Solver {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -121,9 +81,7 @@ func New(cfg Config) *Solver {
 	}
 	s := &Solver{shared: &shared{
 		cfg:     cfg,
-		slots:   map[string]store.Lease{},
-		unfit:   map[string]bool{},
-		aside:   map[string]bool{},
+		journal: newJournal(cfg.Storage, cfg.Logger),
 		queues:  map[zones.Zone]*queue{},
 		records: map[zones.TXT]*record{},
 	}}
@@ -131,6 +89,24 @@ func New(cfg Config) *Solver {
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	return s
 }
+
+// With returns a solver with other providers and resolvers, host:port, for the orders that begin with it and for as long as
+// they last. It changes nothing for others, and needs no Close. The hostnames are all that are configured: when one is in no
+// zone, the error says which zones the others are in.
+func (s *Solver) With(providers []Provider, resolvers []string, hostnames ...string) *Solver {
+	return s.during(newTable(s.cfg.Zones, providers, resolvers, hostnames))
+}
+
+// Adopt makes the providers and resolvers of a solver that With returned those of all that begins from now on. Orders that
+// have begun go on with the ones that they found. A record whose provider is gone is removed by it as long as the process
+// remembers it; those of earlier processes wait until it is back, and are removed by the next Sweep then.
+func (s *Solver) Adopt(other *Solver) {
+	s.current.Store(other.table())
+	s.Zones().Forget()
+}
+
+// Zones returns what asks DNS by the solver's configuration.
+func (s *Solver) Zones() *zones.Asker { return s.table().asker }
 
 // during returns the solver that goes by a table for as long as it lives.
 func (s *Solver) during(t *table) *Solver { return &Solver{shared: s.shared, began: t} }
@@ -143,135 +119,24 @@ func (s *Solver) table() *table {
 	return s.current.Load()
 }
 
-// Zones returns what asks DNS by the solver's configuration.
-func (s *Solver) Zones() *zones.Asker { return s.table().asker }
-
-// With returns a solver with other providers and resolvers, host:port, for the orders that begin with it and for as long as
-// they last. It changes nothing for others, and needs no Close. The hostnames are all that are configured: when one is in no
-// zone, the error says which zones the others are in.
-func (s *Solver) With(providers []Provider, resolvers []string, hostnames ...string) *Solver {
-	providers = slices.Clone(providers) // the defaults are ours
-	for i := range providers {
-		providers[i].TTL = cmp.Or(providers[i].TTL, defaultTTL)
-	}
-	return s.during(&table{
-		providers: providers,
-		asker:     s.cfg.Zones.With(Facts(providers), resolvers, hostnames...),
-	})
-}
-
-// Facts returns what asking needs to know of providers.
-func Facts(providers []Provider) []zones.Provider {
-	facts := make([]zones.Provider, len(providers))
-	for i, p := range providers {
-		facts[i] = p.Provider
-	}
-	return facts
-}
-
-// Adopt makes the providers and resolvers of a solver that With returned those of all that begins from now on. Orders that
-// have begun go on with the ones that they found. A record whose provider is gone is removed by it as long as the process
-// remembers it; those of earlier processes wait until it is back, and are removed by the next Sweep then.
-func (s *Solver) Adopt(other *Solver) {
-	s.current.Store(other.table())
-	s.Zones().Forget()
-}
-
-func (s *Solver) provider(name string) (Provider, bool) { return s.table().provider(name) }
-
-func (t *table) provider(name string) (Provider, bool) {
-	i := slices.IndexFunc(t.providers, func(p Provider) bool { return p.Name == name })
-	if i < 0 {
-		return Provider{}, false
-	}
-	return t.providers[i], true
-}
-
-// Begin implements issuer.Solver.
-func (s *Solver) Begin() issuer.Solution { return s.begin() }
-
-func (s *Solver) begin() *solution {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.expected++
-	s.active++
-	return &solution{solver: s.during(s.table()), expected: true}
-}
-
-// errClosed is what orders hear that come too late.
-var errClosed = errors.New("no more records are published: the program is stopping")
-
-// Close sends what still waits, removals above all, tries once more what couldn't be removed, and gives the journal back.
-// When the context ends it breaks off. It is called when the orders have ended; nothing is sent after it. What could not
-// be removed is an error, and stays in the journal for the next process.
-func (s *Solver) Close(ctx context.Context) error {
-	s.mu.Lock()
-	s.closing = true
-	s.releaseKept(func(*record) bool { return true })
-	s.pokeAll()
-	s.mu.Unlock()
-	s.finish(ctx)
-	if ctx.Err() == nil {
-		s.retryNow(ctx)
-	}
-	s.tasks.close()
-	s.finish(ctx)
-	s.cfg.Zones.Close()
-	s.stop()
-	s.journal.Lock()
-	for _, lease := range s.slots {
-		lease.Release()
-	}
-	s.slots = nil
-	s.journal.Unlock()
-	return s.leftBehind(ctx.Err())
-}
-
-// finish waits until nothing is on its way; when the context ends, it stops what is.
-func (s *Solver) finish(ctx context.Context) {
-	idle := s.tasks.idle()
-	select {
-	case <-idle:
-	case <-ctx.Done():
-		s.stop()
-		<-idle
-	}
-}
-
-// leftBehind says how many records stay behind and why. Those of a provider that is gone were told of when it went.
-func (s *Solver) leftBehind(why error) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n, sure := 0, true
-	for _, r := range s.records {
-		if len(r.groups) == 0 || errors.Is(r.failure, zones.ErrNoProvider) {
-			continue
-		}
-		n++
-		sure = sure && r.there
-		if why == nil {
-			why = r.failure
-		}
-	}
-	switch {
-	case n == 0:
-		return nil
-	case why == nil:
-		why = errors.New("their orders haven't ended")
-	}
-	records, are, them := "records", "are still", "they are in the journal, and the next start removes them"
-	if n == 1 {
-		records, are, them = "record", "is still", "it is in the journal, and the next start removes it"
-	}
-	if !sure { // no server said that all of them had been published
-		are = "may be"
-	}
-	return fmt.Errorf("%d TXT %s %s published; %s: %w", n, records, are, them, why)
-}
-
 // Left returns how many records are published or still to be removed.
 func (s *Solver) Left() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.records)
+}
+
+// Took reports whether a sweep has made the record's slot of the journal ours. It is asked before the solver is closed.
+func (s *Solver) Took(r JournalRecord) bool { return s.journal.has(r.Object) }
+
+// Unremoved reports whether a record of ours is still to be removed, and why the last try failed. The journal alone doesn't
+// say so: an entry stays whole until the last of its records is removed.
+func (s *Solver) Unremoved(r JournalRecord) (still bool, why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known := s.records[r.TXT]
+	if known == nil {
+		return false, nil
+	}
+	return true, known.failure
 }

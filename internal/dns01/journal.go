@@ -6,13 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
+	"sync"
 	"syscall"
 	"time"
 
-	"autocertd/internal/cure"
 	"autocertd/internal/durable"
 	"autocertd/internal/store"
 	"autocertd/internal/zones"
@@ -27,13 +29,6 @@ const (
 	journalFolder = "journal"
 	maxSlots      = 64 // processes that publish at a time
 )
-
-// group is one object of the journal.
-type group struct {
-	object string
-	lease  store.Lease // of its slot
-	left   int         // records not yet removed; guarded by the solver's mu
-}
 
 // journaled is how a group is stored.
 type journaled struct {
@@ -67,52 +62,31 @@ func (j journaled) keys() []zones.TXT {
 	return keys
 }
 
-// enter writes a group into the journal. Dying after it leaves an entry for records that perhaps aren't there: removing
-// what is absent is harmless. A slot that can't be written is given up for the next one.
-func (s *Solver) enter(zone zones.Zone, records []*record) (*group, error) {
-	object := journaled{Provider: zone.Provider, Zone: zone.Name}
-	for _, r := range records {
-		entry := journaledRecord{Name: r.Name, Value: r.Value}
-		if r.challenge != r.Name {
-			entry.Challenge = r.challenge
-		}
-		object.Records = append(object.Records, entry)
+func slotLock(slot string) string { return "journal-" + slot }
+
+// slotOf is the slot that an object of the journal belongs to, "" for what isn't of the journal.
+func slotOf(object string) string {
+	parts := strings.Split(object, "/")
+	if len(parts) != 3 {
+		return ""
 	}
-	data, err := json.Marshal(object)
-	if err != nil {
-		return nil, err
-	}
-	for {
-		g, err := s.save(records, data)
-		switch {
-		case err == nil:
-			return g, nil
-		case g != nil && errors.Is(err, store.ErrLost):
-			s.lost(g)
-		case g == nil || !isForbidden(err):
-			return nil, err
-		default:
-			s.giveUp(g, err)
-		}
-	}
+	return parts[1]
 }
 
-// save writes one object for the records. The group is nil when nothing was written, and no slot is left to try.
-func (s *Solver) save(records []*record, data []byte) (*group, error) {
-	g, err := s.nextGroup(s.ctx, len(records))
-	if err != nil {
-		return nil, fmt.Errorf("nothing was sent, since it can't be noted in the journal: %w", err)
+func slotsOf(objects []string) map[string]bool {
+	slots := map[string]bool{}
+	for _, object := range objects {
+		if slot := slotOf(object); slot != "" {
+			slots[slot] = true
+		}
 	}
-	s.mu.Lock()
-	for _, r := range records {
-		r.groups = append(r.groups, g)
-	}
-	s.mu.Unlock()
-	if err := g.lease.Save(s.ctx, g.object, data); err != nil {
-		s.leave(g, records) // the object may be there although Save failed
-		return g, fmt.Errorf("nothing was sent, since it can't be noted in the journal: %w", err)
-	}
-	return g, nil
+	return slots
+}
+
+// Storage keeps the journal, whose slots are written through their leases.
+type Storage interface {
+	store.Reader
+	store.Leaser
 }
 
 // isForbidden reports whether an object can't be read or written because of what stands at its place, not because storage
@@ -120,60 +94,6 @@ func (s *Solver) save(records []*record, data []byte) (*group, error) {
 func isForbidden(err error) bool {
 	_, large := errors.AsType[*durable.TooLargeError](err)
 	return large || errors.Is(err, durable.ErrIrregular) || errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ELOOP)
-}
-
-// giveUp takes another slot for what is written from now on. What the slot holds is still ours to remove.
-func (s *Solver) giveUp(g *group, err error) {
-	s.journal.Lock()
-	defer s.journal.Unlock()
-	slot := slotOf(g.object)
-	if s.slot == slot {
-		s.slot = ""
-	}
-	s.unfit[slot] = true
-	s.setAside(journalFolder+"/"+slot, "another one is used", err)
-}
-
-// lost takes another slot for what is written from now on. Whoever has the lost one by now removes what is in it.
-func (s *Solver) lost(g *group) {
-	s.journal.Lock()
-	defer s.journal.Unlock()
-	slot := slotOf(g.object)
-	if lease := s.slots[slot]; lease != nil && lease.Context().Err() != nil {
-		s.dropSlotLocked(slot)
-	}
-}
-
-// dropSlotLocked gives a slot up that is ours no longer.
-func (s *Solver) dropSlotLocked(slot string) {
-	s.slots[slot].Release()
-	delete(s.slots, slot)
-	delete(s.unfit, slot)
-	if s.slot == slot {
-		s.slot = ""
-	}
-}
-
-// setAside tells once of something in the journal that can't be used. The journal is locked.
-func (s *Solver) setAside(object, instead string, err error) {
-	if s.aside[object] {
-		return
-	}
-	s.aside[object] = true
-	s.cfg.Logger.Error("a part of the journal can't be used and stays as it is; "+instead+"; see who owns it, and remove it when the zone has no record of ours",
-		"object", object, "err", err)
-}
-
-// nextGroup names the next object of our slot, for so many records.
-func (s *Solver) nextGroup(ctx context.Context, records int) (*group, error) {
-	s.journal.Lock()
-	defer s.journal.Unlock()
-	if err := s.takeSlot(ctx); err != nil {
-		return nil, err
-	}
-	s.sequence = max(s.sequence+1, time.Now().UnixNano())
-	object := journalFolder + "/" + s.slot + "/" + strconv.FormatInt(s.sequence, 36)
-	return &group{object: object, lease: s.slots[s.slot], left: records}, nil
 }
 
 // listJournal lists the journal, without the objects of slots that can't be read, for which bad is called.
@@ -224,94 +144,365 @@ func eachSlot[T any](get func(prefix string) ([]T, error), bad func(slot string,
 	return all, nil
 }
 
-// badSlot sets a slot aside that can't be read. The journal is locked.
-func (s *Solver) badSlot(slot string, err error) {
-	s.setAside(journalFolder+"/"+slot, "the others are used", err)
+// JournalRecord is a record that a process published, or was about to, and hasn't removed yet.
+type JournalRecord struct {
+	zones.TXT
+	Object  string        // of the journal
+	Holder  *store.Holder // the living process that removes it; nil when its process died
+	Damaged error         // why Object can't be read; its records aren't known then
 }
 
-// leave takes records out of one group, which aren't in the zone on its account.
-func (s *Solver) leave(g *group, records []*record) {
-	var done []*group
-	s.mu.Lock()
-	for _, r := range records {
-		if i := slices.Index(r.groups, g); i >= 0 {
-			done = append(done, r.forget(g)...)
+// ListRecords reads the journal: each record once, sorted by zone and name. Of several processes that have one, a living
+// one is named, since it removes the record.
+func ListRecords(ctx context.Context, storage Storage) ([]JournalRecord, error) {
+	var all []JournalRecord
+	bad := func(slot string, err error) {
+		all = append(all, JournalRecord{Object: journalFolder + "/" + slot, Damaged: err})
+	}
+	objects, err := scanJournal(ctx, storage, bad)
+	if err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	holders, unknown := map[string]*store.Holder{}, map[string]error{}
+	var failure error
+	failed := 0
+	for _, o := range objects {
+		slot := slotOf(o.Key)
+		if slot == "" {
+			continue
+		}
+		if _, asked := holders[slot]; !asked {
+			holders[slot], unknown[slot] = storage.Holder(ctx, slotLock(slot))
+		}
+		if err := unknown[slot]; err != nil { // nor can anybody take over what it holds
+			all = append(all, JournalRecord{Object: o.Key, Damaged: err})
+			continue
+		}
+		if o.Err != nil {
+			failure, failed = o.Err, failed+1
+		}
+		for _, r := range recordsOf(o) {
+			r.Object, r.Holder = o.Key, holders[slot]
+			all = append(all, r)
 		}
 	}
-	s.mu.Unlock()
-	s.drop(done)
+	if failed > 0 && failed == len(objects) && errors.Is(failure, fs.ErrPermission) { // who asks may read none of it
+		return nil, fmt.Errorf("journal: %w", failure)
+	}
+	return eachOnce(all), nil
 }
 
-// forget takes the record out of groups, each as often as it is given, and returns those that are empty now. The
-// solver's mu is held.
-func (r *record) forget(groups ...*group) (done []*group) {
-	for _, g := range slices.Clone(groups) {
-		i := slices.Index(r.groups, g)
-		r.groups = slices.Delete(r.groups, i, i+1)
-		if g.left--; g.left == 0 {
-			done = append(done, g)
+// recordsOf returns the records of an object of the journal, or one that says why they aren't known.
+func recordsOf(o store.Object) (list []JournalRecord) {
+	var entry journaled
+	err := o.Err
+	if err == nil {
+		err = json.Unmarshal(o.Data, &entry)
+	}
+	if err != nil {
+		return []JournalRecord{{Damaged: err}}
+	}
+	for _, key := range entry.keys() {
+		list = append(list, JournalRecord{TXT: key})
+	}
+	return list
+}
+
+func eachOnce(all []JournalRecord) []JournalRecord {
+	slices.SortStableFunc(all, func(a, b JournalRecord) int {
+		return slices.Compare([]string{a.Zone, a.Name, a.Value, a.Provider}, []string{b.Zone, b.Name, b.Value, b.Provider})
+	})
+	var list []JournalRecord
+	for _, r := range all {
+		last := len(list) - 1
+		switch {
+		case last < 0 || r.Damaged != nil || list[last].TXT != r.TXT:
+			list = append(list, r)
+		case list[last].Holder == nil:
+			list[last] = r
 		}
 	}
-	return done
+	return list
+}
+
+// journal is the part of the journal that is this process's.
+type journal struct {
+	storage Storage
+	logger  *slog.Logger
+
+	// mu is held while storage is waited for, and taken before the solver's.
+	mu       sync.Mutex
+	slots    map[string]store.Lease // those that are ours; nil when the journal is closed
+	slot     string                 // the one that is written to; "" before the first record
+	unfit    map[string]bool        // slots that are ours and can't be written
+	aside    map[string]bool        // objects and slots that can't be read, which was logged
+	sequence int64
+}
+
+func newJournal(storage Storage, logger *slog.Logger) *journal {
+	return &journal{
+		storage: storage,
+		logger:  logger,
+		slots:   map[string]store.Lease{},
+		unfit:   map[string]bool{},
+		aside:   map[string]bool{},
+	}
+}
+
+// inheritor gets the records of a slot that was a dead process's, by object, with the slot's lease.
+type inheritor func(ctx context.Context, lease store.Lease, entries map[string]journaled)
+
+// enter writes a group of records into the journal. Dying after it leaves an entry for records that perhaps aren't there:
+// removing what is absent is harmless. A slot that can't be written is given up for the next one, and one that was lost, too;
+// what a slot holds that is taken for it is inherited.
+func (j *journal) enter(ctx context.Context, zone zones.Zone, records []journaledRecord, inherit inheritor) (*group, error) {
+	data, err := json.Marshal(journaled{Provider: zone.Provider, Zone: zone.Name, Records: records})
+	if err != nil {
+		return nil, err
+	}
+	for {
+		g, err := j.nextGroup(ctx, inherit)
+		if err == nil {
+			g.left = len(records)
+			if err = g.lease.Save(ctx, g.object, data); err == nil {
+				return g, nil
+			}
+			j.drop(ctx, []*group{g}) // the object may be there although Save failed
+		}
+		switch {
+		case g != nil && errors.Is(err, store.ErrLost):
+			j.forgetLost(g)
+		case g != nil && isForbidden(err):
+			j.giveUp(g, err)
+		default:
+			return nil, fmt.Errorf("nothing was sent, since it can't be noted in the journal: %w", err)
+		}
+	}
+}
+
+// nextGroup names the next object of our slot.
+func (j *journal) nextGroup(ctx context.Context, inherit inheritor) (*group, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err := j.openSlotLocked(ctx, inherit); err != nil {
+		return nil, err
+	}
+	j.sequence = max(j.sequence+1, time.Now().UnixNano())
+	object := journalFolder + "/" + j.slot + "/" + strconv.FormatInt(j.sequence, 36)
+	return &group{object: object, lease: j.slots[j.slot]}, nil
+}
+
+// giveUp has another slot written from now on. What the slot holds is still ours to remove.
+func (j *journal) giveUp(g *group, err error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	slot := slotOf(g.object)
+	if j.slot == slot {
+		j.slot = ""
+	}
+	j.unfit[slot] = true
+	j.setAsideLocked(journalFolder+"/"+slot, "another one is used", err)
+}
+
+// forgetLost has another slot written from now on. Whoever has the lost one by now removes what is in it.
+func (j *journal) forgetLost(g *group) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	slot := slotOf(g.object)
+	if lease := j.slots[slot]; lease != nil && lease.Context().Err() != nil {
+		j.dropSlotLocked(slot)
+	}
+}
+
+// dropSlotLocked gives back a slot that is ours no longer.
+func (j *journal) dropSlotLocked(slot string) {
+	j.slots[slot].Release()
+	delete(j.slots, slot)
+	delete(j.unfit, slot)
+	if j.slot == slot {
+		j.slot = ""
+	}
+}
+
+// setAsideLocked logs once that something in the journal can't be used.
+func (j *journal) setAsideLocked(object, instead string, err error) {
+	if j.aside[object] {
+		return
+	}
+	j.aside[object] = true
+	j.logger.Error("a part of the journal can't be used and stays as it is; "+instead+"; see who owns it, and remove it when the zone has no record of ours",
+		"object", object, "err", err)
+}
+
+// badSlotLocked sets a slot aside that can't be read.
+func (j *journal) badSlotLocked(slot string, err error) {
+	j.setAsideLocked(journalFolder+"/"+slot, "the others are used", err)
+}
+
+// openSlotLocked makes sure that there is a slot to write to: one that was taken over, or else the first that is free.
+func (j *journal) openSlotLocked(ctx context.Context, inherit inheritor) error {
+	if j.slot != "" {
+		return nil
+	}
+	for slot := range j.slots {
+		if !j.unfit[slot] {
+			j.slot = slot
+			return nil
+		}
+	}
+	var last error
+	for n := range maxSlots {
+		slot := strconv.Itoa(n)
+		if j.slots[slot] != nil {
+			continue // ours, and unfit
+		}
+		lease, err := j.storage.Try(ctx, slotLock(slot))
+		if last = err; err != nil {
+			continue // somebody else's, or nobody's to have
+		}
+		if last = j.takeOverLocked(ctx, slot, lease, inherit); last != nil {
+			j.setAsideLocked(journalFolder+"/"+slot, "another one is used", last)
+			continue
+		}
+		j.slot = slot
+		return nil
+	}
+	return fmt.Errorf("none of %d slots is free: %w", maxSlots, last)
+}
+
+// takeOverLocked makes a slot ours, whose lease we hold, with the records in it. On failure it isn't ours, and a later sweep
+// finds it again.
+func (j *journal) takeOverLocked(ctx context.Context, slot string, lease store.Lease, inherit inheritor) error {
+	j.slots[slot] = lease
+	entries, err := j.readSlotLocked(ctx, slot)
+	if err != nil {
+		delete(j.slots, slot)
+		lease.Release()
+		return fmt.Errorf("journal: %w", err)
+	}
+	if len(entries) > 0 {
+		inherit(ctx, lease, entries)
+	}
+	return nil
+}
+
+// readSlotLocked returns the entries of a slot, by object.
+func (j *journal) readSlotLocked(ctx context.Context, slot string) (map[string]journaled, error) {
+	objects, err := scan(ctx, j.storage, journalFolder+"/"+slot)
+	switch {
+	case err != nil && isForbidden(err):
+		j.badSlotLocked(slot, err)
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	entries := map[string]journaled{}
+	for _, o := range objects {
+		if err := j.readLocked(o, entries); err != nil {
+			return nil, err
+		}
+	}
+	return entries, nil
+}
+
+// readLocked reads one object into entries. One that can't be read is logged, stays, and doesn't keep the others from being
+// used.
+func (j *journal) readLocked(o store.Object, entries map[string]journaled) error {
+	switch {
+	case isForbidden(o.Err):
+		j.setAsideLocked(o.Key, "the others are used", o.Err)
+		return nil
+	case o.Err != nil:
+		return o.Err
+	}
+	var entry journaled
+	if err := json.Unmarshal(o.Data, &entry); err != nil {
+		if !j.aside[o.Key] {
+			j.logger.Error("journal entry is damaged and stays: remove the _acme-challenge records that it names by hand, then the entry", "object", o.Key, "err", err)
+		}
+		j.aside[o.Key] = true
+		return nil
+	}
+	entries[o.Key] = entry
+	return nil
+}
+
+// elsewhereLocked returns the records in slots that aren't ours. They are left to those: the process that holds one has
+// resumed the order of a dead one, or will be swept itself.
+func (j *journal) elsewhereLocked(ctx context.Context) map[zones.TXT]bool {
+	objects, err := scanJournal(ctx, j.storage, j.badSlotLocked)
+	if err != nil {
+		j.setAsideLocked(journalFolder, "the others are used", err)
+	}
+	entries := map[string]journaled{}
+	for _, o := range objects {
+		if slot := slotOf(o.Key); slot != "" && j.slots[slot] == nil {
+			if err := j.readLocked(o, entries); err != nil {
+				j.setAsideLocked(o.Key, "the others are used", err)
+			}
+		}
+	}
+	keys := map[zones.TXT]bool{}
+	for _, entry := range entries {
+		for _, key := range entry.keys() {
+			keys[key] = true
+		}
+	}
+	return keys
+}
+
+// refreshLocked gives back the slots whose leases were lost, and takes over those of dead processes: what is in one that was
+// lost is taken over again, if no other process has it.
+func (j *journal) refreshLocked(ctx context.Context, inherit inheritor) error {
+	for slot, lease := range j.slots {
+		if lease.Context().Err() != nil {
+			j.dropSlotLocked(slot)
+		}
+	}
+	keys, err := listJournal(ctx, j.storage, j.badSlotLocked)
+	if err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	dead := map[string]store.Lease{}
+	for slot := range slotsOf(keys) {
+		if j.slots[slot] != nil {
+			continue
+		}
+		if lease, err := j.storage.Try(ctx, slotLock(slot)); err == nil {
+			dead[slot] = lease
+		}
+	}
+	var failures []error
+	for slot, lease := range dead {
+		failures = append(failures, j.takeOverLocked(ctx, slot, lease, inherit))
+	}
+	return errors.Join(failures...)
 }
 
 // drop deletes the objects of groups that are empty. When that fails, the next process removes their records once more,
 // which is harmless. So does whoever has a slot by now that we lost.
-func (s *Solver) drop(done []*group) {
-	for _, g := range done {
-		err := g.lease.Delete(context.WithoutCancel(s.ctx), g.object)
+func (j *journal) drop(ctx context.Context, empty []*group) {
+	for _, g := range empty {
+		err := g.lease.Delete(context.WithoutCancel(ctx), g.object)
 		if err != nil && !errors.Is(err, store.ErrLost) {
-			s.cfg.Logger.Warn("journal entry can't be deleted; the next start does it", "object", g.object, "err", err)
+			j.logger.Warn("journal entry can't be deleted; the next start does it", "object", g.object, "err", err)
 		}
 	}
 }
 
-// removed settles a group of removals.
-func (s *Solver) removed(zone zones.Zone, records []*record, results []error) {
-	now := time.Now()
-	var done []*group
-	var failed [][]*record // those that failed for one reason together
-	s.mu.Lock()
-	for i, r := range records {
-		r.leaving = false
-		if err := results[i]; err != nil {
-			r.failures++
-			r.table = nil // the next try is with what is configured then: perhaps the key was replaced
-			r.failure, r.retryAt = err, now.Add(removalBackoff(r.failures))
-			like := slices.IndexFunc(failed, func(list []*record) bool { return cure.Same(list[0].failure, err) })
-			if like < 0 {
-				like, failed = len(failed), append(failed, nil)
-			}
-			failed[like] = append(failed[like], r)
-			continue
-		}
-		r.failures, r.failure = 0, nil
-		done = append(done, r.forget(r.groups...)...)
-		if r.users == 0 {
-			delete(s.records, r.TXT)
-		}
-	}
-	s.mu.Unlock()
-	s.drop(done)
-	for _, list := range failed {
-		s.tell(zone, list)
-	}
+// has reports whether the slot of an object is ours.
+func (j *journal) has(object string) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.slots[slotOf(object)] != nil
 }
 
-// tell logs once for all records that couldn't be removed for one reason.
-func (s *Solver) tell(zone zones.Zone, failed []*record) {
-	s.mu.Lock()
-	first, failure, retry := failed[0].Name, failed[0].failure, failed[0].retryAt
-	s.mu.Unlock()
-	logger := s.cfg.Logger.With("provider", zone.Provider, "zone", zone.Name, "records", len(failed), "first", first)
-	if errors.Is(failure, zones.ErrNoProvider) {
-		logger.Warn("records can't be removed: their provider isn't in the configuration any more; put it back until they are gone")
-		return
+// close gives all slots back.
+func (j *journal) close() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, lease := range j.slots {
+		lease.Release()
 	}
-	logger.Warn("records can't be removed now; trying again later", "retry", retry.UTC().Format(time.RFC3339), "err", failure)
-}
-
-// removalBackoff is when a removal is tried again after it failed: after a minute, then ever later up to an hour.
-func removalBackoff(failures int) time.Duration {
-	return min(time.Minute<<min(failures-1, 6), time.Hour)
+	j.slots = nil
 }

@@ -1,9 +1,18 @@
 package dns01
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"slices"
+	"strings"
 	"time"
 
+	"github.com/libdns/libdns"
+
+	"autocertd/internal/cure"
+	"autocertd/internal/dnschallenge"
+	"autocertd/internal/store"
 	"autocertd/internal/zones"
 )
 
@@ -18,31 +27,8 @@ const (
 	sendTimePerItem = time.Second      // and for each record, since an HTTP API takes one request a record
 )
 
-// addition is a record on its way into the zone, and where the order waits for the result.
-type addition struct {
-	record *record
-	result chan<- error
-}
-
-// queue gathers what is to be written into one zone by one provider. One group at a time is on its way: BIND commits an
-// update message with two fsyncs and one at a time per zone, so fewer messages beat faster ones.
-//
-// The solver's mu guards all fields.
-type queue struct {
-	zones.Zone
-	solver      *Solver
-	additions   []addition
-	removals    []*record
-	firstAdd    time.Time
-	lastAdd     time.Time
-	firstRemove time.Time
-	busy        bool          // its goroutine runs
-	poke        chan struct{} // the goroutine should look again
-}
-
-// queue returns the queue of the record's zone. mu is held.
-func (s *Solver) queue(key zones.TXT) *queue {
-	zone := key.In()
+// queueLocked returns the queue of a zone.
+func (s *Solver) queueLocked(zone zones.Zone) *queue {
 	q := s.queues[zone]
 	if q == nil {
 		q = &queue{Zone: zone, solver: s.during(nil), poke: make(chan struct{}, 1)}
@@ -51,42 +37,49 @@ func (s *Solver) queue(key zones.TXT) *queue {
 	return q
 }
 
-// pokeAll makes every queue look again whether its group may leave. mu is held.
-func (s *Solver) pokeAll() {
+// pokeAllLocked makes every queue look again whether its group may leave.
+func (s *Solver) pokeAllLocked() {
 	for _, q := range s.queues {
-		q.look()
+		q.lookLocked()
 	}
 }
 
-// add and remove take one more record; mu is held.
-func (q *queue) add(a addition) {
+// followLocked does what the new state of a record asks for.
+func (s *Solver) followLocked(r *record) {
+	switch r.state {
+	case stateGone:
+		delete(s.records, r.TXT)
+	case stateLeaving:
+		s.queueLocked(r.In()).removeLocked(r)
+	}
+}
+
+// addLocked queues the addition of a record that an order needs.
+func (q *queue) addLocked(a addition) {
 	now := time.Now()
 	if len(q.additions) == 0 {
 		q.firstAdd = now
 	}
 	q.lastAdd = now
 	q.additions = append(q.additions, a)
-	q.look()
+	q.lookLocked()
 }
 
-func (q *queue) remove(r *record) {
-	if r.leaving {
-		return
-	}
+// removeLocked queues the removal of a record.
+func (q *queue) removeLocked(r *record) {
 	if len(q.removals) == 0 {
 		q.firstRemove = time.Now()
 	}
-	r.leaving = true
 	q.removals = append(q.removals, r)
-	q.look()
+	q.lookLocked()
 }
 
-// look starts the queue's goroutine, or makes it look again. mu is held.
-func (q *queue) look() {
+// lookLocked starts the queue's goroutine, or makes it look again.
+func (q *queue) lookLocked() {
 	if q.busy {
 		select {
 		case q.poke <- struct{}{}:
-		default: // it was already told to
+		default: // it looks again anyway
 		}
 		return
 	}
@@ -122,8 +115,7 @@ func (q *queue) take(now time.Time) (additions []addition, removals []*record, w
 	s := q.solver
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	q.additions = dropUnwanted(q.additions)
-	q.removals = dropWanted(q.removals)
+	q.dropStaleLocked()
 	if len(q.additions)+len(q.removals) == 0 {
 		q.busy = false
 		return nil, nil, -1
@@ -135,7 +127,7 @@ func (q *queue) take(now time.Time) (additions []addition, removals []*record, w
 			additions, q.additions = q.additions[:n:n], q.additions[n:]
 			q.firstAdd = now
 			for _, a := range additions {
-				a.record.sending = true
+				a.record.send()
 			}
 			return additions, nil, 0
 		}
@@ -146,36 +138,317 @@ func (q *queue) take(now time.Time) (additions []addition, removals []*record, w
 		if due <= 0 || n == maxGroup || s.active == 0 || s.closing {
 			removals, q.removals = q.removals[:n:n], q.removals[n:]
 			q.firstRemove = now
-			return nil, removals, 0
+			return nil, slices.DeleteFunc(removals, func(r *record) bool { return !r.remove() }), 0
 		}
 		wait = min(wait, due)
 	}
 	return nil, nil, wait
 }
 
-// dropUnwanted leaves out additions whose order was given up before they were sent.
-func dropUnwanted(additions []addition) []addition {
-	kept := additions[:0]
-	for _, a := range additions {
-		if a.record.users > 0 {
-			kept = append(kept, a)
-		} else {
+// dropStaleLocked leaves out the additions whose orders were given up before they were sent, and the removals of records that
+// an order needs again: it resumed after a crash, or shares an authorization.
+func (q *queue) dropStaleLocked() {
+	q.additions = slices.DeleteFunc(q.additions, func(a addition) bool {
+		stale := a.record.users == 0
+		if stale {
 			a.result <- context.Canceled
 		}
-	}
-	return kept
+		return stale
+	})
+	q.removals = slices.DeleteFunc(q.removals, func(r *record) bool { return r.state != stateLeaving })
 }
 
-// dropWanted leaves out removals of records that an order needs again: it resumed after a crash, or shares an
-// authorization.
-func dropWanted(removals []*record) []*record {
-	kept := removals[:0]
-	for _, r := range removals {
-		if r.users == 0 {
-			kept = append(kept, r)
-		} else {
-			r.leaving = false
+// write is one of a Client's methods, and which of its failures are divided.
+type write struct {
+	call      func(c Client, ctx context.Context, zone string, records []libdns.Record) ([]libdns.Record, error)
+	divisible func(error) bool
+	adds      bool
+}
+
+func appends() write { return write{Client.AppendRecords, byItsRecords, true} }
+func deletes() write { return write{Client.DeleteRecords, byAnyAnswer, false} }
+
+// sendAdditions journals a group, sends it, and gives each order its result. A record that two orders need is sent once.
+func (q *queue) sendAdditions(additions []addition) {
+	s := q.solver
+	var records []*record
+	at := map[*record]int{}
+	for _, a := range additions {
+		if _, known := at[a.record]; !known {
+			at[a.record] = len(records)
+			records = append(records, a.record)
 		}
 	}
-	return kept
+	var results []error
+	g, err := q.enter(records)
+	if err != nil {
+		results = repeat(err, len(records))
+	} else {
+		results = q.send(records, appends())
+	}
+	for _, a := range additions {
+		a.result <- cure.For("publishing", a.record.Name, results[at[a.record]])
+	}
+	if g != nil {
+		q.withdraw(g, s.refused(records, results))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, r := range records {
+		r.sent(results[i])
+		s.followLocked(r)
+	}
+}
+
+// enter writes the records into the journal.
+func (q *queue) enter(records []*record) (*group, error) {
+	s := q.solver
+	entries := make([]journaledRecord, len(records))
+	for i, r := range records {
+		entries[i] = journaledRecord{Name: r.Name, Value: r.Value}
+		if r.challenge != r.Name {
+			entries[i].Challenge = r.challenge
+		}
+	}
+	g, err := s.journal.enter(s.ctx, q.Zone, entries, s.inherit)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range records {
+		r.enter(g)
+	}
+	return g, nil
+}
+
+// refused returns the records that aren't in the zone, as far as the server said, and that no earlier group put there.
+func (s *Solver) refused(records []*record, results []error) (refused []*record) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, r := range records {
+		if results[i] != nil && !uncertain(results[i]) && len(r.groups) == 1 {
+			refused = append(refused, r)
+		}
+	}
+	return refused
+}
+
+// withdraw removes what the server refused: a refusal may have had an effect all the same, when the signature of the
+// answer couldn't be verified, or an API did half of a group. What it refuses to remove, too, was never there: it leaves
+// the journal, since its removal would be tried without end.
+func (q *queue) withdraw(g *group, refused []*record) {
+	if len(refused) == 0 {
+		return
+	}
+	s := q.solver
+	results := q.send(refused, deletes())
+	var empty []*group
+	s.mu.Lock()
+	for i, err := range results {
+		if (err == nil || !uncertain(err)) && refused[i].withdraw(g) {
+			empty = append(empty, g)
+		}
+	}
+	s.mu.Unlock()
+	s.journal.drop(s.ctx, empty)
+}
+
+// sendRemovals sends a group; what was removed leaves the journal, and so does what the server wouldn't remove and hasn't.
+// The rest is tried again by a later sweep.
+func (q *queue) sendRemovals(removals []*record) {
+	s := q.solver
+	results := q.send(removals, deletes())
+	q.forgive(removals, results)
+	now := time.Now()
+	var empty []*group
+	var failures [][]*record // those that failed for one reason together
+	s.mu.Lock()
+	for i, r := range removals {
+		if err := results[i]; err == nil {
+			done, _ := r.removed()
+			empty = append(empty, done...)
+		} else if r.fail(err, now); r.state == stateFailed {
+			like := slices.IndexFunc(failures, func(list []*record) bool { return cure.Same(list[0].failure, err) })
+			if like < 0 {
+				like, failures = len(failures), append(failures, nil)
+			}
+			failures[like] = append(failures[like], r)
+		}
+		s.followLocked(r)
+	}
+	for _, list := range failures {
+		q.logFailureLocked(list)
+	}
+	s.mu.Unlock()
+	s.journal.drop(s.ctx, empty)
+}
+
+// logFailureLocked logs once for all records that couldn't be removed for one reason.
+func (q *queue) logFailureLocked(list []*record) {
+	first := list[0]
+	logger := q.solver.cfg.Logger.With("provider", q.Provider, "zone", q.Name, "records", len(list), "first", first.Name)
+	if errors.Is(first.failure, zones.ErrNoProvider) {
+		logger.Warn("records can't be removed: their provider isn't in the configuration any more; put it back until they are gone")
+		return
+	}
+	logger.Warn("records can't be removed now; trying again later", "retry", first.retryAt.UTC().Format(time.RFC3339), "err", first.failure)
+}
+
+// forgive looks for the records whose removal was answered by a failure, and takes it back where the server says that there
+// is nothing to remove: it refused the addition as well.
+func (q *queue) forgive(removals []*record, results []error) {
+	ctx, cancel := context.WithTimeout(q.solver.ctx, sendTimeout)
+	defer cancel()
+	for t, chosen := range q.solver.byTable(removals) {
+		var doubtful []int
+		var keys []zones.TXT
+		for _, i := range chosen {
+			if err := results[i]; err != nil && !zones.Silent(err) && !errors.Is(err, context.Canceled) {
+				doubtful, keys = append(doubtful, i), append(keys, removals[i].TXT)
+			}
+		}
+		for n, absent := range t.asker.Absent(ctx, keys) {
+			if absent {
+				results[doubtful[n]] = nil
+			}
+		}
+	}
+}
+
+// send gives the group to the provider and returns each record's result. Shortly after a reload the records of orders that
+// had begun before go to the provider as it was then.
+func (q *queue) send(records []*record, do write) []error {
+	results := make([]error, len(records))
+	for t, chosen := range q.solver.byTable(records) {
+		part := make([]*record, len(chosen))
+		for i, n := range chosen {
+			part[i] = records[n]
+		}
+		for i, err := range q.sendBy(t, part, do) {
+			results[chosen[i]] = err
+		}
+	}
+	return results
+}
+
+// byTable divides records by the tables that their orders go by; a record of none goes by what is configured now.
+func (s *Solver) byTable(records []*record) map[*table][]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	parts := make(map[*table][]int, 1)
+	for i, r := range records {
+		t := cmp.Or(r.table, s.table())
+		parts[t] = append(parts[t], i)
+	}
+	return parts
+}
+
+// sendBy gives records to the provider as one configuration has it, if it knows it. It runs under a context of its own: an order that is given up
+// doesn't stop the others' records.
+func (q *queue) sendBy(t *table, records []*record, do write) []error {
+	s := q.solver
+	p, known := t.provider(q.Provider)
+	if !known {
+		return repeat(zones.ErrNoProvider, len(records))
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, max(sendTimeout, p.Timeout)+time.Duration(len(records))*sendTimePerItem)
+	defer cancel()
+	var theirs map[string]time.Duration
+	if do.adds {
+		names := make([]string, len(records))
+		for i, r := range records {
+			names[i] = r.Name
+		}
+		theirs = t.asker.TTLs(ctx, p.Name, names)
+	}
+	batch := make([]libdns.Record, len(records))
+	s.mu.Lock() // an order that needs a record again may change its TTL while it is removed
+	for i, r := range records {
+		ttl, taken := theirs[r.Name]
+		if !taken {
+			ttl = cmp.Or(r.ttl, p.TTL)
+		}
+		batch[i] = libdns.TXT{Name: libdns.RelativeName(r.Name, q.Name), TTL: ttl, Text: r.Value}
+	}
+	s.mu.Unlock()
+	begin := time.Now()
+	results, calls := deliver(ctx, batch, do.divisible, func(part []libdns.Record) error {
+		_, err := do.call(p.Client, ctx, q.Name+".", part)
+		return err
+	})
+	t.asker.Heard(q.Provider, cure.Join(results...))
+	s.cfg.Logger.Debug("update sent", "provider", q.Provider, "zone", q.Name, "records", len(records), "calls", calls, "took", time.Since(begin))
+	return results
+}
+
+// keepTime is how long a record of a dead process stays for an open order that doesn't go on. CAs look within minutes for
+// what they were asked to look for.
+const keepTime = 10 * time.Minute
+
+// inherit queues the records of a dead process for removal. Orders of ours that resumed its orders keep theirs, those that
+// may yet be resumed keep theirs for a while, and what another process needs by now is left to that. The journal is locked.
+func (s *Solver) inherit(ctx context.Context, lease store.Lease, entries map[string]journaled) {
+	elsewhere, open := s.journal.elsewhereLocked(ctx), s.openOrders(ctx)
+	var empty []*group
+	s.mu.Lock()
+	for object, entry := range entries {
+		g := &group{object: object, lease: lease}
+		kept := 0
+		for _, key := range entry.keys() {
+			if elsewhere[key] {
+				continue
+			}
+			r := s.records[key]
+			if r == nil {
+				r = &record{TXT: key, challenge: entry.challengeOf(key)}
+				s.records[key] = r
+			}
+			var until time.Time
+			if open(r.challenge) && !s.closing {
+				until = time.Now().Add(keepTime)
+			}
+			if r.inherit(g, until); r.state == stateKept {
+				kept++
+			}
+			s.followLocked(r)
+		}
+		if g.left == 0 {
+			empty = append(empty, g)
+			continue
+		}
+		if kept > 0 {
+			s.cfg.Logger.Info("records that an earlier process left stay until their orders have ended", "provider", entry.Provider, "zone", entry.Zone, "records", kept)
+		}
+		if kept < g.left {
+			s.cfg.Logger.Info("removing records that an earlier process left", "provider", entry.Provider, "zone", entry.Zone, "records", g.left-kept)
+		}
+	}
+	s.mu.Unlock()
+	s.journal.drop(ctx, empty)
+}
+
+// openOrders returns whether the name of a challenge is for a hostname of an open order; all are, when these can't be read.
+func (s *Solver) openOrders(ctx context.Context) func(name string) bool {
+	if s.cfg.Wanted == nil {
+		return func(string) bool { return false }
+	}
+	hostnames, err := s.cfg.Wanted(ctx)
+	if err != nil {
+		s.cfg.Logger.Warn("it isn't known which orders are open, so records of earlier processes stay for some minutes", "err", err)
+		return func(string) bool { return true }
+	}
+	open := map[string]bool{}
+	for _, h := range hostnames {
+		open[strings.TrimPrefix(zones.Canonical(h), "*.")] = true
+	}
+	return func(name string) bool { return open[dnschallenge.Hostname(name)] }
+}
+
+func repeat(err error, n int) []error {
+	errs := make([]error, n)
+	for i := range errs {
+		errs[i] = err
+	}
+	return errs
 }

@@ -40,7 +40,7 @@ func (s *Solver) Rehearse(ctx context.Context, name string, progress func(step s
 		}
 		return r
 	}
-	p, _ := s.provider(r.Target.Provider)
+	p, _ := s.table().provider(r.Target.Provider)
 	if p.Manual {
 		r.ByHand = true
 		return r

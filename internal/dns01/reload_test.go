@@ -30,7 +30,7 @@ func TestOrdersKeepTheirProviders(t *testing.T) {
 			zones []string
 			check zones.Check
 		}{{old, []string{"example.test"}, zones.CheckNone}, {young, other.Zones, zones.CheckPrimary}} {
-			p, ok := tt.sol.solver.provider("bind")
+			p, ok := tt.sol.solver.table().provider("bind")
 			if known := tt.sol.solver.Zones().KnownZones(); !slices.Equal(known, tt.zones) || !ok || p.Check != tt.check {
 				t.Errorf("an order goes by zones %v, check %s", known, p.Check)
 			}

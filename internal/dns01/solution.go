@@ -3,6 +3,7 @@ package dns01
 import (
 	"cmp"
 	"context"
+	"errors"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -20,6 +21,20 @@ type solution struct {
 	records  []*record
 	ttl      time.Duration        // of its records, 0 for the provider's
 	led      map[zones.TXT]string // the challenge names that led to other names
+}
+
+// errClosed is returned to orders that arrive after Close.
+var errClosed = errors.New("no more records are published: the program is stopping")
+
+// Begin implements issuer.Solver.
+func (s *Solver) Begin() issuer.Solution { return s.begin() }
+
+func (s *Solver) begin() *solution {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.expected++
+	s.active++
+	return &solution{solver: s.during(s.table()), expected: true}
 }
 
 // lookupsPerOrder bounds how many zones of one order are looked for at a time.
@@ -83,29 +98,26 @@ func (sol *solution) enqueue(keys []zones.TXT) []chan error {
 	for i, key := range keys {
 		r := s.records[key]
 		if r == nil {
-			r = &record{TXT: key, challenge: cmp.Or(sol.led[key], key.Name), ttl: sol.ttl} // these never change
+			r = &record{TXT: key, challenge: cmp.Or(sol.led[key], key.Name), ttl: sol.ttl}
 			s.records[key] = r
 		}
-		r.kept = time.Time{}
-		if r.users++; r.users == 1 {
-			r.table = s.began
-		}
+		r.need(s.began)
 		sol.records = append(sol.records, r)
 		results[i] = make(chan error, 1)
-		s.queue(key).add(addition{r, results[i]})
+		s.queueLocked(key.In()).addLocked(addition{r, results[i]})
 	}
-	sol.arrived()
+	sol.arrivedLocked()
 	return results
 }
 
-// arrived takes the solution off the list of those worth waiting for. The solver's mu is held.
-func (sol *solution) arrived() {
+// arrivedLocked takes the solution off the list of those worth waiting for.
+func (sol *solution) arrivedLocked() {
 	if !sol.expected {
 		return
 	}
 	sol.expected = false
 	if sol.solver.expected--; sol.solver.expected == 0 {
-		sol.solver.pokeAll()
+		sol.solver.pokeAllLocked()
 	}
 }
 
@@ -128,25 +140,65 @@ func (sol *solution) Remove() {
 	}
 	sol.ended = true
 	for _, r := range sol.records {
-		if r.users--; r.users > 0 {
-			continue
-		}
-		if !r.sending { // else its queue settles it when the update is through
-			s.settle(r)
+		if r.release() {
+			s.followLocked(r)
 		}
 	}
-	sol.arrived()
+	sol.arrivedLocked()
 	if s.active--; s.active == 0 {
-		s.pokeAll()
+		s.pokeAllLocked()
 	}
 }
 
-// settle queues the removal of a record that nobody needs; one that never went out is just forgotten, and dropped by
-// its queue. mu is held.
-func (s *Solver) settle(r *record) {
-	if len(r.groups) == 0 {
-		delete(s.records, r.TXT)
-		return
+// Look implements issuer.Looker.
+func (sol *solution) Look(ctx context.Context, records []issuer.Record) error {
+	for _, r := range records {
+		if p, ok := sol.solver.table().serving(r.Name); !ok || !p.Manual {
+			return nil // another provider was configured since
+		}
 	}
-	s.queue(r.TXT).remove(r)
+	return sol.solver.awaited(ctx, records)
+}
+
+// withoutByHand returns the records that are ours to write. Those that a person writes must be there already: nothing is
+// published for an order that can't go on yet.
+func (s *Solver) withoutByHand(ctx context.Context, keys []zones.TXT) ([]zones.TXT, error) {
+	var ours []zones.TXT
+	var theirs []issuer.Record
+	for _, key := range keys {
+		if p, ok := s.table().provider(key.Provider); ok && p.Manual {
+			theirs = append(theirs, issuer.Record{Name: key.Name, Value: key.Value})
+		} else {
+			ours = append(ours, key)
+		}
+	}
+	if len(theirs) == 0 {
+		return ours, nil
+	}
+	return ours, s.awaited(ctx, theirs)
+}
+
+// awaited returns an *issuer.ByHandError while records are missing. Servers that can't be asked now are no reason to give
+// up: a person may take days.
+func (s *Solver) awaited(ctx context.Context, records []issuer.Record) error {
+	waiting := &issuer.ByHandError{Records: records}
+	found := true
+	for _, lookup := range s.Zones().LookFor(ctx, lookedFor(records)) {
+		if !lookup.Found() {
+			found = false
+			waiting.Missing = append(waiting.Missing, lookup.Missing()...)
+		}
+	}
+	if found || ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return waiting
+}
+
+func lookedFor(records []issuer.Record) []zones.Wanted {
+	list := make([]zones.Wanted, len(records))
+	for i, r := range records {
+		list[i] = zones.Wanted{Name: r.Name, Value: r.Value}
+	}
+	return list
 }

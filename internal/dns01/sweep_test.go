@@ -209,7 +209,7 @@ func occupySlot(t *testing.T, s *Solver) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.slots["7"] = lease
+	s.journal.slots["7"] = lease
 }
 
 // A removal that fails for long isn't tried again once another process needs the record.
