@@ -2,14 +2,14 @@ package issuer
 
 import (
 	"bytes"
-	"context"
 	"crypto"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,31 +21,10 @@ import (
 	"autocertd/internal/printable"
 )
 
-// download fetches the certificate of a valid order and checks that it is what was ordered.
-func (o *order) download(ctx context.Context) (*Bundle, error) {
-	noting, noted := observe(ctx)
-	if o.state.Certificate == "" {
-		return nil, o.spoiled(ctx, "certificate", noted, errors.New("the CA calls the order valid, and doesn't say where its certificate is"))
-	}
-	chains, err := o.client.GetCertificateChain(noting, o.account, o.state.Certificate, o.cfg.PreferredChain != "")
-	if err != nil {
-		if ctx.Err() != nil || noted.status == http.StatusTooManyRequests {
-			return nil, o.failed("certificate", noted, err)
-		}
-		return nil, o.spoiled(ctx, "certificate", noted, err) // the CA has just said that it is there, so that it isn't down
-	}
-	bundle, err := o.usable(chains)
-	if err != nil { // the same order gives the same certificate again
-		return nil, o.orderFailed(ctx, "certificate", noted, acme.Order{Status: acme.StatusInvalid}, err)
-	}
-	bundle.Key, bundle.Account, bundle.Order = o.key.pem, o.account.Location, o.state.Location
-	return bundle, nil
-}
-
 // usable makes a bundle of the preferred chain, when that is what services and their clients can use. What is merely odd is
 // told.
-func (o *order) usable(chains []acme.Certificate) (*Bundle, error) {
-	text, err := o.choose(chains)
+func (c Config) usable(chains []acme.Certificate, req Request, key crypto.PublicKey) (*Bundle, error) {
+	text, err := c.choose(chains)
 	if err != nil {
 		return nil, err
 	}
@@ -53,18 +32,18 @@ func (o *order) usable(chains []acme.Certificate) (*Bundle, error) {
 	if err != nil {
 		return nil, err
 	}
-	if certs, err = arrange(certs, o.key.public); err != nil {
+	if certs, err = arrange(certs, key); err != nil {
 		return nil, err
 	}
-	odd, err := judge(certs, o.req.Hostnames, time.Now())
+	odd, err := judge(certs, req.Hostnames, time.Now())
 	if err == nil {
-		err = worse(certs[0], o.req.InUse, time.Now())
+		err = worse(certs[0], req.InUse, time.Now())
 	}
 	if err != nil {
 		return nil, err
 	}
 	for _, what := range odd {
-		o.cfg.Logger.Warn("the certificate isn't quite what was ordered", "ca", o.cfg.Name, "hostname", o.req.Hostnames[0], "what", what)
+		c.Logger.Warn("the certificate isn't quite what was ordered", "ca", c.Name, "hostname", req.Hostnames[0], "what", what)
 	}
 	return bundleOf(certs), nil
 }
@@ -215,4 +194,67 @@ func bundleOf(chain []*x509.Certificate) *Bundle {
 		above.Write(encode(c))
 	}
 	return &Bundle{Leaf: encode(chain[0]), Chain: above.Bytes(), Cert: chain[0]}
+}
+
+// choose returns the preferred chain, or the CA's default when there is none such.
+func (c Config) choose(chains []acme.Certificate) ([]byte, error) {
+	if len(chains) == 0 {
+		return nil, errors.New("the CA sent no certificate")
+	}
+	if c.PreferredChain == "" {
+		return chains[0].ChainPEM, nil
+	}
+	var names []string
+	for _, chain := range chains {
+		certs, err := parseChain(chain.ChainPEM)
+		if err != nil {
+			names = append(names, "one that can't be read")
+			continue
+		}
+		top := certs[len(certs)-1] // of one that is in order
+		if c.prefers(top) {
+			return chain.ChainPEM, nil
+		}
+		names = append(names, nameOf(top.Issuer))
+	}
+	c.Logger.Warn("the CA offers no chain to the preferred root; taking its default", "ca", c.Name,
+		"preferred_chain", c.PreferredChain, "offered", strings.Join(names, ", "))
+	return chains[0].ChainPEM, nil
+}
+
+// prefers reports whether the last certificate of a chain leads to the preferred root: it is the root itself, was issued
+// by a root of that name, or by a root that this machine knows and that has the fingerprint.
+func (c Config) prefers(top *x509.Certificate) bool {
+	want, byFingerprint := fingerprint(c.PreferredChain)
+	if !byFingerprint {
+		return top.Issuer.CommonName == c.PreferredChain
+	}
+	if sha256.Sum256(top.Raw) == want {
+		return true
+	}
+	own := x509.NewCertPool()
+	for _, root := range c.Roots {
+		own.AddCert(root)
+	}
+	for _, roots := range []*x509.CertPool{own, nil} { // nil is the system's
+		ways, err := top.Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+		if err != nil {
+			continue // this pool has no root for it
+		}
+		for _, way := range ways {
+			if sha256.Sum256(way[len(way)-1].Raw) == want {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// fingerprint reads a SHA-256 fingerprint in hex, with or without colons.
+func fingerprint(text string) (sum [sha256.Size]byte, ok bool) {
+	data, err := hex.DecodeString(strings.ReplaceAll(text, ":", ""))
+	if err != nil || len(data) != len(sum) {
+		return sum, false
+	}
+	return [sha256.Size]byte(data), true
 }

@@ -86,9 +86,9 @@ func TestChoose(t *testing.T) {
 		{"a fingerprint that is cut short", plain[:40], 0, true},
 	} {
 		var log strings.Builder
-		i := &Issuer{cfg: Config{PreferredChain: tt.preferred, Roots: []*x509.Certificate{old.Certificate, young.Certificate},
-			Logger: slog.New(slog.NewTextHandler(&log, nil))}}
-		got, err := i.choose(chains)
+		cfg := Config{PreferredChain: tt.preferred, Roots: []*x509.Certificate{old.Certificate, young.Certificate},
+			Logger: slog.New(slog.NewTextHandler(&log, nil))}
+		got, err := cfg.choose(chains)
 		if err != nil || string(got) != string(chains[tt.want].ChainPEM) {
 			t.Errorf("%s: another chain than number %d (%v)", tt.what, tt.want+1, err)
 		}
@@ -96,7 +96,7 @@ func TestChoose(t *testing.T) {
 			t.Errorf("%s: it logs %q", tt.what, log.String())
 		}
 	}
-	if _, err := (&Issuer{}).choose(nil); err == nil {
+	if _, err := (Config{}).choose(nil); err == nil {
 		t.Error("no chain at all is no error")
 	}
 }

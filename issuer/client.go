@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -93,11 +94,7 @@ func (c *client) within(ctx context.Context, age time.Duration) (*known, error) 
 
 func (c *client) fetch(ctx context.Context) (*known, error) {
 	k := &known{fetched: time.Now()}
-	noted, err := getJSON(ctx, c.http, c.cfg.UserAgent, c.cfg.Directory, directoryShape(), &k.directory)
-	if r, ok := ctx.Value(replyKey{}).(*reply); ok {
-		*r = *noted
-	}
-	if err != nil {
+	if err := c.getJSON(ctx, c.cfg.Directory, directoryShape(), &k.directory); err != nil {
 		return nil, err
 	}
 	d := &k.directory
@@ -111,6 +108,7 @@ func (c *client) fetch(ctx context.Context) (*known, error) {
 	}
 	shown := *d
 	shown.RenewalInfo = "" // the library would ask for it while a certificate is being fetched, and wait seconds for it
+	var err error
 	if k.text, err = json.Marshal(shown); err != nil {
 		return nil, err
 	}
@@ -127,6 +125,38 @@ func (c *client) fetch(ctx context.Context) (*known, error) {
 	return k, nil
 }
 
+// getJSON fetches what needs no account: the directory and renewal information.
+func (c *client) getJSON(ctx context.Context, url string, want shape, into any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("User-Agent", c.cfg.UserAgent)
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		err := statusError(req.URL, resp.StatusCode)
+		if p, _, ok := readProblem(resp.StatusCode, body); ok {
+			err = fmt.Errorf("%w: %s", err, (&problemError{p}).Error())
+		}
+		return err
+	}
+	if body, err = readObject(body, want); err == nil {
+		err = json.Unmarshal(body, into)
+	}
+	if err != nil {
+		return fmt.Errorf("the reply of %s can't be read: %w", where(url), err)
+	}
+	return nil
+}
+
 // leads is an error when a URL leads to where the CA may not lead to.
 func (c *client) leads(to string) error {
 	u, err := url.Parse(to)
@@ -138,7 +168,7 @@ func (c *client) leads(to string) error {
 }
 
 // do makes one call of the library.
-func (c *client) do(ctx context.Context, what call, request func(ctx context.Context, library *acme.Client) error) error {
+func (c *client) do(ctx context.Context, what *libraryCall, request func(ctx context.Context, library *acme.Client) error) error {
 	k, err := c.within(ctx, directoryAge)
 	if err != nil {
 		return err
@@ -148,7 +178,7 @@ func (c *client) do(ctx context.Context, what call, request func(ctx context.Con
 	inner, what.stop = context.WithCancelCause(inner)
 	defer what.stop(nil)
 	what.directory = k.text
-	err = request(context.WithValue(inner, callKey{}, &what), k.library)
+	err = request(with(inner, func(f *facts) { f.library = what }), k.library)
 	switch ended := (*endError)(nil); {
 	case ctx.Err() != nil && err != nil:
 		return context.Cause(ctx)
@@ -160,46 +190,71 @@ func (c *client) do(ctx context.Context, what call, request func(ctx context.Con
 	return err
 }
 
+// get fetches an object (RFC 8555 section 6.3). The library is asked for an order, whatever it is: of the objects only the
+// way to them is the library's.
+func (c *client) get(ctx context.Context, want shape, account acme.Account, url string, into any) error {
+	what := &libraryCall{want: want}
+	err := c.do(ctx, what, func(ctx context.Context, library *acme.Client) error {
+		_, err := library.GetOrder(ctx, account, acme.Order{Location: url})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(what.object, into)
+}
+
+// post sends a signed request (RFC 8555 section 6.2) and returns where the CA put what it made. Of all requests of the library
+// only the one for challenges lets the caller choose the payload, so this is one of those, to another URL. Its newOrder
+// sends fields that a client has nothing to say about, and its finalize polls, and returns what it knew of the order before
+// instead of what the CA said.
+func (c *client) post(ctx context.Context, what libraryCall, account acme.Account, url string, payload, into any) (location string, err error) {
+	err = c.do(ctx, &what, func(ctx context.Context, library *acme.Client) error {
+		_, err := library.InitiateChallenge(ctx, account, acme.Challenge{URL: url, Payload: payload})
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	return what.location, json.Unmarshal(what.object, into)
+}
+
 // GetDirectory returns the CA's directory.
-func (c *client) GetDirectory(ctx context.Context) (acme.Directory, error) {
-	k, err := c.within(ctx, directoryAge)
+func (c *client) GetDirectory(ctx context.Context, age time.Duration) (acme.Directory, error) {
+	k, err := c.within(ctx, age)
 	if err != nil {
 		return acme.Directory{}, err
 	}
 	return k.directory, nil
 }
 
-// bind adds an external account binding to an account that is to be registered.
-func (c *client) bind(ctx context.Context, account *acme.Account, eab EAB) error {
-	return c.do(ctx, call{}, func(ctx context.Context, library *acme.Client) error {
-		return account.SetExternalAccountBinding(ctx, library, acme.EAB{KeyID: eab.KeyID, MACKey: eab.HMACKey})
-	})
-}
-
 // NewAccount registers an account, or finds the one that there is for the key.
-func (c *client) NewAccount(ctx context.Context, account acme.Account) (acme.Account, error) {
-	return c.account(ctx, account, func(ctx context.Context, library *acme.Client) (acme.Account, error) {
-		return library.NewAccount(ctx, account)
-	})
+func (c *client) NewAccount(ctx context.Context, account acme.Account, eab *EAB) (acme.Account, error) {
+	if eab != nil {
+		err := c.do(ctx, &libraryCall{}, func(ctx context.Context, library *acme.Client) error {
+			return account.SetExternalAccountBinding(ctx, library, acme.EAB{KeyID: eab.KeyID, MACKey: eab.HMACKey})
+		})
+		if err != nil {
+			return account, err
+		}
+	}
+	return c.accountBy(ctx, account, (*acme.Client).NewAccount)
 }
 
-// GetAccount finds the account of a key.
-func (c *client) GetAccount(ctx context.Context, account acme.Account) (acme.Account, error) {
-	return c.account(ctx, account, func(ctx context.Context, library *acme.Client) (acme.Account, error) {
-		return library.GetAccount(ctx, account)
-	})
+// FindAccount finds the account of a key (RFC 8555 section 7.3.1).
+func (c *client) FindAccount(ctx context.Context, key crypto.Signer) (acme.Account, error) {
+	return c.accountBy(ctx, acme.Account{PrivateKey: key}, (*acme.Client).GetAccount)
 }
 
-func (c *client) account(ctx context.Context, account acme.Account, request func(ctx context.Context, library *acme.Client) (acme.Account, error)) (acme.Account, error) {
-	got := account
-	err := c.do(ctx, call{want: accountShape(), empty: true}, func(ctx context.Context, library *acme.Client) (err error) {
-		got, err = request(ctx, library)
+func (c *client) accountBy(ctx context.Context, account acme.Account, request func(*acme.Client, context.Context, acme.Account) (acme.Account, error)) (acme.Account, error) {
+	err := c.do(ctx, &libraryCall{want: accountShape(), empty: true}, func(ctx context.Context, library *acme.Client) (err error) {
+		account, err = request(library, ctx, account)
 		return err
 	})
 	if err == nil {
-		err = c.located("account", got.Location)
+		err = c.located("account", account.Location)
 	}
-	return got, err
+	return account, err
 }
 
 // located is an error unless the CA has said where it put something that it made.
@@ -210,43 +265,27 @@ func (c *client) located(what, location string) error {
 	return c.leads(location)
 }
 
-// UpdateAccount changes the account.
-func (c *client) UpdateAccount(ctx context.Context, account acme.Account) (got acme.Account, err error) {
-	err = c.do(ctx, call{want: accountShape(), empty: true}, func(ctx context.Context, library *acme.Client) (err error) {
-		got, err = library.UpdateAccount(ctx, account)
-		return err
-	})
+// GetAccount fetches an account by its URL (RFC 8555 section 7.1.2).
+func (c *client) GetAccount(ctx context.Context, account acme.Account) (got acme.Account, err error) {
+	if err = c.get(ctx, accountShape(), account, account.Location, &got); err == nil && got.Status == "" {
+		err = errors.New("what answered isn't an account: it has no status")
+	}
 	return got, err
+}
+
+// UpdateAccount changes what the payload says of the account.
+func (c *client) UpdateAccount(ctx context.Context, account acme.Account, payload map[string]any) error {
+	var got acme.Account
+	_, err := c.post(ctx, libraryCall{want: accountShape(), empty: true}, account, account.Location, payload, &got)
+	return err
 }
 
 // AccountKeyRollover gives the account another key.
-func (c *client) AccountKeyRollover(ctx context.Context, account acme.Account, next crypto.Signer) (got acme.Account, err error) {
-	err = c.do(ctx, call{}, func(ctx context.Context, library *acme.Client) (err error) {
-		got, err = library.AccountKeyRollover(ctx, account, next)
+func (c *client) AccountKeyRollover(ctx context.Context, account acme.Account, next crypto.Signer) error {
+	return c.do(ctx, &libraryCall{}, func(ctx context.Context, library *acme.Client) error {
+		_, err := library.AccountKeyRollover(ctx, account, next)
 		return err
 	})
-	return got, err
-}
-
-// post sends a signed request (RFC 8555 section 6.2) for which the library has no words of its own. Of all its requests only
-// the one for challenges lets the caller choose the payload, so this is one of those to another URL. Its own newOrder sends
-// fields that a client has nothing to say about, and its own finalize polls, and returns what it knew of the order before
-// instead of what the CA said. url is where, of the directory as it is then.
-func (c *client) post(ctx context.Context, what call, account acme.Account, url func(acme.Directory) string, payload, into any) (location string, err error) {
-	k, err := c.within(ctx, directoryAge)
-	if err != nil {
-		return "", err
-	}
-	var seen *call
-	err = c.do(ctx, what, func(ctx context.Context, library *acme.Client) error {
-		seen = ctx.Value(callKey{}).(*call)
-		_, err := library.InitiateChallenge(ctx, account, acme.Challenge{URL: url(k.directory), Payload: payload})
-		return err
-	})
-	if err != nil {
-		return "", err
-	}
-	return seen.location, json.Unmarshal(seen.object, into)
 }
 
 // newOrder is what a new order is made of (RFC 8555 section 7.4, RFC 9773 section 5).
@@ -258,7 +297,11 @@ type newOrder struct {
 
 // NewOrder makes an order. It is sent twice at most, since each reply that is lost leaves an order behind.
 func (c *client) NewOrder(ctx context.Context, account acme.Account, order newOrder) (got acme.Order, err error) {
-	location, err := c.post(ctx, call{want: orderShape(), lasting: true}, account, func(d acme.Directory) string { return d.NewOrder }, order, &got)
+	dir, err := c.GetDirectory(ctx, directoryAge)
+	if err != nil {
+		return got, err
+	}
+	location, err := c.post(ctx, libraryCall{want: orderShape(), lasting: true}, account, dir.NewOrder, order, &got)
 	if err == nil {
 		err = c.located("order", location)
 	}
@@ -270,19 +313,11 @@ func (c *client) NewOrder(ctx context.Context, account acme.Account, order newOr
 }
 
 // GetOrder fetches an order.
-func (c *client) GetOrder(ctx context.Context, account acme.Account, order acme.Order) (got acme.Order, err error) {
-	if got, err = c.getStatus(ctx, account, order); err == nil {
+func (c *client) GetOrder(ctx context.Context, account acme.Account, url string) (got acme.Order, err error) {
+	if err = c.get(ctx, orderShape(), account, url, &got); err == nil {
 		err = orderStatus(got)
 	}
-	return got, err
-}
-
-// getStatus is GetOrder for other objects that have a status, too.
-func (c *client) getStatus(ctx context.Context, account acme.Account, order acme.Order) (got acme.Order, err error) {
-	err = c.do(ctx, call{want: orderShape()}, func(ctx context.Context, library *acme.Client) (err error) {
-		got, err = library.GetOrder(ctx, account, order)
-		return err
-	})
+	got.Location = url
 	return got, err
 }
 
@@ -301,40 +336,33 @@ func orderStatus(order acme.Order) error {
 // nothing, and that is what they are asked for then.
 func (c *client) FinalizeOrder(ctx context.Context, account acme.Account, order acme.Order, csr []byte) (got acme.Order, err error) {
 	payload := map[string]string{"csr": base64.RawURLEncoding.EncodeToString(csr)}
-	_, err = c.post(ctx, call{want: orderShape(), empty: true}, account, func(acme.Directory) string { return order.Finalize }, payload, &got)
+	_, err = c.post(ctx, libraryCall{want: orderShape(), empty: true}, account, order.Finalize, payload, &got)
 	if err == nil && orderStatus(got) != nil {
-		return c.GetOrder(ctx, account, acme.Order{Location: order.Location})
+		return c.GetOrder(ctx, account, order.Location)
 	}
+	got.Location = order.Location
 	return got, err
 }
 
 // GetAuthorization fetches an authorization.
 func (c *client) GetAuthorization(ctx context.Context, account acme.Account, url string) (got acme.Authorization, err error) {
-	err = c.do(ctx, call{want: authorizationShape()}, func(ctx context.Context, library *acme.Client) (err error) {
-		got, err = library.GetAuthorization(ctx, account, url)
-		return err
-	})
-	if err == nil && got.Status == "" {
+	if err = c.get(ctx, authorizationShape(), account, url, &got); err == nil && got.Status == "" {
 		err = errors.New("what the CA sends isn't an authorization: it has no status")
 	}
+	got.Location = url
 	return got, err
 }
 
-// DeactivateAuthorization gives an authorization up.
-func (c *client) DeactivateAuthorization(ctx context.Context, account acme.Account, url string) (got acme.Authorization, err error) {
-	err = c.do(ctx, call{want: authorizationShape(), empty: true}, func(ctx context.Context, library *acme.Client) (err error) {
-		got, err = library.DeactivateAuthorization(ctx, account, url)
-		return err
-	})
-	return got, err
+// DeactivateAuthorization gives an authorization up (RFC 8555 section 7.5.2).
+func (c *client) DeactivateAuthorization(ctx context.Context, account acme.Account, url string) error {
+	var got acme.Authorization
+	_, err := c.post(ctx, libraryCall{want: authorizationShape(), empty: true}, account, url, map[string]string{"status": acme.StatusDeactivated}, &got)
+	return err
 }
 
-// InitiateChallenge has the CA look.
-func (c *client) InitiateChallenge(ctx context.Context, account acme.Account, challenge acme.Challenge) (got acme.Challenge, err error) {
-	err = c.do(ctx, call{want: challengeShape(), empty: true}, func(ctx context.Context, library *acme.Client) (err error) {
-		got, err = library.InitiateChallenge(ctx, account, challenge)
-		return err
-	})
+// InitiateChallenge has the CA look (RFC 8555 section 7.5.1).
+func (c *client) InitiateChallenge(ctx context.Context, account acme.Account, url string) (got acme.Challenge, err error) {
+	_, err = c.post(ctx, libraryCall{want: challengeShape(), empty: true}, account, url, struct{}{}, &got)
 	return got, err
 }
 
@@ -358,18 +386,17 @@ func (c *client) GetCertificateChain(ctx context.Context, account acme.Account, 
 }
 
 func (c *client) chain(ctx context.Context, account acme.Account, url string) (chains []acme.Certificate, alternates []string, err error) {
-	what := &call{}
-	err = c.do(ctx, call{chain: true}, func(ctx context.Context, library *acme.Client) (err error) {
-		what = ctx.Value(callKey{}).(*call)
+	what := &libraryCall{chain: true}
+	err = c.do(ctx, what, func(ctx context.Context, library *acme.Client) (err error) {
 		chains, err = library.GetCertificateChain(ctx, account, url)
 		return err
 	})
 	return chains, what.alternates, err
 }
 
-// RevokeCertificate revokes a certificate.
+// RevokeCertificate revokes a certificate (RFC 8555 section 7.6).
 func (c *client) RevokeCertificate(ctx context.Context, account acme.Account, cert *x509.Certificate, key crypto.Signer, reason int) error {
-	return c.do(ctx, call{}, func(ctx context.Context, library *acme.Client) error {
+	return c.do(ctx, &libraryCall{}, func(ctx context.Context, library *acme.Client) error {
 		return library.RevokeCertificate(ctx, account, cert, key, reason)
 	})
 }

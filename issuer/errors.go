@@ -1,7 +1,6 @@
 package issuer
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -78,30 +77,35 @@ func RetryAfter(err error) time.Time {
 	return time.Time{}
 }
 
-// failed turns what a request returned into an Error, with the Retry-After of its reply.
-func (i *Issuer) failed(step string, noted *reply, err error) error {
-	explained := i.explain(step, err)
-	var e *Error
-	if errors.As(explained, &e) && noted.status >= http.StatusBadRequest {
-		e.RetryAfter = noted.retryAfter
+// failed turns what a request returned into an Error, with what its reply says. One that is an Error already stays as it is.
+func (c Config) failed(step string, r reply, err error) error {
+	if _, already := errors.AsType[*Error](err); already {
+		return err
 	}
-	if e != nil && noted.status >= http.StatusBadRequest && noted.method == http.MethodHead { // which can say nothing else
-		e.Err = fmt.Errorf("%s answers HTTP %d (%s)", noted.url, noted.status, http.StatusText(noted.status))
+	err = c.explain(step, err)
+	e, ok := errors.AsType[*Error](err)
+	if !ok {
+		return err
 	}
-	if e != nil && noted.url == i.cfg.Directory && !noted.lost && e.Hint == "" {
-		switch status := noted.status; {
-		case status == http.StatusNotFound:
+	refused := r.status >= http.StatusBadRequest
+	if refused {
+		e.RetryAfter = r.retryAfter
+	}
+	if refused && r.method == http.MethodHead { // which can say nothing else
+		e.Err = fmt.Errorf("%s answers HTTP %d (%s)", r.url, r.status, http.StatusText(r.status))
+	}
+	if r.url == c.Directory && !r.lost && e.Hint == "" {
+		switch {
+		case r.status == http.StatusNotFound:
 			e.Err = errors.New("the server answers HTTP 404, and not as an ACME server does")
 			fallthrough
-		case status < http.StatusInternalServerError && status != http.StatusTooManyRequests:
-			e.Hint = fmt.Sprintf("check %s: is %s the CA's ACME directory?", i.cfg.setting("directory", "--directory"), i.cfg.Directory)
+		case r.status < http.StatusInternalServerError && r.status != http.StatusTooManyRequests:
+			e.Hint = fmt.Sprintf("check %s: is %s the CA's ACME directory?", c.setting("directory", "--directory"), c.Directory)
 		}
 	}
-	if e != nil {
-		e.limit = noted.status == http.StatusTooManyRequests && (noted.method == http.MethodHead || noted.url == i.cfg.Directory)
-		e.Silent = noted.lost || noted.status >= http.StatusInternalServerError
-	}
-	return explained
+	e.limit = r.status == http.StatusTooManyRequests && (r.method == http.MethodHead || r.url == c.Directory)
+	e.Silent = r.lost || r.status >= http.StatusInternalServerError
+	return err
 }
 
 // about says which hostname a failure is about.
@@ -114,7 +118,7 @@ func about(hostname string, err error) error {
 }
 
 // explain turns a failure into an Error in words that a person can act on. A cancelled context stays what it is.
-func (i *Issuer) explain(step string, err error) error {
+func (c Config) explain(step string, err error) error {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err
 	}
@@ -122,7 +126,7 @@ func (i *Issuer) explain(step string, err error) error {
 	if errors.As(err, &already) {
 		return err
 	}
-	e := &Error{CA: i.cfg.Name, Step: step, Err: err}
+	e := &Error{CA: c.Name, Step: step, Err: err}
 	var (
 		worded    *problemError
 		problem   acme.Problem
@@ -137,17 +141,17 @@ func (i *Issuer) explain(step string, err error) error {
 	)
 	switch {
 	case errors.As(err, &stray):
-		e.Err, e.Hint = stray, stray.hint(i.cfg)
+		e.Err, e.Hint = stray, stray.hint(c)
 	case errors.As(err, &worded):
-		e.Hint = problemHint(worded.Problem, step, i.cfg)
+		e.Hint = problemHint(worded.Problem, step, c)
 	case errors.As(err, &problem):
-		e.Err, e.Hint = &problemError{problem}, problemHint(problem, step, i.cfg)
+		e.Err, e.Hint = &problemError{problem}, problemHint(problem, step, c)
 	case errors.As(err, &authority):
-		e.Hint, e.Err = i.untrusted(authority.Cert)
+		e.Hint, e.Err = c.untrusted(authority.Cert)
 	case errors.As(err, &wrongName):
 		e.Err = fmt.Errorf("the server shows a certificate for %s, not for %s", namesOf(wrongName.Certificate), printable.Line(wrongName.Host))
 		e.Hint = fmt.Sprintf("write %s with a name that the certificate has, or have the CA's server certificate issued for %s too",
-			i.cfg.setting("directory", "--directory"), printable.Line(wrongName.Host))
+			c.setting("directory", "--directory"), printable.Line(wrongName.Host))
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		e.Err = fmt.Errorf("the certificate that the server shows is valid from %s to %s, and this machine's clock says %s", invalid.Cert.NotBefore.UTC().Format(time.RFC3339),
 			invalid.Cert.NotAfter.UTC().Format(time.RFC3339), time.Now().UTC().Format(time.RFC3339))
@@ -156,11 +160,11 @@ func (i *Issuer) explain(step string, err error) error {
 		e.Err = fmt.Errorf("the certificate that the server shows isn't taken: %s", printable.Line(invalid.Error()))
 		e.Hint = "the CA's server needs another certificate"
 	case errors.As(err, &noTLS), errors.Is(err, http.ErrSchemeMismatch):
-		e.Err = fmt.Errorf("what answers at %s doesn't speak TLS", i.cfg.Directory)
-		e.Hint = "check the port in " + i.cfg.setting("directory", "--directory")
+		e.Err = fmt.Errorf("what answers at %s doesn't speak TLS", c.Directory)
+		e.Hint = "check the port in " + c.setting("directory", "--directory")
 	case errors.As(err, &dnsError):
 		e.Err = fmt.Errorf("the name %s doesn't resolve: %w", dnsError.Name, err)
-		e.Hint = fmt.Sprintf("check %s and this machine's resolver", i.cfg.setting("directory", "--directory"))
+		e.Hint = fmt.Sprintf("check %s and this machine's resolver", c.setting("directory", "--directory"))
 	case errors.As(err, &opError) && opError.Op == "dial":
 		e.Err = fmt.Errorf("%s can't be reached: %w", dialled(err, opError), opError.Err)
 		e.Hint = "check that the CA runs, and the way to it: firewall, HTTPS_PROXY"
@@ -172,85 +176,23 @@ func (i *Issuer) explain(step string, err error) error {
 	return e
 }
 
-// problemError is a problem document (RFC 8555 section 6.7) in one line.
-type problemError struct{ acme.Problem }
-
-func (e *problemError) Unwrap() error { return e.Problem }
-
-func (e *problemError) Error() string {
-	kind := strings.TrimPrefix(e.Type, acme.ProblemTypeNamespace)
-	if kind == "about:blank" { // says nothing (RFC 9457 section 4.2.1)
-		kind = ""
-	}
-	text := cmp.Or(e.Detail, e.Title)
-	switch {
-	case text == "" && kind == "":
-		text = fmt.Sprintf("HTTP %d", e.Status)
-	case text == "":
-		text = fmt.Sprintf("%s (HTTP %d)", kind, e.Status)
-	case kind != "":
-		text += " (" + kind + ")"
-	}
-	var same []string // names of which the CA says no more than it has said of the whole
-	for _, sub := range e.Subproblems {
-		switch name := sub.Identifier.Value; {
-		case !strings.Contains(e.Detail, sub.Detail):
-			text += "; " + strings.TrimPrefix(name+": "+sub.Detail, ": ")
-		case !strings.Contains(e.Detail, name) && !slices.Contains(same, name):
-			same = append(same, name)
-		}
-	}
-	if len(same) > 0 {
-		text += ", for " + strings.Join(same, ", ")
-	}
-	return shown(text)
-}
-
-// setting says in a cure where something about the CA is set: in its table, or by a flag.
-func (c Config) setting(inTable, flag string) string {
-	if c.ByFlags {
-		return flag
-	}
-	return fmt.Sprintf("%s below [ca.%s]", inTable, c.Name)
-}
-
-// methods lists the types of challenges that are answered.
-func (c Config) methods(separator string) string {
-	var list []string
-	for _, t := range c.Challenges {
-		list = append(list, string(t))
-	}
-	return strings.Join(list, separator)
-}
-
-// argument names the CA in a command.
-func (c Config) argument() string {
-	if c.ByFlags {
-		return "--directory " + c.Directory
-	}
-	return c.Name
-}
-
-// Argument names the CA in a command that a message proposes: by its name, or by the flag where flags name it.
-func (i *Issuer) Argument() string { return i.cfg.argument() }
-
 // untrusted says which authority isn't trusted, and how to trust it. Who named roots already has named others than the
 // CA's.
-func (i *Issuer) untrusted(cert *x509.Certificate) (hint string, err error) {
+func (c Config) untrusted(cert *x509.Certificate) (hint string, err error) {
 	by := "an authority"
 	if cert != nil {
 		by = fmt.Sprintf("%q", printable.Line(cert.Issuer.String()))
 	}
-	if len(i.cfg.Roots) == 0 {
-		return "name the CA's root: " + i.cfg.setting(`roots = ["/path/to/root.pem"]`, "--roots /path/to/root.pem"),
-			fmt.Errorf("%s shows a certificate by an authority that this machine doesn't trust: %s", i.cfg.Directory, by)
+	if len(c.Roots) == 0 {
+		return "name the CA's root: " + c.setting(`roots = ["/path/to/root.pem"]`, "--roots /path/to/root.pem"),
+			fmt.Errorf("%s shows a certificate by an authority that this machine doesn't trust: %s", c.Directory, by)
 	}
 	var roots []string
-	for _, root := range i.cfg.Roots {
+	for _, root := range c.Roots {
 		roots = append(roots, fmt.Sprintf("%q", printable.Line(root.Subject.String())))
 	}
-	return fmt.Sprintf("the files of %s are those of another CA; put the root there that signs the certificates of this server", i.cfg.setting("roots", "--roots")),
-		fmt.Errorf("%s shows a certificate by %s, which none of the configured roots has signed: %s", i.cfg.Directory, by, strings.Join(roots, ", "))
+	return fmt.Sprintf("the files of %s are those of another CA; put the root there that signs the certificates of this server", c.setting("roots", "--roots")),
+		fmt.Errorf("%s shows a certificate by %s, which none of the configured roots has signed: %s", c.Directory, by, strings.Join(roots, ", "))
 }
 
 // namesOf lists what a certificate is for.

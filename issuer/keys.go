@@ -67,7 +67,7 @@ func decodeKey(text []byte) (crypto.Signer, error) {
 	return signer, nil
 }
 
-// certificateRequest makes the CSR (RFC 8555 section 7.4): the hostnames as subject alternative names and nothing else.
-func certificateRequest(key crypto.Signer, hostnames []string) ([]byte, error) {
-	return x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: hostnames}, key)
+func sameKey(a, b crypto.Signer) bool {
+	public, ok := a.Public().(interface{ Equal(crypto.PublicKey) bool })
+	return ok && public.Equal(b.Public())
 }

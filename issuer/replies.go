@@ -2,9 +2,11 @@ package issuer
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -210,4 +212,38 @@ func readProblem(code int, body []byte) (p acme.Problem, text string, ok bool) {
 		return p, "", true
 	}
 	return p, shown(string(body)), false
+}
+
+// problemError is a problem document (RFC 8555 section 6.7) in one line.
+type problemError struct{ acme.Problem }
+
+func (e *problemError) Unwrap() error { return e.Problem }
+
+func (e *problemError) Error() string {
+	kind := strings.TrimPrefix(e.Type, acme.ProblemTypeNamespace)
+	if kind == "about:blank" { // says nothing (RFC 9457 section 4.2.1)
+		kind = ""
+	}
+	text := cmp.Or(e.Detail, e.Title)
+	switch {
+	case text == "" && kind == "":
+		text = fmt.Sprintf("HTTP %d", e.Status)
+	case text == "":
+		text = fmt.Sprintf("%s (HTTP %d)", kind, e.Status)
+	case kind != "":
+		text += " (" + kind + ")"
+	}
+	var same []string // names of which the CA says no more than it has said of the whole
+	for _, sub := range e.Subproblems {
+		switch name := sub.Identifier.Value; {
+		case !strings.Contains(e.Detail, sub.Detail):
+			text += "; " + strings.TrimPrefix(name+": "+sub.Detail, ": ")
+		case !strings.Contains(e.Detail, name) && !slices.Contains(same, name):
+			same = append(same, name)
+		}
+	}
+	if len(same) > 0 {
+		text += ", for " + strings.Join(same, ", ")
+	}
+	return shown(text)
 }

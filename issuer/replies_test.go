@@ -161,7 +161,7 @@ func TestLost(t *testing.T) {
 	}
 	for _, tt := range tests {
 		ctx, stop := context.WithCancelCause(t.Context())
-		c := &call{lasting: tt.lasting, stop: stop}
+		c := &libraryCall{lasting: tt.lasting, stop: stop}
 		for _, err := range tt.losses {
 			_ = c.lost(&http.Request{Method: http.MethodPost, URL: &url.URL{Scheme: "https", Host: "ca"}}, err) // what the library gets; that it is asked no more counts
 		}

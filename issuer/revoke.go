@@ -10,8 +10,6 @@ import (
 	"strings"
 
 	"github.com/mholt/acmez/v3/acme"
-
-	"autocertd/internal/store"
 )
 
 // Reason is why a certificate is revoked (RFC 5280 section 5.3.1).
@@ -61,18 +59,17 @@ var ErrAlreadyRevoked = errors.New("the certificate was revoked before")
 func (i *Issuer) Revoke(ctx context.Context, cert *x509.Certificate, key crypto.Signer, reason Reason) error {
 	var account acme.Account
 	if key == nil {
-		i.mu.Lock()
-		err := i.exclusively(ctx, func(lease store.Lease) (err error) {
-			account, err = i.existing(ctx, lease)
+		err := i.exclusively(ctx, func(ctx context.Context, w accountWriter) (err error) {
+			account, err = i.existing(ctx, w)
 			return err
 		})
-		i.mu.Unlock()
 		if err != nil {
 			return err
 		}
 	}
-	noting, noted := observe(ctx)
-	err := i.client.RevokeCertificate(noting, account, cert, key, int(reason))
+	_, err := i.call(ctx, "revocation", func(ctx context.Context) error {
+		return i.client.RevokeCertificate(ctx, account, cert, key, int(reason))
+	})
 	if isProblem(err, acme.ProblemTypeAlreadyRevoked) {
 		return ErrAlreadyRevoked
 	}
@@ -83,7 +80,6 @@ func (i *Issuer) Revoke(ctx context.Context, cert *x509.Certificate, key crypto.
 	case key == nil && isProblem(err, acme.ProblemTypeUnauthorized):
 		hint = "another account has ordered it; sign with the certificate's own key instead: --key FILE"
 	}
-	err = i.failed("revocation", noted, err)
 	if e, ok := errors.AsType[*Error](err); ok && e.Hint == "" {
 		e.Hint = hint
 	}
@@ -93,7 +89,6 @@ func (i *Issuer) Revoke(ctx context.Context, cert *x509.Certificate, key crypto.
 // NotEntitled reports whether err says that the account may not revoke a certificate, or that there is no account. The
 // certificate's own key may.
 func NotEntitled(err error) bool {
-	var deactivated *deactivatedError
-	return errors.Is(err, errNoAccount) || errors.As(err, &deactivated) ||
+	return noAccount(err) ||
 		isProblem(err, acme.ProblemTypeUnauthorized, acme.ProblemTypeAccountDoesNotExist)
 }

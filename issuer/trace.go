@@ -2,7 +2,6 @@ package issuer
 
 import (
 	"bytes"
-	"context"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
@@ -29,14 +28,6 @@ func NewTracer(roots []*x509.Certificate, out io.Writer) *Tracer {
 	return &Tracer{base: newTransport(roots, requestsPerOrder), out: out}
 }
 
-type bodyKey struct{}
-
-// keepBody returns a context under which a Tracer keeps the last reply's body.
-func keepBody(ctx context.Context) (_ context.Context, body *[]byte) {
-	body = new([]byte)
-	return context.WithValue(ctx, bodyKey{}, body), body
-}
-
 // RoundTrip implements http.RoundTripper.
 func (t *Tracer) RoundTrip(req *http.Request) (*http.Response, error) {
 	req = req.WithContext(req.Context()) // a copy, since the caller's mustn't change
@@ -57,9 +48,6 @@ func (t *Tracer) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		t.show(requestText(req, sent) + fmt.Sprintf("<-- %s, and the reply breaks off: %v\n", resp.Status, err))
 		return nil, err
-	}
-	if body, ok := req.Context().Value(bodyKey{}).(*[]byte); ok {
-		*body = got
 	}
 	t.show(requestText(req, sent) + replyText(resp, got))
 	return resp, nil

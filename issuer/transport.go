@@ -62,30 +62,40 @@ type observer struct {
 	hosts []string // host:port of those that the CA may lead to
 }
 
-// reply is what the observer notes of the last reply under one context.
+// reply is the last reply to a request, as the observer notes it.
 type reply struct {
 	url        string // that was asked
 	method     string // by which
 	status     int
 	retryAfter time.Time
-	lost       bool // there was none
+	lost       bool   // there was none
+	body       []byte // as it came
 }
 
-type (
-	replyKey struct{}
-	callKey  struct{}
-	spentKey struct{}
-)
-
-// observe returns a context under which the observer notes the last reply into r. One context serves one request at a
-// time.
-func observe(ctx context.Context) (_ context.Context, r *reply) {
-	r = new(reply)
-	return context.WithValue(ctx, replyKey{}, r), r
+// facts are what the observer must know of a request, and where it notes the reply. The library hands on nothing but the
+// context of a call, so they travel in it.
+type facts struct {
+	library *libraryCall // nil for a request that isn't the library's
+	reply   *reply       // of one request at a time; nil where nothing wants to know
+	spent   *spent       // by the order; nil for a request that belongs to none
 }
 
-// call is what the observer knows of one call of the library.
-type call struct {
+type factsKey struct{}
+
+func factsOf(ctx context.Context) facts {
+	f, _ := ctx.Value(factsKey{}).(facts)
+	return f
+}
+
+// with returns a context with changed facts. Nothing else puts a value into a context.
+func with(ctx context.Context, change func(f *facts)) context.Context {
+	f := factsOf(ctx)
+	change(&f)
+	return context.WithValue(ctx, factsKey{}, f)
+}
+
+// libraryCall is one call of the library.
+type libraryCall struct {
 	want       shape  // of the object that is the reply; nil when the reply isn't read
 	chain      bool   // the reply is a certificate chain
 	empty      bool   // no object is fine too
@@ -99,7 +109,7 @@ type call struct {
 }
 
 // end keeps the library from trying again, and returns the reason.
-func (c *call) end(err error) error {
+func (c *libraryCall) end(err error) error {
 	if c != nil {
 		c.stop(&endError{err})
 	}
@@ -120,7 +130,7 @@ type spent struct {
 
 // bounded returns a context under which all requests together are bounded, as those of one order of some names.
 func bounded(ctx context.Context, names int) context.Context {
-	return context.WithValue(ctx, spentKey{}, &spent{names: names})
+	return with(ctx, func(f *facts) { f.spent = &spent{names: names} })
 }
 
 func (s *spent) request() error {
@@ -144,24 +154,22 @@ func (s *spent) took(d time.Duration) {
 
 // RoundTrip implements http.RoundTripper.
 func (o *observer) RoundTrip(req *http.Request) (*http.Response, error) {
-	c, _ := req.Context().Value(callKey{}).(*call)
+	f := factsOf(req.Context())
+	c := f.library
 	if c != nil && req.Method == http.MethodGet { // the only thing that the library gets so
 		return made(req, c.directory), nil
 	}
 	if err := allowed(req.URL, o.hosts); err != nil {
 		return nil, c.end(err)
 	}
-	if s, ok := req.Context().Value(spentKey{}).(*spent); ok {
-		if err := s.request(); err != nil {
+	if f.spent != nil {
+		if err := f.spent.request(); err != nil {
 			return nil, c.end(err)
 		}
 		begin := time.Now()
-		defer func() { s.took(time.Since(begin)) }()
+		defer func() { f.spent.took(time.Since(begin)) }()
 	}
-	r, noting := req.Context().Value(replyKey{}).(*reply)
-	if !noting {
-		r = new(reply)
-	}
+	r := cmp.Or(f.reply, &reply{})
 	resp, err := o.base.RoundTrip(req)
 	if err != nil {
 		*r = reply{url: req.URL.String(), method: req.Method, lost: true}
@@ -169,6 +177,7 @@ func (o *observer) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	*r = reply{url: req.URL.String(), method: req.Method, status: resp.StatusCode, retryAfter: retryAfter(resp.Header, time.Now())}
 	body, whole, err := readReply(resp)
+	r.body = body
 	if err != nil {
 		r.lost = true
 		return nil, c.lost(req, err)
@@ -197,7 +206,7 @@ func readReply(resp *http.Response) (body []byte, whole bool, err error) {
 
 // lost is for a request without a reply. The library repeats it at once, which helps when a connection broke and does no
 // good when nothing came for half a minute.
-func (c *call) lost(req *http.Request, err error) error {
+func (c *libraryCall) lost(req *http.Request, err error) error {
 	var dial *net.OpError
 	dialled := errors.As(err, &dial) && dial.Op == "dial"
 	var slow net.Error
@@ -230,7 +239,7 @@ const (
 )
 
 // read puts a reply into a form that the library reads, or ends the call. A nil call wants its reply as it is.
-func (c *call) read(req *http.Request, resp *http.Response, r *reply, body []byte, whole bool) (err error) {
+func (c *libraryCall) read(req *http.Request, resp *http.Response, r *reply, body []byte, whole bool) (err error) {
 	defer func() {
 		resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 		resp.Header.Del("Content-Length")
@@ -285,7 +294,7 @@ func (c *call) read(req *http.Request, resp *http.Response, r *reply, body []byt
 }
 
 // readError gives the library an error that it can read. A server that says when to ask again isn't asked before that.
-func (c *call) readError(resp *http.Response, r *reply, body []byte) ([]byte, error) {
+func (c *libraryCall) readError(resp *http.Response, r *reply, body []byte) ([]byte, error) {
 	p, said, ok := readProblem(resp.StatusCode, body)
 	clean := []byte(said)
 	resp.Header.Set("Content-Type", "text/plain")
@@ -421,41 +430,4 @@ func retryAfter(h http.Header, now time.Time) time.Time {
 		return time.Time{}
 	}
 	return at
-}
-
-// getJSON fetches what needs no account: the directory and renewal information.
-func (i *Issuer) getJSON(ctx context.Context, url string, want shape, into any) (*reply, error) {
-	return getJSON(ctx, i.http, i.cfg.UserAgent, url, want, into)
-}
-
-func getJSON(ctx context.Context, client *http.Client, agent, url string, want shape, into any) (*reply, error) {
-	ctx, noted := observe(ctx)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return noted, err
-	}
-	req.Header.Set("User-Agent", agent)
-	resp, err := client.Do(req)
-	if err != nil {
-		return noted, err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return noted, err
-	}
-	if resp.StatusCode != http.StatusOK {
-		err := statusError(req.URL, resp.StatusCode)
-		if p, _, ok := readProblem(resp.StatusCode, body); ok {
-			err = fmt.Errorf("%w: %s", err, (&problemError{p}).Error())
-		}
-		return noted, err
-	}
-	if body, err = readObject(body, want); err == nil {
-		err = json.Unmarshal(body, into)
-	}
-	if err != nil {
-		return noted, fmt.Errorf("the reply of %s can't be read: %w", where(url), err)
-	}
-	return noted, nil
 }

@@ -44,7 +44,7 @@ func rollovers() (rows []rollover) {
 			rollover{"the CA is told", "", "", "/rollover-account-key", 0, effect},
 			rollover{"the new key takes the old one's place", "Save", "key.pem", "", 0, effect},
 			rollover{"the second copy goes", "Delete", "key-next.pem", "", 0, effect},
-			rollover{"the CA describes the account", "", "", "/sign-me-up", 1, effect},
+			rollover{"the CA describes the account", "", "", "/my-account/", 0, effect},
 		)
 	}
 	return rows

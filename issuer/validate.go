@@ -20,46 +20,74 @@ import (
 // requestsPerOrder bounds how many requests of one order are under way at a time.
 const requestsPerOrder = 8
 
-// authorize fetches the order's authorizations and keeps those that aren't valid yet, each with the challenge to answer.
+// authorize finds out what is still to be proved of an order that is pending.
 func (o *order) authorize(ctx context.Context) error {
-	authorizations, err := o.authorizations(ctx)
-	if err != nil {
+	if o.state.Status != acme.StatusPending {
+		return nil
+	}
+	if err := o.enter(ctx); err != nil {
 		return err
 	}
-	return o.choosePending(ctx, authorizations)
+	_, err := o.fetch(ctx)
+	return err
 }
 
-// authorizations fetches the order's authorizations. There is one for each hostname at most, and each is for one of them:
-// nothing is published for a name that wasn't ordered.
-func (o *order) authorizations(ctx context.Context) ([]acme.Authorization, error) {
+// fetch fetches the order's authorizations and keeps those that aren't valid yet, each with the challenge to answer. There is
+// one for each hostname at most, and each is for one of them: nothing is published for a name that wasn't ordered.
+func (o *order) fetch(ctx context.Context) ([]acme.Authorization, error) {
 	urls := o.state.Authorizations
 	if len(urls) > len(o.req.Hostnames) {
-		return nil, o.spoiled(ctx, "order", &reply{}, fmt.Errorf("the CA wants %d authorizations for %d hostnames", len(urls), len(o.req.Hostnames)))
+		return nil, o.spoiled(ctx, "order", fmt.Errorf("the CA wants %d authorizations for %d hostnames", len(urls), len(o.req.Hostnames)))
 	}
 	used := urls
 	if o.state.Finalize != "" { // which some say when the order is ready
 		used = append(slices.Clone(urls), o.state.Finalize)
 	}
 	for _, url := range used {
-		if err := o.client.leads(url); err != nil {
-			return nil, o.spoiled(ctx, "order", &reply{}, err)
+		if err := o.ca.client.leads(url); err != nil {
+			return nil, o.spoiled(ctx, "order", err)
 		}
 	}
 	authorizations := make([]acme.Authorization, len(urls))
-	err := each(ctx, len(authorizations), func(ctx context.Context, n int) (err error) {
-		ctx, noted := observe(ctx)
-		if authorizations[n], err = o.client.GetAuthorization(ctx, o.account, urls[n]); err != nil {
-			return o.failed("authorization", noted, err)
-		}
-		return nil
+	err := each(ctx, urls, func(ctx context.Context, n int, url string) (err error) {
+		authorizations[n], _, err = o.authorization(ctx, url)
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	if err := assign(authorizations, o.req.Hostnames); err != nil {
-		return nil, o.spoiled(ctx, "authorization", &reply{}, err)
+		return nil, o.spoiled(ctx, "authorization", err)
 	}
-	return authorizations, nil
+	return authorizations, o.choose(ctx, authorizations)
+}
+
+// authorization fetches one authorization.
+func (o *order) authorization(ctx context.Context, url string) (a acme.Authorization, r reply, err error) {
+	r, err = o.ca.call(ctx, "authorization", func(ctx context.Context) (err error) {
+		a, err = o.ca.client.GetAuthorization(ctx, o.account, url)
+		return err
+	})
+	return a, r, err
+}
+
+// deactivate gives an authorization up.
+func (o *order) deactivate(ctx context.Context, p *proof) error {
+	_, err := o.ca.call(ctx, "authorization", func(ctx context.Context) error {
+		return o.ca.client.DeactivateAuthorization(ctx, o.account, p.Location)
+	})
+	return about(p.IdentifierValue(), err)
+}
+
+// each makes a request of an order for each of some things, some of them at a time. It returns the first error, and ends the
+// others then.
+func each[T any](ctx context.Context, list []T, request func(ctx context.Context, n int, one T) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(requestsPerOrder)
+	for n, one := range list {
+		group.Go(func() error { return request(ctx, n, one) })
+	}
+	return group.Wait()
 }
 
 // assign finds the hostname that each authorization is for, and writes it as we do. A hostname has one at most. That of
@@ -96,17 +124,9 @@ func assign(authorizations []acme.Authorization, hostnames []string) error {
 	return nil
 }
 
-// each makes n requests of one order, some of them at a time. It returns the first error, and ends the others then.
-func each(ctx context.Context, n int, request func(ctx context.Context, n int) error) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(requestsPerOrder)
-	for i := range n {
-		group.Go(func() error { return request(ctx, i) })
-	}
-	return group.Wait()
-}
-
-func (o *order) choosePending(ctx context.Context, authorizations []acme.Authorization) error {
+// choose keeps the authorizations that are still to be proved, each with what proves it.
+func (o *order) choose(ctx context.Context, authorizations []acme.Authorization) error {
+	o.pending = nil
 	refused := &refusedError{} // while an earlier process was dead
 	for _, a := range authorizations {
 		if a.Status == acme.StatusInvalid {
@@ -114,7 +134,7 @@ func (o *order) choosePending(ctx context.Context, authorizations []acme.Authori
 		}
 	}
 	if n := len(refused.hostnames); n > 0 {
-		err := o.orderFailed(ctx, "authorization", &reply{}, acme.Order{Status: acme.StatusInvalid}, refused)
+		err := o.end(ctx, "authorization", refused)
 		if n == 1 {
 			return about(refused.hostnames[0], err)
 		}
@@ -125,26 +145,40 @@ func (o *order) choosePending(ctx context.Context, authorizations []acme.Authori
 			continue
 		}
 		if !undecided(a) {
-			return about(a.IdentifierValue(), o.orderFailed(ctx, "authorization", &reply{}, acme.Order{Status: acme.StatusInvalid}, reason(a)))
+			return about(a.IdentifierValue(), o.end(ctx, "authorization", reason(a)))
 		}
-		c, proof := o.challengeOf(a)
+		c, answer := o.challengeOf(a)
 		if c == nil {
-			err := fmt.Errorf("the CA offers no %s challenge for %s, only %s", o.cfg.methods(" or "), a.IdentifierValue(), offered(a))
+			wanted := o.ca.cfg.methods(" or ")
+			err := fmt.Errorf("the CA offers no %s challenge for %s, only %s", wanted, a.IdentifierValue(), offered(a))
 			if len(a.Challenges) == 0 {
 				err = fmt.Errorf("the CA offers no challenge for %s", a.IdentifierValue())
 			}
-			return &Error{CA: o.cfg.Name, Step: "authorization", Err: err, Hint: "have the CA allow " + o.cfg.methods(" or ") + " for this account and hostname"}
+			return &Error{CA: o.ca.cfg.Name, Step: "authorization", Err: err, Hint: "have the CA allow " + wanted + " for this account and hostname"}
 		}
-		record, err := o.record(proof, c.Token)
+		record, err := o.record(answer, c.Token)
 		if err == nil {
-			err = o.client.leads(c.URL)
+			err = o.ca.client.leads(c.URL)
 		}
 		if err != nil {
-			return about(a.IdentifierValue(), o.spoiled(ctx, "challenge", &reply{}, err))
+			return about(a.IdentifierValue(), o.spoiled(ctx, "challenge", err))
 		}
-		o.pending, o.accepted, o.proofs = append(o.pending, a), append(o.accepted, *c), append(o.proofs, record)
+		o.pending = append(o.pending, &proof{Authorization: a, challenge: *c, record: record})
 	}
 	return nil
+}
+
+// challengeOf returns the challenge of an authorization that is answered, and what answers it: the one that the CA looks at
+// already, else the first of the configured types that it offers; nil when there is none.
+func (o *order) challengeOf(a acme.Authorization) (c *acme.Challenge, answer dnschallenge.Challenge) {
+	possible, _ := dnschallenge.Possible(o.ca.cfg.Challenges, a.Identifier.Value, o.account.Location)
+	for _, p := range possible {
+		n := slices.IndexFunc(a.Challenges, func(c acme.Challenge) bool { return c.Type == string(p.Type) })
+		if n >= 0 && (c == nil || a.Challenges[n].Status == acme.StatusProcessing) {
+			c, answer = &a.Challenges[n], p
+		}
+	}
+	return c, answer
 }
 
 // longestToken is more than any CA needs. They must have 22 characters (RFC 8555 section 11.3).
@@ -152,7 +186,7 @@ const longestToken = 512
 
 // record makes what must be published for a challenge: of the hostname that was ordered, and of the token and the key of
 // our account (RFC 8555 section 8.1). No CA can have another value published.
-func (o *order) record(proof dnschallenge.Challenge, token string) (Record, error) {
+func (o *order) record(answer dnschallenge.Challenge, token string) (Record, error) {
 	base64url := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_'
 	}
@@ -166,8 +200,8 @@ func (o *order) record(proof dnschallenge.Challenge, token string) (Record, erro
 	if err != nil {
 		return Record{}, err
 	}
-	proof.KeyAuthorization = token + "." + thumbprint
-	return Record{Name: proof.Name(), Value: proof.Value()}, nil
+	answer.KeyAuthorization = token + "." + thumbprint
+	return Record{Name: answer.Name(), Value: answer.Value()}, nil
 }
 
 func offered(a acme.Authorization) string {
@@ -178,31 +212,18 @@ func offered(a acme.Authorization) string {
 	return strings.Join(types, ", ")
 }
 
-// challengeOf returns the challenge of an authorization that is answered, and what answers it: the one that the CA looks at
-// already, else the first of the configured types that it offers; nil when there is none.
-func (o *order) challengeOf(a acme.Authorization) (c *acme.Challenge, proof dnschallenge.Challenge) {
-	possible, _ := dnschallenge.Possible(o.cfg.Challenges, a.Identifier.Value, o.account.Location)
-	for _, p := range possible {
-		n := slices.IndexFunc(a.Challenges, func(c acme.Challenge) bool { return c.Type == string(p.Type) })
-		if n >= 0 && (c == nil || a.Challenges[n].Status == acme.StatusProcessing) {
-			c, proof = &a.Challenges[n], p
-		}
-	}
-	return c, proof
-}
-
 // undecided reports whether the CA has still to look, or looks. Some say so of an authorization in the word that is meant for
 // challenges (RFC 8555 section 7.1.6).
 func undecided(a acme.Authorization) bool {
 	return a.Status == acme.StatusPending || a.Status == acme.StatusProcessing
 }
 
-// records returns what must be published for the challenges that are still to be met.
+// records returns what must be published for what is still to be proved.
 func (o *order) records() []Record {
 	var records []Record
-	for _, r := range o.proofs {
-		if !slices.Contains(records, r) { // a reused authorization may serve twice
-			records = append(records, r)
+	for _, p := range o.pending {
+		if !slices.Contains(records, p.record) { // a reused authorization may serve twice
+			records = append(records, p.record)
 		}
 	}
 	return records
@@ -219,19 +240,17 @@ func (o *order) validate(ctx context.Context) error {
 	if err := o.enter(ctx); err != nil {
 		return err
 	}
-	verdicts := make([]error, len(o.pending))
-	o.busy = make([]bool, len(o.pending))
-	_ = each(ctx, len(o.pending), func(ctx context.Context, n int) error {
-		o.busy[n], verdicts[n] = o.accept(ctx, n)
+	_ = each(ctx, o.pending, func(ctx context.Context, _ int, p *proof) error {
+		o.accept(ctx, p)
 		return nil
 	})
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	if err := o.awaitValidation(ctx, verdicts); err != nil {
+	if err := o.awaitValidation(ctx); err != nil {
 		return err
 	}
-	if err := o.joinVerdicts(verdicts); err != nil {
+	if err := o.verdict(); err != nil {
 		var refused *refusedError
 		var lapsed *lapsedError
 		if errors.As(err, &refused) && !refused.open || errors.As(err, &lapsed) { // the order can only become invalid now
@@ -297,26 +316,26 @@ func (o *order) sightHint(reason error) string {
 		"to see which: autocertd check --live, with a resolver that sees what the CA sees in [resolvers] public"
 }
 
-// joinVerdicts makes one error of what became of the authorizations, nil when all are valid: of all that the CA refused,
-// else the first.
-func (o *order) joinVerdicts(verdicts []error) error {
+// verdict makes one error of what became of the authorizations, nil when all are valid: of all that the CA refused, else the
+// first.
+func (o *order) verdict() error {
 	all := &refusedError{open: true}
 	var first error
-	for n, err := range verdicts {
+	for _, p := range o.pending {
 		var refused *refusedError
 		switch {
-		case errors.As(err, &refused):
-			all.hostnames = append(all.hostnames, o.pending[n].IdentifierValue())
+		case errors.As(p.verdict, &refused):
+			all.hostnames = append(all.hostnames, p.IdentifierValue())
 			all.reasons = append(all.reasons, refused.reasons...)
 			all.open = all.open && refused.open
-		case err != nil && first == nil:
-			first = err
+		case first == nil:
+			first = p.verdict
 		}
 	}
 	if len(all.hostnames) == 0 {
 		return first
 	}
-	err := o.explain("challenge", all)
+	err := o.ca.cfg.explain("challenge", all)
 	if e, ok := errors.AsType[*Error](err); ok && e.Hint == "" {
 		e.Hint = o.sightHint(all.reasons[0])
 	}
@@ -326,26 +345,40 @@ func (o *order) joinVerdicts(verdicts []error) error {
 	return err
 }
 
-// accept tells the CA that the records of the nth pending authorization are there. It reports whether the CA says that it
-// is looking already, as after an earlier attempt, or when the reply to an earlier request of the library was lost.
-func (o *order) accept(ctx context.Context, n int) (busy bool, err error) {
-	a, c := o.pending[n], o.accepted[n]
-	if c.Status != acme.StatusPending { // a resumed order may have accepted it before
-		return false, nil
+// accept has the CA look for the records of a proof, and notes whether it says that it is looking already, as after an earlier
+// attempt, or when the reply to an earlier request of the library was lost.
+func (o *order) accept(ctx context.Context, p *proof) {
+	if p.challenge.Status != acme.StatusPending { // a resumed order may have accepted it before
+		return
 	}
-	noting, noted := observe(ctx)
-	answer, err := o.client.InitiateChallenge(noting, o.account, c)
+	var answer acme.Challenge
+	r, err := o.ca.call(ctx, "challenge", func(ctx context.Context) (err error) {
+		answer, err = o.ca.client.InitiateChallenge(ctx, o.account, p.challenge.URL)
+		return err
+	})
 	switch {
-	case noted.status == http.StatusConflict || isProblem(err, acme.ProblemTypeNamespace+"conflict"):
-		return true, nil // the challenge looks as if nobody had accepted it, and is being validated
-	case err != nil && o.wasAccepted(ctx, a, c):
-		return false, nil
-	case err != nil:
-		return false, about(a.IdentifierValue(), o.failed("challenge", noted, err))
-	case answer.Status == acme.StatusPending && answer.Error != nil: // as step-ca does
-		return false, &refusedError{hostnames: []string{a.IdentifierValue()}, reasons: []error{&problemError{*answer.Error}}, open: true}
+	case r.status == http.StatusConflict || isProblem(err, acme.ProblemTypeNamespace+"conflict"):
+		p.busy = true // the challenge looks as if nothing had accepted it, and is being validated
+	case err != nil && !o.wasAccepted(ctx, p):
+		p.verdict = about(p.IdentifierValue(), err)
+	case err == nil && answer.Status == acme.StatusPending && answer.Error != nil: // as step-ca does
+		p.refuse(&problemError{*answer.Error})
+		p.verdict.(*refusedError).open = true
 	}
-	return false, nil
+}
+
+// refuse notes that the CA looked and wasn't convinced.
+func (p *proof) refuse(reason error) {
+	p.verdict = &refusedError{hostnames: []string{p.IdentifierValue()}, reasons: []error{reason}}
+}
+
+// wasAccepted reports whether the CA has accepted a challenge although it refuses to: the reply to an earlier request was
+// lost, and the library's next one came too late.
+func (o *order) wasAccepted(ctx context.Context, p *proof) bool {
+	now, _, err := o.authorization(ctx, p.Location)
+	return err == nil && slices.ContainsFunc(now.Challenges, func(c acme.Challenge) bool {
+		return c.URL == p.challenge.URL && c.Status != acme.StatusPending
+	})
 }
 
 // Times of validations.
@@ -357,29 +390,20 @@ const (
 // errImpasse says that a validation didn't end, and that the order was given up for another.
 var errImpasse = errors.New("the CA's validation doesn't end")
 
-// awaitValidation waits for the verdicts about the pending authorizations that have none yet: nil for one that has become
-// valid. An error ends all of them.
-func (o *order) awaitValidation(ctx context.Context, verdicts []error) error {
-	var left []int
-	for n := range o.pending {
-		if verdicts[n] == nil {
-			left = append(left, n)
-		}
-	}
+// awaitValidation waits for the verdicts about the proofs that have none yet. An error ends all of them.
+func (o *order) awaitValidation(ctx context.Context) error {
+	left := slices.DeleteFunc(slices.Clone(o.pending), func(p *proof) bool { return p.verdict != nil })
 	if len(left) == 0 {
 		return nil
 	}
 	var again, refused, troubled time.Time // when the CA wants to be asked again, when it refused the first, and since when it can't be asked
 	var trouble error
-	grace := min(verdictsWithin, o.cfg.Patience)
+	grace := min(verdictsWithin, o.ca.cfg.Patience)
 	begin := time.Now()
 	err := o.poll(ctx, func(ctx context.Context) (bool, time.Time, error) {
-		decided := make([]bool, len(left))
-		wishes, troubles := make([]time.Time, len(left)), make([]error, len(left))
-		err := each(ctx, len(left), func(ctx context.Context, n int) (err error) {
-			ctx, noted := observe(ctx)
-			decided[n], verdicts[left[n]], err = o.lookAt(ctx, noted, left[n])
-			wishes[n] = noted.retryAfter
+		decided, retries, troubles := make([]bool, len(left)), make([]time.Time, len(left)), make([]error, len(left))
+		err := each(ctx, left, func(ctx context.Context, n int, p *proof) (err error) {
+			decided[n], retries[n], err = o.lookAt(ctx, p)
 			if ctx.Err() == nil && passing(err) {
 				troubles[n], err = err, nil
 			}
@@ -388,13 +412,14 @@ func (o *order) awaitValidation(ctx context.Context, verdicts []error) error {
 		if err != nil {
 			return false, time.Time{}, err
 		}
-		// While nobody can be asked the CA looks all the same, and counts it when the records are gone.
+		again = slices.MaxFunc(retries, time.Time.Compare)
+		// While it can't be asked the CA looks all the same, and counts it when the records are gone.
 		if trouble = cmp.Or(troubles...); trouble == nil {
 			troubled = time.Time{}
 		} else if troubled.IsZero() {
 			troubled = time.Now()
 		}
-		if end := troubled.Add(grace); trouble != nil && slices.MaxFunc(wishes, time.Time.Compare).After(end) {
+		if end := troubled.Add(grace); trouble != nil && again.After(end) {
 			o.leave()
 			if err := pause(ctx, time.Until(end)); err != nil {
 				return false, time.Time{}, err
@@ -403,18 +428,17 @@ func (o *order) awaitValidation(ctx context.Context, verdicts []error) error {
 		if trouble != nil && time.Since(troubled) >= grace {
 			return false, time.Time{}, trouble
 		}
-		var open []int
-		for n, index := range left {
+		var open []*proof
+		for n, p := range left {
 			switch {
-			case !decided[n] && o.busy[index] && time.Since(begin) >= o.cfg.Impasse:
+			case !decided[n] && p.busy && time.Since(begin) >= o.ca.cfg.Impasse:
 				return false, time.Time{}, errImpasse
 			case !decided[n]:
-				open = append(open, index)
-			case verdicts[index] != nil && refused.IsZero():
+				open = append(open, p)
+			case p.verdict != nil && refused.IsZero():
 				refused = time.Now()
 			}
 		}
-		again = slices.MaxFunc(wishes, time.Time.Compare)
 		left = open
 		done := len(left) == 0 || !refused.IsZero() && time.Since(refused) >= verdictsWithin
 		return done, again, nil
@@ -425,9 +449,9 @@ func (o *order) awaitValidation(ctx context.Context, verdicts []error) error {
 	case errors.Is(err, errNoResult) && time.Since(o.open.Created) >= impasseAge, errors.Is(err, errImpasse):
 		return o.giveUp(ctx, left)
 	case errors.Is(err, errNoResult):
-		return &WorkingError{CA: o.cfg.Name, Hostname: o.pending[left[0]].IdentifierValue(), Order: o.state.Location, Again: again}
+		return &WorkingError{CA: o.ca.cfg.Name, Hostname: left[0].IdentifierValue(), Order: o.state.Location, Again: again}
 	case err != nil:
-		return about(o.pending[left[0]].IdentifierValue(), o.explain("authorization", err))
+		return about(left[0].IdentifierValue(), o.ca.cfg.explain("authorization", err))
 	}
 	return nil
 }
@@ -441,13 +465,12 @@ func passing(err error) bool {
 
 // giveUp deactivates authorizations whose validation doesn't end, since the CA would answer a new order with them, and
 // drops the order. It returns errImpasse.
-func (o *order) giveUp(ctx context.Context, stuck []int) error {
-	o.cfg.Logger.Warn("a validation doesn't end; ordering anew", "ca", o.cfg.Name, "order", o.state.Location,
-		"hostname", o.pending[stuck[0]].IdentifierValue())
-	for _, n := range stuck {
-		noting, noted := observe(ctx)
-		if _, err := o.client.DeactivateAuthorization(noting, o.account, o.pending[n].Location); err != nil {
-			return about(o.pending[n].IdentifierValue(), o.failed("authorization", noted, err))
+func (o *order) giveUp(ctx context.Context, stuck []*proof) error {
+	o.ca.cfg.Logger.Warn("a validation doesn't end; ordering anew", "ca", o.ca.cfg.Name, "order", o.state.Location,
+		"hostname", stuck[0].IdentifierValue())
+	for _, p := range stuck {
+		if err := o.deactivate(ctx, p); err != nil {
+			return err
 		}
 	}
 	if err := o.drop(ctx); err != nil {
@@ -456,33 +479,23 @@ func (o *order) giveUp(ctx context.Context, stuck []int) error {
 	return errImpasse
 }
 
-// lookAt asks for the nth pending authorization, under a context that notes the reply. It reports whether the CA has
-// decided, and why it refuses.
-func (o *order) lookAt(ctx context.Context, noted *reply, n int) (decided bool, verdict, err error) {
-	was := o.pending[n]
-	a, err := o.client.GetAuthorization(ctx, o.account, was.Location)
+// lookAt asks for the authorization of a proof, and notes why the CA refuses. It reports whether the CA has decided, and when
+// it wants to be asked again.
+func (o *order) lookAt(ctx context.Context, p *proof) (decided bool, again time.Time, err error) {
+	a, r, err := o.authorization(ctx, p.Location)
+	failed := func(c acme.Challenge) bool { return c.URL == p.challenge.URL && c.Status == acme.StatusInvalid }
 	switch {
 	case err != nil:
-		return false, nil, about(was.IdentifierValue(), o.failed("authorization", noted, err))
+		return false, r.retryAfter, about(p.IdentifierValue(), err)
 	case a.Status == acme.StatusValid:
-		return true, nil, nil
-	case undecided(a):
-		if !slices.ContainsFunc(a.Challenges, func(c acme.Challenge) bool { return c.URL == o.accepted[n].URL && c.Status == acme.StatusInvalid }) {
-			return false, nil, nil
-		}
-	case a.Status != acme.StatusInvalid: // deactivated, expired, revoked: nothing that a record is to blame for, or that is counted
-		return true, about(was.IdentifierValue(), o.explain("authorization", reason(a))), nil
+	case undecided(a) && !slices.ContainsFunc(a.Challenges, failed):
+		return false, r.retryAfter, nil
+	case undecided(a), a.Status == acme.StatusInvalid:
+		p.refuse(reason(a))
+	default: // deactivated, expired, revoked: nothing that a record is to blame for, or that is counted
+		p.verdict = about(p.IdentifierValue(), o.ca.cfg.explain("authorization", reason(a)))
 	}
-	return true, &refusedError{hostnames: []string{was.IdentifierValue()}, reasons: []error{reason(a)}}, nil
-}
-
-// wasAccepted reports whether the CA has accepted a challenge although it refuses to: the reply to an earlier request was
-// lost, and the library's next one came too late.
-func (o *order) wasAccepted(ctx context.Context, a acme.Authorization, c acme.Challenge) bool {
-	now, err := o.client.GetAuthorization(ctx, o.account, a.Location)
-	return err == nil && slices.ContainsFunc(now.Challenges, func(other acme.Challenge) bool {
-		return other.URL == c.URL && other.Status != acme.StatusPending
-	})
+	return true, r.retryAfter, nil
 }
 
 // reason finds why an authorization isn't valid: the error of its challenge.
