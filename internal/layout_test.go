@@ -49,7 +49,7 @@ var limits = []limit{
 var homes = []home{
 	{pkg: "providers", in: []string{"cmd"}},
 	{pkg: "internal/store/etcd", in: []string{"cmd"}},
-	{pkg: "internal/store/files", in: []string{"cmd/autocertd", "internal/migrate"}},
+	{pkg: "internal/store/files", in: []string{"cmd/autocertd"}},
 	{pkg: "internal/testbed", in: []string{"cmd/sandbox"}}, // and tests
 
 	{pkg: "github.com/mholt/acmez", in: []string{"issuer"}},

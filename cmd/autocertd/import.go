@@ -98,7 +98,7 @@ func importTree(ctx context.Context, path, client, dir string, o importOptions) 
 	}
 	var store state.Store = s.store
 	if o.dryRun {
-		store = migrate.DryRun{Store: s.store}
+		store = migrate.DryRun{Reader: s.store}
 	}
 	failed := printImported(tree, tree.Write(ctx, store, o.force), o.dryRun)
 	if _, err := fmt.Print(tree.TOML(known(cfg))); err != nil {

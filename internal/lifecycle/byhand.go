@@ -43,29 +43,29 @@ func (j *job) tellRemovable(lines []string) {
 	}
 }
 
-// Hand is one certificate that a person orders step by step. It holds the certificate's lock, keeps the same objects as a
+// Hand is one certificate that a person orders step by step. It holds the certificate's lease, keeps the same objects as a
 // Manager, and must be released.
 type Hand struct {
 	job     *job
 	Release func()
 }
 
-// TakeInHand waits for the lock of a certificate.
+// TakeInHand waits for the lease of a certificate.
 func TakeInHand(ctx context.Context, cfg Config, cert config.Certificate) (*Hand, error) {
 	m := New(cfg)
-	unlock, err := cfg.Storage.Lock(ctx, state.Lock(cert.Name))
+	lease, err := cfg.Storage.Acquire(ctx, state.Lock(cert.Name))
 	if err != nil {
 		return nil, err
 	}
-	j := &job{Manager: m, snapshot: &Snapshot{}, cert: cert, insist: byHand}
+	j := &job{Manager: m, lease: lease, snapshot: &Snapshot{}, cert: cert, insist: byHand}
 	if err = j.read(ctx); err == nil {
 		err = j.load(ctx)
 	}
 	if err != nil {
-		unlock()
+		lease.Release()
 		return nil, err
 	}
-	return &Hand{job: j, Release: unlock}, nil
+	return &Hand{job: j, Release: lease.Release}, nil
 }
 
 // Bundle is what was issued last, nil when nothing was.
@@ -88,7 +88,7 @@ func (h *Hand) Fresh(hostnames []string, now time.Time) bool {
 }
 
 func (h *Hand) keeper(ca string) state.OrderKeeper {
-	return state.KeepOrder(h.job.cfg.Storage, ca, h.job.cert.Name)
+	return state.KeepOrder(h.job.lease, ca, h.job.cert.Name)
 }
 
 // Open returns the open order at a CA, nil when there is none or it has served.
@@ -135,5 +135,5 @@ func (h *Hand) Save(ctx context.Context, iss *issuer.Issuer, open *issuer.OpenOr
 	}
 	j.dropOrders(ctx)
 	j.state.Issue, j.state.Working, j.state.ByHand, j.state.NextLook = state.Trouble{}, state.Working{}, nil, time.Time{}
-	return state.Save(ctx, j.cfg.Storage, j.state)
+	return state.Save(ctx, j.lease, j.state)
 }

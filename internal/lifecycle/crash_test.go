@@ -1,13 +1,19 @@
 package lifecycle
 
 import (
-	"autocertd/internal/state"
 	"bytes"
+	"errors"
 	"fmt"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
+	"autocertd/internal/state"
+	"autocertd/internal/store"
+	"autocertd/internal/store/files"
 	"autocertd/internal/testbed"
+	"autocertd/issuer"
 )
 
 // storageFaults are the writes of an issuance, one after the other, and how many orders the certificate takes when one of
@@ -204,6 +210,45 @@ func TestCrashWhileRenewing(t *testing.T) {
 		t.Fatal("it didn't renew")
 	}
 	w.heals(w.cas[0], 2)
+}
+
+// TestLostLease takes the certificate from a process that waits for its records, and gives it to another. The first writes
+// nothing more and breaks off; what it had begun is gone on with.
+func TestLostLease(t *testing.T) {
+	for _, at := range []issuer.StepName{issuer.Ordered, issuer.Published, issuer.Validated} {
+		t.Run(string(at), func(t *testing.T) {
+			w := newWorld(t)
+			p := w.start()
+			other, err := files.Open(w.path("state"), "another")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var taken store.Lease
+			p.Manager.cfg.Progress = func(_ string, step issuer.Step) {
+				if step.Name != at || taken != nil {
+					return
+				}
+				if err := os.Remove(w.path("state/locks/" + state.Lock(name) + ".lock")); err != nil {
+					t.Error(err)
+				}
+				if taken, err = other.Try(t.Context(), state.Lock(name)); err != nil {
+					t.Error(err)
+				}
+				p.store.written()
+			}
+			if _, err := p.Reconcile(p.ctx, name); !errors.Is(err, store.ErrLost) {
+				t.Errorf("it ends with %v", err)
+			}
+			for _, object := range []string{"bundles/" + name + ".json", "states/" + name + ".json"} {
+				if data, err := other.Load(t.Context(), object); err == nil && (strings.HasPrefix(object, "bundles") || bytes.Contains(data, []byte("failures"))) {
+					t.Errorf("it wrote %s", object)
+				}
+			}
+			p.end()
+			taken.Release()
+			w.heals(w.cas[0], 1)
+		})
+	}
 }
 
 // suggest makes it look as if the CA had suggested a window, from now, for a certificate that was issued a day ago.

@@ -402,7 +402,7 @@ func TestLockedByAnother(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	unlock, err := other.TryLock(t.Context(), state.Lock(name))
+	lease, err := other.Try(t.Context(), state.Lock(name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -422,7 +422,7 @@ func TestLockedByAnother(t *testing.T) {
 		}
 		go func() {
 			released.Store(true)
-			unlock()
+			lease.Release()
 		}()
 	}
 	waiting.store.OnLoad = func(key string) {
@@ -430,8 +430,8 @@ func TestLockedByAnother(t *testing.T) {
 			t.Errorf("%s was loaded before the other released the lock", key)
 		}
 		var held *store.HeldError
-		if unlock, err := other.TryLock(t.Context(), state.Lock(name)); err == nil {
-			unlock()
+		if lease, err := other.Try(t.Context(), state.Lock(name)); err == nil {
+			lease.Release()
 			t.Errorf("%s was loaded without the lock", key)
 		} else if !errors.As(err, &held) {
 			t.Error(err)

@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"autocertd/internal/state"
 	"autocertd/internal/store"
+	"autocertd/internal/store/storetest"
 	"cmp"
 	"context"
 	"errors"
@@ -157,22 +158,6 @@ func (f *faulty) Scan(ctx context.Context, prefixes ...string) iter.Seq2[store.O
 	}
 }
 
-func (f *faulty) Lock(ctx context.Context, name string) (func(), error) {
-	lease, err := f.Acquire(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	return lease.Release, nil
-}
-
-func (f *faulty) TryLock(ctx context.Context, name string) (func(), error) {
-	lease, err := f.Try(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	return lease.Release, nil
-}
-
 func (f *faulty) Acquire(ctx context.Context, name string) (store.Lease, error) {
 	if f.Locking != nil {
 		f.Locking(name)
@@ -198,25 +183,7 @@ func (f *faulty) leased(lease store.Lease, err error) (store.Lease, error) {
 		return nil, errFault
 	}
 	f.releases = append(f.releases, lease.Release)
-	return &faultyLease{lease, f}, nil
-}
-
-// faultyLease fails at the same writes.
-type faultyLease struct {
-	store.Lease
-	faulty *faulty
-}
-
-func (l *faultyLease) Save(ctx context.Context, key string, data []byte) error {
-	return l.faulty.write("Save", key, func() error { return l.Lease.Save(ctx, key, data) })
-}
-
-func (l *faultyLease) SaveLazily(ctx context.Context, key string, data []byte) error {
-	return l.faulty.write("SaveLazily", key, func() error { return l.Lease.SaveLazily(ctx, key, data) })
-}
-
-func (l *faultyLease) Delete(ctx context.Context, key string) error {
-	return l.faulty.write("Delete", key, func() error { return l.Lease.Delete(ctx, key) })
+	return storetest.Hooked{Lease: lease, Write: f.write}, nil
 }
 
 // losing is the way to a CA on which one message is lost.

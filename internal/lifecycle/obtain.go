@@ -94,7 +94,7 @@ func (j *job) probe(ctx context.Context) error {
 	if now := time.Now(); now.Sub(j.probed) < probeAge {
 		return nil
 	}
-	if err := state.Save(ctx, j.cfg.Storage, j.state); err != nil {
+	if err := state.Save(ctx, j.lease, j.state); err != nil {
 		return err
 	}
 	j.probed = time.Now()
@@ -116,7 +116,7 @@ func (j *job) obtainFrom(ctx context.Context, ca string, spare bool) error {
 		return &issuer.Error{CA: ca, Step: "order", Err: fmt.Errorf("a certificate of this profile has at most %d hostnames, not %d", most, len(j.cert.Hostnames)),
 			Hint: "divide them among several certificates"}
 	}
-	keeper := state.KeepOrder(j.cfg.Storage, ca, j.cert.Name)
+	keeper := state.KeepOrder(j.lease, ca, j.cert.Name)
 	open := j.openOrder(ca)
 	spending, err := j.admit(ctx, iss, keeper, open)
 	if err != nil {
@@ -220,7 +220,7 @@ func (j *job) keep(ctx context.Context, iss *issuer.Issuer, issued *issuer.Bundl
 		Leaf:      string(issued.Leaf),
 		Chain:     string(issued.Chain),
 	}, issued.Cert)
-	if err := state.SaveIssued(ctx, j.cfg.Storage, j.state); err != nil {
+	if err := state.SaveIssued(ctx, j.lease, j.state); err != nil {
 		*j.state = before
 		return err
 	}

@@ -62,7 +62,7 @@ func (j *job) checkCSR(ctx context.Context) error {
 // a crash too, is seen by openOrder.
 func (j *job) dropOrders(ctx context.Context) {
 	for _, ca := range j.cert.CAs {
-		if err := state.KeepOrder(j.cfg.Storage, ca, j.cert.Name).Drop(context.WithoutCancel(ctx)); err != nil {
+		if err := state.KeepOrder(j.lease, ca, j.cert.Name).Drop(context.WithoutCancel(ctx)); err != nil {
 			j.cfg.Logger.Warn("open order can't be forgotten", "certificate", j.cert.Name, "ca", ca, "err", err)
 		}
 	}

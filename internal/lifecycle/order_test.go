@@ -35,11 +35,11 @@ func TestDropServed(t *testing.T) {
 			err = errors.Join(err, dir.Save(t.Context(), "bundles/"+tt.name+".json", []byte(tt.bundle)))
 		}
 		if tt.held {
-			unlock, lerr := dir.Lock(t.Context(), state.Lock(tt.name))
+			lease, lerr := dir.Acquire(t.Context(), state.Lock(tt.name))
 			if lerr != nil {
 				t.Fatal(lerr)
 			}
-			defer unlock()
+			defer lease.Release()
 		}
 	}
 	if err := errors.Join(err, state.DropServed(t.Context(), dir)); err != nil {

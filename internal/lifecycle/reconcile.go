@@ -25,6 +25,7 @@ const (
 // job is one look at one certificate.
 type job struct {
 	*Manager
+	lease      store.Lease // of the certificate
 	snapshot   *Snapshot
 	cert       config.Certificate
 	state      *state.Certificate
@@ -77,7 +78,7 @@ func (m *Manager) reconcile(ctx context.Context, name string, insist insistence,
 	if !ok {
 		return time.Now().Add(removedRetry), nil
 	}
-	unlock, err := m.lock(ctx, name)
+	lease, err := m.acquire(ctx, name)
 	var held *store.HeldError
 	switch {
 	case errors.As(err, &held) && ctx.Err() == nil:
@@ -86,15 +87,28 @@ func (m *Manager) reconcile(ctx context.Context, name string, insist insistence,
 	case err != nil:
 		return m.broken(ctx, name, err)
 	}
-	defer unlock()
-	j := &job{Manager: m, snapshot: snapshot, cert: cert, insist: insist, ask: ask}
-	if err := j.read(ctx); err != nil {
+	defer lease.Release()
+	within, cancel := store.Within(ctx, lease)
+	defer cancel()
+	j := &job{
+		Manager:  m,
+		lease:    lease,
+		snapshot: snapshot,
+		cert:     cert,
+		insist:   insist,
+		ask:      ask,
+	}
+	if err := j.read(within); err != nil {
 		return m.broken(ctx, name, err)
 	}
-	return j.run(ctx)
+	next, err := j.run(within)
+	if within.Err() != nil && ctx.Err() == nil { // another process may work on it by now
+		return m.broken(ctx, name, context.Cause(within))
+	}
+	return next, err
 }
 
-// run is what happens under the lock.
+// run is what happens under the lease.
 func (j *job) run(ctx context.Context) (time.Time, error) {
 	if err := j.load(ctx); err != nil {
 		return j.unreadable(ctx, err)
@@ -126,18 +140,18 @@ func (j *job) run(ctx context.Context) (time.Time, error) {
 
 // save saves the facts, and the deployment if it changed.
 func (j *job) save(ctx context.Context) error {
-	err := state.Save(ctx, j.cfg.Storage, j.state)
+	err := state.Save(ctx, j.lease, j.state)
 	if err == nil && !reflect.DeepEqual(j.host, &j.hostBefore) {
-		err = state.SaveDeployment(ctx, j.cfg.Storage, j.cfg.Node, j.host)
+		err = state.SaveDeployment(ctx, j.lease, j.cfg.Node, j.host)
 	}
 	return err
 }
 
-func (m *Manager) lock(ctx context.Context, name string) (func(), error) {
+func (m *Manager) acquire(ctx context.Context, name string) (store.Lease, error) {
 	if m.cfg.Wait {
-		return m.cfg.Storage.Lock(ctx, state.Lock(name))
+		return m.cfg.Storage.Acquire(ctx, state.Lock(name))
 	}
-	return m.cfg.Storage.TryLock(ctx, state.Lock(name))
+	return m.cfg.Storage.Try(ctx, state.Lock(name))
 }
 
 // broken is for failures of the state directory: nothing can be remembered, so only time helps, and what a person does. It is
@@ -177,7 +191,7 @@ func (j *job) read(ctx context.Context) (err error) {
 	if j.state, err = state.Load(ctx, j.cfg.Storage, j.cert.Name, j.cert.CAs); err != nil {
 		return err
 	}
-	if err := state.DivideHost(ctx, j.cfg.Storage, j.cfg.Node, j.state); err != nil {
+	if err := state.DivideHost(ctx, j.cfg.Storage, j.lease, j.cfg.Node, j.state); err != nil {
 		return err
 	}
 	if j.host, err = state.LoadDeployment(ctx, j.cfg.Storage, j.cfg.Node, j.cert.Name); err != nil {
@@ -208,7 +222,7 @@ func (j *job) load(ctx context.Context) error {
 
 // setAside keeps a damaged bundle for a person to look at.
 func (j *job) setAside(ctx context.Context, damaged *state.DamagedError) error {
-	key, err := state.SetAside(context.WithoutCancel(ctx), j.cfg.Storage, j.cert.Name, damaged)
+	key, err := state.SetAside(context.WithoutCancel(ctx), j.lease, j.cert.Name, damaged)
 	if err != nil {
 		return cure.Join(damaged, err)
 	}
@@ -232,7 +246,7 @@ func (j *job) unreadable(ctx context.Context, err error) (time.Time, error) {
 	}
 	j.state.Issue = worse(j.state.Issue, err, time.Now(), next)
 	j.state.NextLook = next.UTC()
-	return next, cure.Join(err, state.Save(ctx, j.cfg.Storage, j.state))
+	return next, cure.Join(err, state.Save(ctx, j.lease, j.state))
 }
 
 // WaitingError says that a certificate is due, and isn't tried yet since it failed before.

@@ -36,7 +36,7 @@ func (j *job) noteCompromised(ctx context.Context) {
 			continue
 		}
 		delete(j.state.Orders, ca)
-		if err := state.KeepOrder(j.cfg.Storage, ca, j.cert.Name).Drop(ctx); err != nil {
+		if err := state.KeepOrder(j.lease, ca, j.cert.Name).Drop(ctx); err != nil {
 			j.cfg.Logger.Warn("open order can't be forgotten", "certificate", j.cert.Name, "ca", ca, "err", err)
 		}
 	}

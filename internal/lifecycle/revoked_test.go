@@ -82,7 +82,12 @@ func TestCompromisedKeyOfAnOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.compromise()
-	j := &job{Manager: p.Manager, snapshot: p.snapshot.Load(), cert: p.cfg.Certificates[0]}
+	lease, err := p.store.Acquire(p.ctx, state.Lock(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lease.Release()
+	j := &job{Manager: p.Manager, lease: lease, snapshot: p.snapshot.Load(), cert: p.cfg.Certificates[0]}
 	if err := errors.Join(j.read(p.ctx), j.load(p.ctx)); err != nil {
 		t.Fatal(err)
 	}

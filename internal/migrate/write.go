@@ -11,7 +11,6 @@ import (
 
 	"autocertd/internal/state"
 	"autocertd/internal/store"
-	"autocertd/internal/store/files"
 	"autocertd/issuer"
 )
 
@@ -88,16 +87,16 @@ func encode(chain []*x509.Certificate) string {
 	return b.String()
 }
 
-// DryRun is a state directory that is only looked at: what is saved is lost, and every lock is free.
-type DryRun struct{ *files.Store }
+// DryRun is a storage that is only looked at: what is saved is lost, and every lease is free.
+type DryRun struct{ store.Reader }
 
-// Save implements store.Store.
+// Save implements store.Writer.
 func (DryRun) Save(context.Context, string, []byte) error { return nil }
 
-// SaveLazily implements store.Store.
+// SaveLazily implements store.Writer.
 func (DryRun) SaveLazily(context.Context, string, []byte) error { return nil }
 
-// Delete implements store.Store.
+// Delete implements store.Writer.
 func (DryRun) Delete(context.Context, string) error { return nil }
 
 // Acquire implements store.Leaser.
@@ -106,11 +105,8 @@ func (d DryRun) Acquire(context.Context, string) (store.Lease, error) { return f
 // Try implements store.Leaser.
 func (d DryRun) Try(context.Context, string) (store.Lease, error) { return freeLease{d}, nil }
 
-// Lock implements store.Locker.
-func (DryRun) Lock(context.Context, string) (func(), error) { return func() {}, nil }
-
-// TryLock implements store.Locker.
-func (DryRun) TryLock(context.Context, string) (func(), error) { return func() {}, nil }
+// Holder implements store.Leaser.
+func (DryRun) Holder(context.Context, string) (*store.Holder, error) { return nil, nil }
 
 // freeLease is a lease of a [DryRun], which is never lost.
 type freeLease struct{ DryRun }

@@ -12,6 +12,7 @@ import (
 
 	"autocertd/internal/store"
 	"autocertd/internal/store/files"
+	"autocertd/internal/store/storetest"
 )
 
 // TestWrite saves a real tree, again, and a different one over it.
@@ -90,11 +91,11 @@ func TestWriteLocked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	unlock, err := dir.TryLock(t.Context(), "certificate-lego.example.test")
+	lease, err := dir.Try(t.Context(), "certificate-lego.example.test")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unlock()
+	defer lease.Release()
 	for _, r := range legoTree(t, nil).Write(t.Context(), dir, true) {
 		var held *store.HeldError
 		if locked := strings.Contains(r.What, "certificate lego.example.test"); errors.As(r.Err, &held) != locked {
@@ -109,11 +110,21 @@ type crashing struct {
 	left int // saves before that
 }
 
-func (c *crashing) Save(ctx context.Context, key string, data []byte) error {
-	if c.left--; c.left < 0 {
-		return errors.New("the process died")
-	}
-	return c.Store.Save(ctx, key, data)
+func (c *crashing) Acquire(ctx context.Context, name string) (store.Lease, error) {
+	return c.leased(c.Store.Acquire(ctx, name))
+}
+
+func (c *crashing) Try(ctx context.Context, name string) (store.Lease, error) {
+	return c.leased(c.Store.Try(ctx, name))
+}
+
+func (c *crashing) leased(lease store.Lease, err error) (store.Lease, error) {
+	return storetest.Hooked{Lease: lease, Write: func(_, _ string, write func() error) error {
+		if c.left--; c.left < 0 {
+			return errors.New("the process died")
+		}
+		return write()
+	}}, err
 }
 
 // TestWriteCrash dies at each save of an import over another account. What is left must never be a key beside the

@@ -151,11 +151,11 @@ func Adopt(ctx context.Context, s Store, b *Bundle, overwrite bool) (changed boo
 	if _, err := tls.X509KeyPair([]byte(b.Leaf), []byte(b.Key)); err != nil {
 		return false, err
 	}
-	unlock, err := s.TryLock(ctx, Lock(b.Name))
+	lease, err := s.Try(ctx, Lock(b.Name))
 	if err != nil {
 		return false, err
 	}
-	defer unlock()
+	defer lease.Release()
 	old, leaf, err := LoadBundle(ctx, s, b.Name)
 	switch {
 	case err != nil && !overwrite:
@@ -166,7 +166,7 @@ func Adopt(ctx context.Context, s Store, b *Bundle, overwrite bool) (changed boo
 	case !overwrite:
 		return false, fmt.Errorf("there is one with the serial number %x: %w", leaf.SerialNumber, fs.ErrExist)
 	}
-	return true, SaveBundle(ctx, s, b)
+	return true, SaveBundle(ctx, lease, b)
 }
 
 // Issued is what a bundle says of its order.
@@ -178,17 +178,12 @@ type Issued struct {
 
 // AllIssued returns what was issued last for each certificate. Bundles that can't be read are left out.
 func AllIssued(ctx context.Context, s store.Store) (list []Issued, err error) {
-	keys, err := s.List(ctx, bundles)
-	if err != nil {
-		return nil, err
-	}
-	for _, key := range keys {
-		var i Issued
-		data, err := s.Load(ctx, key)
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
+	for o, err := range s.Scan(ctx, bundles) {
+		if err != nil {
+			return nil, err
 		}
-		if err == nil && json.Unmarshal(data, &i) == nil {
+		var i Issued
+		if o.Err == nil && json.Unmarshal(o.Data, &i) == nil {
 			list = append(list, i)
 		}
 	}

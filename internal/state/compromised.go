@@ -94,30 +94,28 @@ func MarkCompromised(ctx context.Context, s Store, cert *x509.Certificate) (name
 
 // lookSoon makes the next look at a certificate due. A process that works on it now is waited for.
 func lookSoon(ctx context.Context, s Store, name string) error {
-	unlock, err := s.Lock(ctx, Lock(name))
+	lease, err := s.Acquire(ctx, Lock(name))
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer lease.Release()
 	c, err := LoadFacts(ctx, s, name)
 	if err != nil {
 		return err
 	}
 	c.Compromised, c.NextLook = c.Leaf.Fingerprint, time.Time{}
-	return Save(ctx, s, c)
+	return Save(ctx, lease, c)
 }
 
 // keyUsers returns the names of the certificates that were issued for the key of a certificate. A bundle that can't be read
 // isn't known to have the key; the next look at it says more.
 func keyUsers(ctx context.Context, s Store, cert *x509.Certificate) (names []string, err error) {
-	keys, err := s.List(ctx, bundles)
-	if err != nil {
-		return nil, err
-	}
-	for _, key := range keys {
-		name, _ := nameOf(key)
-		_, leaf, err := LoadBundle(ctx, s, name)
-		if err == nil && leaf != nil && string(leaf.RawSubjectPublicKeyInfo) == string(cert.RawSubjectPublicKeyInfo) {
+	for o, err := range s.Scan(ctx, bundles) {
+		if err != nil {
+			return nil, err
+		}
+		name, ok := nameOf(o.Key)
+		if _, leaf, err := open(o.Data); ok && err == nil && string(leaf.RawSubjectPublicKeyInfo) == string(cert.RawSubjectPublicKeyInfo) {
 			names = append(names, name)
 		}
 	}
@@ -158,11 +156,11 @@ func MarkRevoked(ctx context.Context, s Store, cert *x509.Certificate, reason st
 }
 
 func markRevoked(ctx context.Context, s Store, name string, cert *x509.Certificate, revoked Revocation) (bool, error) {
-	unlock, err := s.Lock(ctx, Lock(name))
+	lease, err := s.Acquire(ctx, Lock(name))
 	if err != nil {
 		return false, err
 	}
-	defer unlock()
+	defer lease.Release()
 	c, err := Load(ctx, s, name, nil)
 	if err == nil {
 		err = c.Faults.Bundle
@@ -173,5 +171,5 @@ func markRevoked(ctx context.Context, s Store, name string, cert *x509.Certifica
 	c.Bundle.Revoked = revoked
 	c.Leaf, c.NextLook = c.Bundle.Describe(c.X509), time.Time{}
 	c.RenewAt, c.RenewWhy = revoked.At, revoked.Why()
-	return true, SaveIssued(ctx, s, c)
+	return true, SaveIssued(ctx, lease, c)
 }

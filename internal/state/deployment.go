@@ -114,14 +114,14 @@ func SaveDeployment(ctx context.Context, w store.Writer, node string, d *Deploym
 
 // DivideHost gives what the object of a certificate held of this host an object of its own. Until that is saved, every save
 // of the certificate keeps it.
-func DivideHost(ctx context.Context, s Store, node string, c *Certificate) error {
+func DivideHost(ctx context.Context, r store.Reader, w store.Writer, node string, c *Certificate) error {
 	if c.earlier == nil {
 		return nil
 	}
-	if _, err := s.Load(ctx, deploymentKey(node, c.Name)); errors.Is(err, store.ErrNotExist) {
+	if _, err := r.Load(ctx, deploymentKey(node, c.Name)); errors.Is(err, store.ErrNotExist) {
 		d := &Deployment{Name: c.Name}
 		d.take(c.earlier)
-		if err := SaveDeployment(ctx, s, node, d); err != nil {
+		if err := SaveDeployment(ctx, w, node, d); err != nil {
 			return err
 		}
 	} else if err != nil {

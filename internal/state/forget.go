@@ -73,17 +73,17 @@ func kept(ctx context.Context, s store.Store, node, name string, keys []string) 
 // last object goes, to remove what was made of it; when it fails, or the process dies, the name is still found by
 // [Unconfigured].
 func Forget(ctx context.Context, s Store, k Kept, files func() error) error {
-	unlock, err := s.Lock(ctx, Lock(k.Name))
+	lease, err := s.Acquire(ctx, Lock(k.Name))
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer lease.Release()
 	if err := files(); err != nil {
 		return err
 	}
 	var failed []error
 	for _, key := range k.keys {
-		failed = append(failed, s.Delete(ctx, key))
+		failed = append(failed, lease.Delete(ctx, key))
 	}
 	return cure.Join(failed...)
 }

@@ -14,7 +14,6 @@ import (
 // Store keeps the objects, and the leases of those who change them.
 type Store interface {
 	store.Store
-	store.Locker
 	store.Leaser
 }
 
@@ -55,7 +54,7 @@ func nameOf(key string) (name string, ok bool) {
 	return strings.CutSuffix(key[strings.LastIndexByte(key, '/')+1:], extension)
 }
 
-// Lock names the lock of a certificate: its holder alone changes the Certificate, the bundle and the orders.
+// Lock names the lease of a certificate: its holder alone changes the Certificate, the bundle and the orders.
 func Lock(name string) string { return "certificate-" + name }
 
 // AccountKey names the folder of an account's objects. The hash is of the directory URL, so that a CA entry that is pointed

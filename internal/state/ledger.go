@@ -5,7 +5,7 @@ import (
 	"context"
 )
 
-// LedgerLock names the lock of a CA's ledger, and with its folder the object: what was ordered there of late. A CA entry
+// LedgerLock names the lease of a CA's ledger, and with its folder the object: what was ordered there of late. A CA entry
 // that is pointed elsewhere has another.
 func LedgerLock(ca, directory string) string { return "budget-" + ca + "-" + short(directory) }
 

@@ -34,7 +34,7 @@ func (k OrderKeeper) Keep(ctx context.Context, order issuer.OpenOrder) error {
 // Drop implements issuer.OrderKeeper.
 func (k OrderKeeper) Drop(ctx context.Context) error { return k.writer.Delete(ctx, k.key) }
 
-// Lock names the lock of the order's certificate.
+// Lock names the lease of the order's certificate.
 func (k OrderKeeper) Lock() string {
 	name, _ := nameOf(k.key)
 	return Lock(name)
@@ -118,13 +118,13 @@ func dropServed(ctx context.Context, s Store, key string) error {
 	if !ok || !has() {
 		return nil
 	}
-	unlock, err := s.TryLock(ctx, Lock(name))
+	lease, err := s.Try(ctx, Lock(name))
 	if err != nil {
 		return nil
 	}
-	defer unlock()
-	if !has() { // whoever held the lock until now may have begun another order
+	defer lease.Release()
+	if !has() { // whoever held the lease until now may have begun another order
 		return nil
 	}
-	return s.Delete(ctx, key)
+	return lease.Delete(ctx, key)
 }

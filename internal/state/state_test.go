@@ -55,7 +55,7 @@ func TestYesterday(t *testing.T) {
 	check("after a save by a command that knows no host")
 	c, err = state.LoadFacts(t.Context(), s, name)
 	must(t, err)
-	must(t, state.DivideHost(t.Context(), s, state.LocalNode, c))
+	must(t, state.DivideHost(t.Context(), s, s, state.LocalNode, c))
 	check("dying between the two writes")
 	must(t, state.Save(t.Context(), s, c))
 	check("moved")
