@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"autocertd/internal/preflight"
 	"autocertd/internal/testbed"
 	"autocertd/internal/zones"
 	"autocertd/providers"
@@ -128,20 +129,20 @@ func policyBlocks(text string) map[string]string {
 }
 
 func TestPolicyText(t *testing.T) {
-	allowed := func(z policy, key *zones.Key, product providers.Product) policy {
-		z.allow(zones.Provider{Servers: []string{"ns1.corp.example.com:53"}, Key: key}, product)
-		return z
+	allowed := func(p preflight.Policy, key *zones.Key, product providers.Product) preflight.Policy {
+		p.Allow("ns1.corp.example.com:53", key, string(product), &products{})
+		return p
 	}
 	key := &zones.Key{Name: "acme-key"}
-	list := []policy{
+	list := []preflight.Policy{
 		{Provider: "api", Zone: "example.net"},
-		allowed(policy{Provider: "bind", Zone: "", Names: []string{"a.example.com"}}, key, providers.BIND),
-		allowed(policy{Provider: "bind", Zone: "example.com", Names: []string{"b.example.com"}}, key, providers.BIND),
-		allowed(policy{Provider: "kerberos", Zone: "example.com", Names: []string{"c.example.com"}}, nil, providers.BIND),
-		allowed(policy{Provider: "silent", Zone: "example.org", Names: []string{"d.example.org"}}, key, providers.UnknownProduct),
-		allowed(policy{Provider: "knot", Zone: "knot.example", Names: []string{"e.knot.example", "f.knot.example"}}, key, providers.Knot),
-		allowed(policy{Provider: "power", Zone: "power.example", Names: []string{"g.power.example"}}, key, providers.PowerDNS),
-		allowed(policy{Provider: "ad", Zone: "ad.example", Names: []string{"h.ad.example"}}, nil, providers.ActiveDirectory),
+		allowed(preflight.Policy{Provider: "bind", Zone: "", Names: []string{"a.example.com"}}, key, providers.BIND),
+		allowed(preflight.Policy{Provider: "bind", Zone: "example.com", Names: []string{"b.example.com"}}, key, providers.BIND),
+		allowed(preflight.Policy{Provider: "kerberos", Zone: "example.com", Names: []string{"c.example.com"}}, nil, providers.BIND),
+		allowed(preflight.Policy{Provider: "silent", Zone: "example.org", Names: []string{"d.example.org"}}, key, providers.UnknownProduct),
+		allowed(preflight.Policy{Provider: "knot", Zone: "knot.example", Names: []string{"e.knot.example", "f.knot.example"}}, key, providers.Knot),
+		allowed(preflight.Policy{Provider: "power", Zone: "power.example", Names: []string{"g.power.example"}}, key, providers.PowerDNS),
+		allowed(preflight.Policy{Provider: "ad", Zone: "ad.example", Names: []string{"h.ad.example"}}, nil, providers.ActiveDirectory),
 	}
 	const want = `# zone example.net, provider api: nothing is needed, since it sends no dynamic updates of its own
 
@@ -190,49 +191,7 @@ pdnsutil set-meta power.example NOTIFY-DNSUPDATE 1
 # Active Directory: to run where samba-tool is; the account may then write all of the zone
 samba-tool dsacl set -H ldap://SERVER -U Administrator --sddl="(A;CI;GA;;;SID-OF-THE-ACCOUNT)" --objectdn="DC=ad.example,CN=MicrosoftDNS,DC=DomainDnsZones,DC=DOMAIN"
 `
-	if got := policyText(list); got != want {
+	if got := preflight.PolicyText(list); got != want {
 		t.Errorf("the policies are:\n%s", got)
-	}
-}
-
-func TestAliasFor(t *testing.T) {
-	tests := []struct {
-		name         string
-		chain        []string
-		line, target string
-		note         string
-	}{
-		{name: "a name becomes an alias", chain: []string{"_acme-challenge.www.example.com"},
-			line: "_acme-challenge.www.example.com. 300 IN CNAME www.example.com.acme.test.", target: "www.example.com.acme.test"},
-		{name: "a name that is delegated already stays", chain: []string{"_acme-challenge.www.example.com", "x.hop.test", "www.acme.test"},
-			target: "www.acme.test", note: "is delegated already, to www.acme.test"},
-		{name: "an alias to elsewhere is replaced", chain: []string{"_acme-challenge.www.example.com", "x.hop.test", "www.other.test"},
-			line: "_acme-challenge.www.example.com. 300 IN CNAME www.example.com.acme.test.", target: "www.example.com.acme.test",
-			note: "is an alias of x.hop.test now; its CNAME must go"},
-		{name: "a host of the challenge zone needs no alias", chain: []string{"_acme-challenge.www.acme.test"},
-			target: "_acme-challenge.www.acme.test", note: "lies in the challenge zone"},
-		{name: "a zone that ends alike is another", chain: []string{"_acme-challenge.www.not-acme.test"},
-			line: "_acme-challenge.www.not-acme.test. 300 IN CNAME www.not-acme.test.acme.test.", target: "www.not-acme.test.acme.test"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			got := aliasFor(zones.Place{Target: zones.Target{Chain: tt.chain}}, challengeZone)
-			if got.Line != tt.line || got.Target != tt.target || got.Note != tt.note {
-				t.Errorf("got %+v", got)
-			}
-		})
-	}
-}
-
-// A hostname and its challenge zone together may be longer than a DNS name. The target is then a short one, of its own.
-func TestLongTargets(t *testing.T) {
-	longZone := strings.Repeat("z.", 50) + "test" // 104 characters
-	fits, tooLong := strings.Repeat("a.", 72)+"test", strings.Repeat("a.", 72)+"testx"
-	if got := target(fits, longZone); got != fits+"."+longZone || len(got) != longestName {
-		t.Errorf("what just fits becomes %s", got)
-	}
-	first, second := target(tooLong, longZone), target("b"+tooLong[1:], longZone)
-	if first == second || len(first) > longestName || !inZone(first, longZone) || strings.Count(first, ".") != strings.Count(longZone, ".")+1 {
-		t.Errorf("names that don't fit become %s and %s", first, second)
 	}
 }

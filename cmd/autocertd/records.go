@@ -16,6 +16,7 @@ import (
 	"autocertd/internal/cure"
 	"autocertd/internal/dns01"
 	"autocertd/internal/dnschallenge"
+	"autocertd/internal/preflight"
 	"autocertd/internal/store"
 	"autocertd/internal/term"
 	"autocertd/internal/zones"
@@ -84,7 +85,7 @@ func recordsList(ctx context.Context, path string, asJSON bool) error {
 	}
 	names, unknown := s.challengeNames(ctx, s.settings.Certificates)
 	report := findRecords(ctx, s.asker(), journal, names)
-	report.Warnings = append(report.Warnings, unplacedTexts(unknown)...)
+	report.Warnings = append(report.Warnings, unknownTexts(unknown)...)
 	if ctx.Err() != nil {
 		return errors.New("interrupted")
 	}
@@ -96,7 +97,7 @@ func recordsList(ctx context.Context, path string, asJSON bool) error {
 
 // challengeNames returns the names at which the CAs of certificates may look for records, each once, sorted; and the CAs of
 // which some aren't known.
-func (s *session) challengeNames(ctx context.Context, certs []config.Certificate) (names []string, unknown []unplaced) {
+func (s *session) challengeNames(ctx context.Context, certs []config.Certificate) (names []string, unknown []preflight.Unknown) {
 	for _, ca := range s.cas {
 		account, err := issuer.AccountURL(ctx, s.store, ca.Name, ca.Directory)
 		if err == nil {
@@ -116,7 +117,7 @@ func (s *session) challengeNames(ctx context.Context, certs []config.Certificate
 			}
 		}
 		if incomplete {
-			unknown = append(unknown, unplaced{"CA " + ca.Name, err})
+			unknown = append(unknown, preflight.Unknown{Name: "CA " + ca.Name, Err: err})
 		}
 	}
 	slices.Sort(names)
@@ -137,12 +138,12 @@ func findRecords(ctx context.Context, asker *zones.Asker, journal []dns01.Journa
 		ours[at] = append(ours[at], r.Value)
 		spots = append(spots, spotOf(r))
 	}
-	var unknown []unplaced
+	var unknown []preflight.Unknown
 	for i, place := range asker.Places(ctx, names) {
 		if place.Err == nil {
 			spots = append(spots, zones.TXTName{Provider: place.Provider, Zone: place.Zone, Name: place.Name()})
 		} else {
-			unknown = append(unknown, unplaced{names[i], place.Err})
+			unknown = append(unknown, preflight.Unknown{Name: names[i], Err: place.Err})
 		}
 	}
 	found := asker.Find(ctx, spots)
@@ -154,14 +155,14 @@ func findRecords(ctx context.Context, asker *zones.Asker, journal []dns01.Journa
 	for spot, there := range found {
 		mine := ours[zones.TXTName{Zone: spot.Zone, Name: spot.Name}]
 		if there.Err != nil && len(mine) == 0 { // else the row says it
-			unknown = append(unknown, unplaced{spot.Name, there.Err})
+			unknown = append(unknown, preflight.Unknown{Name: spot.Name, Err: there.Err})
 		}
 		report.Records = append(report.Records, otherRecords(spot, there.Values, mine)...)
 	}
 	slices.SortFunc(report.Records, func(a, b listedRecord) int {
 		return slices.Compare([]string{a.Zone, a.Name, a.Value, a.Provider}, []string{b.Zone, b.Name, b.Value, b.Provider})
 	})
-	report.Warnings = append(report.Warnings, unplacedTexts(unknown)...)
+	report.Warnings = append(report.Warnings, unknownTexts(unknown)...)
 	return report
 }
 
@@ -202,26 +203,20 @@ func damagedText(r dns01.JournalRecord) string {
 	return fmt.Sprintf("%s is damaged (%v): remove the _acme-challenge records that it names by hand, then the file", r.Object, r.Damaged)
 }
 
-// unplaced is a name that could not be looked at, and why.
-type unplaced struct {
-	name string
-	err  error
-}
-
-// unplacedTexts says once what several names have in common.
-func unplacedTexts(list []unplaced) (texts []string) {
-	slices.SortFunc(list, func(a, b unplaced) int { return strings.Compare(a.name, b.name) })
+// unknownTexts says once what several names have in common.
+func unknownTexts(list []preflight.Unknown) (texts []string) {
+	slices.SortFunc(list, func(a, b preflight.Unknown) int { return strings.Compare(a.Name, b.Name) })
 	for len(list) > 0 {
 		var names []string
-		var rest []unplaced
+		var rest []preflight.Unknown
 		for _, u := range list {
-			if cure.Same(u.err, list[0].err) {
-				names = append(names, u.name)
+			if cure.Same(u.Err, list[0].Err) {
+				names = append(names, u.Name)
 			} else {
 				rest = append(rest, u)
 			}
 		}
-		texts = append(texts, term.Listed(names, 1, "name")+": "+term.Text(list[0].err))
+		texts = append(texts, term.Listed(names, 1, "name")+": "+term.Text(list[0].Err))
 		list = rest
 	}
 	return texts

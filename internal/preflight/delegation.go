@@ -1,20 +1,15 @@
-package main
+package preflight
 
 import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
-	"autocertd/internal/config"
 	"autocertd/internal/dnschallenge"
-	"autocertd/internal/term"
 	"autocertd/internal/zones"
-	"autocertd/providers"
 )
 
 const (
@@ -22,8 +17,8 @@ const (
 	longestName = 253 // characters of a DNS name
 )
 
-// alias is a challenge name and where its record goes once it is delegated.
-type alias struct {
+// Alias is a challenge name and where its record goes once it is delegated.
+type Alias struct {
 	Name   string `json:"name"`
 	Zone   string `json:"zone"` // that holds the name; "" when it isn't known
 	Target string `json:"target"`
@@ -31,69 +26,44 @@ type alias struct {
 	Note   string `json:"note,omitempty"`
 }
 
-// delegationReport is what check --delegation --json prints.
-type delegationReport struct {
-	Zone     string   `json:"zone"`
-	Aliases  []alias  `json:"aliases"`
-	Policy   policy   `json:"policy"` // of the challenge zone
-	Stanza   string   `json:"stanza,omitempty"`
-	Warnings []string `json:"warnings,omitempty"`
+// Delegation moves all challenges into one zone.
+type Delegation struct {
+	Zone    string  `json:"zone"`
+	Aliases []Alias `json:"aliases"`
+	Policy  Policy  `json:"policy"`           // of the challenge zone
+	Stanza  string  `json:"stanza,omitempty"` // for the configuration; "" when there is nothing to add
 
 	served bool // a provider names the zone
 }
 
-// checkDelegation prints the CNAMEs that move all challenges into one zone.
-func checkDelegation(ctx context.Context, path, zone string, names []string, asJSON bool) error {
-	zone, err := config.ParseZone(zone)
-	if err != nil {
-		return &usageError{fmt.Errorf("--delegation: %w", err)}
-	}
-	asker, places, warnings, err := findPlaces(ctx, path, names)
-	if err != nil {
-		return err
-	}
-	report := delegate(ctx, asker, zone, places)
-	report.Warnings = append(warnings, report.Warnings...)
-	switch {
-	case ctx.Err() != nil:
-		return errors.New("interrupted")
-	case asJSON:
-		return term.JSON(os.Stdout, report)
-	}
-	printWarnings(report.Warnings)
-	_, err = os.Stdout.WriteString(report.text())
-	return err
-}
-
-// delegate says for each place what must change so that its record is written into the zone.
-func delegate(ctx context.Context, asker *zones.Asker, zone string, places []zones.Place) delegationReport {
-	report := delegationReport{Zone: zone, Aliases: []alias{}, Policy: policy{Zone: zone}}
-	var unknown []unplaced
+// Delegate finds for each place what must change so that its record is written into the zone. Names are unknown of which
+// nobody says whether they are aliases already.
+func Delegate(ctx context.Context, asker *zones.Asker, zone string, places []zones.Place, products Products) (report Delegation, unknown []Unknown) {
+	report = Delegation{Zone: zone, Aliases: []Alias{}, Policy: Policy{Zone: zone}}
 	for _, place := range places {
 		a := aliasFor(place, zone)
 		if a.Zone == "" {
 			_, a.Zone, _ = asker.ProviderFor(a.Name)
 		}
 		if place.Err != nil && a.Line != "" {
-			unknown = append(unknown, unplaced{a.Name, fmt.Errorf("whether it is an alias already isn't known: %w", place.Err)})
+			unknown = append(unknown, Unknown{a.Name, fmt.Errorf("whether it is an alias already isn't known: %w", place.Err)})
 		}
 		report.Aliases = append(report.Aliases, a)
 		report.Policy.Names = append(report.Policy.Names, a.Target)
 	}
-	slices.SortFunc(report.Aliases, func(a, b alias) int {
+	slices.SortFunc(report.Aliases, func(a, b Alias) int {
 		return slices.Compare([]string{a.Zone, a.Name}, []string{b.Zone, b.Name})
 	})
 	slices.Sort(report.Policy.Names)
 	report.Policy.Names = slices.Compact(report.Policy.Names)
-	report.Warnings = unplacedTexts(unknown)
-	report.provide(ctx, asker)
-	return report
+	report.provide(ctx, asker, products)
+	return report, unknown
 }
 
-// aliasFor says what must change for one place.
-func aliasFor(place zones.Place, zone string) alias {
+// aliasFor finds what must change for one place.
+func aliasFor(place zones.Place, zone string) Alias {
 	name := place.Chain[0]
-	a := alias{Name: name, Target: place.Name()}
+	a := Alias{Name: name, Target: place.Name()}
 	if len(place.Chain) == 1 {
 		a.Zone = place.Zone
 	}
@@ -125,7 +95,7 @@ func target(hostname, zone string) string {
 func inZone(name, zone string) bool { return name == zone || strings.HasSuffix(name, "."+zone) }
 
 // provide finds the provider of the challenge zone, or describes one.
-func (r *delegationReport) provide(ctx context.Context, asker *zones.Asker) {
+func (r *Delegation) provide(ctx context.Context, asker *zones.Asker, products Products) {
 	p, zone, ok := asker.ProviderFor(r.Zone)
 	r.served = zone != ""
 	server, key := "ns1."+r.Zone, &zones.Key{Name: "acme-key"}
@@ -138,26 +108,26 @@ func (r *delegationReport) provide(ctx context.Context, asker *zones.Asker) {
 	if !ok && len(r.Aliases) > 0 { // the server of today is the likeliest
 		p, _, _ = asker.ProviderFor(r.Aliases[0].Name)
 	}
-	product := providers.BIND
+	runs := futureProduct
 	if len(p.Servers) > 0 {
 		server = p.Servers[0]
-		product = providers.Detect(ctx, server)
+		runs = products.Of(ctx, server)
 	}
 	if p.Key != nil || ok && len(p.Servers) > 0 {
 		key = p.Key
 	}
-	r.Policy.allow(zones.Provider{Servers: []string{server}, Key: key}, product)
+	r.Policy.Allow(server, key, runs, products)
 	if !r.served {
 		r.Stanza = fmt.Sprintf("[provider.challenges]\ntype     = \"rfc2136\"\nserver   = %q\nkey_file = \"/etc/autocertd/tsig.key\"\nzones    = [%q]\n", server, r.Zone)
 	}
 }
 
-// text writes the lines of the zone files; all else are comments there.
-func (r *delegationReport) text() string {
+// Text writes the lines of the zone files; all else are comments there.
+func (r *Delegation) Text() string {
 	var b strings.Builder
 	for i, a := range r.Aliases {
 		if i == 0 || a.Zone != r.Aliases[i-1].Zone {
-			where := (&policy{Zone: a.Zone}).where()
+			where := (&Policy{Zone: a.Zone}).where()
 			fmt.Fprintf(&b, "; For %s:\n", where)
 		}
 		if a.Note != "" {
@@ -171,8 +141,8 @@ func (r *delegationReport) text() string {
 	b.WriteString(commented(r.Stanza))
 	if r.Policy.Policy != "" {
 		where := "in named.conf"
-		if r.Policy.note != "" {
-			where = "(" + r.Policy.note + ")"
+		if r.Policy.statement.Note != "" {
+			where = "(" + r.Policy.statement.Note + ")"
 		}
 		fmt.Fprintf(&b, ";\n; For zone %s %s:\n", r.Zone, where)
 		b.WriteString(commented(r.Policy.Policy))
@@ -181,7 +151,7 @@ func (r *delegationReport) text() string {
 }
 
 // providerText says who writes into the challenge zone.
-func (r *delegationReport) providerText() string {
+func (r *Delegation) providerText() string {
 	switch {
 	case r.served:
 		return fmt.Sprintf("Provider %s serves zone %s already.", r.Policy.Provider, r.Zone)
