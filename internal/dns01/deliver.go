@@ -22,14 +22,14 @@ const culpritsAtMost = 4
 // out goes as one group again, and for one culprit that is the last call. That takes at most log2(n)+2 further calls for
 // each culprit. Reasons of the moment are tried again as they are before that, and what isn't divisible ends it.
 func deliver(ctx context.Context, records []libdns.Record, divisible func(error) bool, do func([]libdns.Record) error) (results []error, calls int) {
-	d := delivery{ctx: ctx, records: records, results: make([]error, len(records)), unsure: make([]bool, len(records)), divisible: divisible, do: do}
+	d := delivery{records: records, results: make([]error, len(records)), unsure: make([]bool, len(records)), divisible: divisible, do: do}
 	rest := make([]int, len(records))
 	for i := range rest {
 		rest[i] = i
 	}
 	for len(rest) > 0 {
-		if err := d.send(rest); err != nil {
-			rest = d.isolate(rest, err)
+		if err := d.send(ctx, rest); err != nil {
+			rest = d.isolate(ctx, rest, err)
 		} else {
 			rest = nil
 		}
@@ -59,7 +59,6 @@ func byAnyAnswer(err error) bool { return !zones.Silent(err) }
 
 // delivery is a group on its way. Records go by their index.
 type delivery struct {
-	ctx       context.Context
 	records   []libdns.Record
 	results   []error
 	unsure    []bool // records that an earlier call may have written
@@ -74,20 +73,20 @@ type delivery struct {
 
 // isolate finds a culprit in a group that failed with err, and tells it so. It returns the records whose fate is still
 // open.
-func (d *delivery) isolate(group []int, err error) (open []int) {
+func (d *delivery) isolate(ctx context.Context, group []int, err error) (open []int) {
 	if d.first == nil {
 		d.first = err
 	}
-	for len(group) > 1 && d.divides(err) {
+	for len(group) > 1 && d.divides(ctx, err) {
 		first, second := group[:len(group)/2], group[len(group)/2:]
-		if refusal := d.send(first); refusal != nil {
+		if refusal := d.send(ctx, first); refusal != nil {
 			group, err = first, refusal
 			open = append(open, second...)
 			continue
 		}
 		group = second // the first half is through, so it is here
 		if len(group) == 1 {
-			if err = d.send(group); err == nil { // its own words
+			if err = d.send(ctx, group); err == nil { // its own words
 				return open
 			}
 		}
@@ -96,14 +95,14 @@ func (d *delivery) isolate(group []int, err error) (open []int) {
 		d.results[i] = err
 	}
 	switch {
-	case !d.divides(err): // what is open would fare no better
+	case !d.divides(ctx, err): // what is open would fare no better
 	case !retryable(err) && !whole(err):
 		return open
 	default:
 		if d.alone++; !d.hopeless() {
 			return open
 		}
-		if open = d.sample(open); d.through {
+		if open = d.sample(ctx, open); d.through {
 			return open
 		}
 		err = d.first
@@ -118,24 +117,26 @@ func (d *delivery) isolate(group []int, err error) (open []int) {
 func (d *delivery) hopeless() bool { return !d.through && d.alone >= culpritsAtMost }
 
 // sample sends some of the records alone, from all over the group, until one is through. It returns those that it left out.
-func (d *delivery) sample(group []int) (rest []int) {
+func (d *delivery) sample(ctx context.Context, group []int) (rest []int) {
 	step := max(1, len(group)/culpritsAtMost)
 	for n, i := range group {
 		if d.through || n%step != step-1 {
 			rest = append(rest, i)
 			continue
 		}
-		d.results[i] = d.send([]int{i})
+		d.results[i] = d.send(ctx, []int{i})
 	}
 	return rest
 }
 
 // divides reports whether a part of what failed may succeed.
-func (d *delivery) divides(err error) bool { return d.divisible(err) && d.ctx.Err() == nil }
+func (d *delivery) divides(ctx context.Context, err error) bool {
+	return d.divisible(err) && ctx.Err() == nil
+}
 
 // send sends some of the records. The whole group is sent again while it fails for a reason of the moment; its parts
 // aren't, since that reason has had its time.
-func (d *delivery) send(group []int) error {
+func (d *delivery) send(ctx context.Context, group []int) error {
 	part := make([]libdns.Record, len(group))
 	for i, n := range group {
 		part[i] = d.records[n]
@@ -150,7 +151,7 @@ func (d *delivery) send(group []int) error {
 	}
 	var err error
 	if d.sends++; d.sends == 1 {
-		err = try(d.ctx, once)
+		err = try(ctx, once)
 	} else {
 		err = once()
 	}

@@ -36,7 +36,6 @@ type shared struct {
 	cfg     Config
 	current atomic.Pointer[table]
 	journal *journal
-	tasks   tasks           // the goroutines of queues
 	ctx     context.Context // of all that is sent; ended by stop, since orders come and go while a group is on its way
 	stop    context.CancelFunc
 
@@ -47,6 +46,9 @@ type shared struct {
 	expected int // solutions that haven't published yet: worth waiting for
 	active   int // solutions that haven't ended yet: their removals are still to come
 	closing  bool
+	closed   bool          // no queue begins to send any more
+	running  int           // queues whose goroutine runs
+	idle     chan struct{} // closed when none runs any more; nil before the first
 }
 
 // queue gathers what is to be written into one zone by one provider. One group at a time is on its way: BIND commits an

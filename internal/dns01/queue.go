@@ -83,9 +83,15 @@ func (q *queue) lookLocked() {
 		}
 		return
 	}
-	if len(q.additions)+len(q.removals) > 0 {
-		q.busy = q.solver.tasks.run(q.run)
+	s := q.solver
+	if s.closed || len(q.additions)+len(q.removals) == 0 {
+		return
 	}
+	if s.running++; s.running == 1 {
+		s.idle = make(chan struct{})
+	}
+	q.busy = true
+	go q.run() // finish waits for it
 }
 
 // run sends group after group until nothing is left.
@@ -118,6 +124,9 @@ func (q *queue) take(now time.Time) (additions []addition, removals []*record, w
 	q.dropStaleLocked()
 	if len(q.additions)+len(q.removals) == 0 {
 		q.busy = false
+		if s.running--; s.running == 0 {
+			close(s.idle)
+		}
 		return nil, nil, -1
 	}
 	wait = time.Hour

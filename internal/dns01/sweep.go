@@ -113,7 +113,9 @@ func (s *Solver) Close(ctx context.Context) error {
 			s.cfg.Logger.Warn("records that couldn't be removed aren't tried again", "err", err)
 		}
 	}
-	s.tasks.close()
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
 	s.finish(ctx)
 	s.cfg.Zones.Close()
 	s.stop()
@@ -123,7 +125,12 @@ func (s *Solver) Close(ctx context.Context) error {
 
 // finish waits until nothing is on its way; when the context ends, it stops what is.
 func (s *Solver) finish(ctx context.Context) {
-	idle := s.tasks.idle()
+	s.mu.Lock()
+	idle := s.idle
+	s.mu.Unlock()
+	if idle == nil {
+		return
+	}
 	select {
 	case <-idle:
 	case <-ctx.Done():

@@ -40,29 +40,26 @@ func (a *Asker) Validation(ctx context.Context, name string) []Verdict {
 	verdicts := make([]Verdict, len(resolvers))
 	var all sync.WaitGroup
 	for i, resolver := range resolvers {
-		all.Go(func() { verdicts[i] = validator{ctx, resolver}.judge(Canonical(name)) })
+		all.Go(func() { verdicts[i] = validator(resolver).judge(ctx, Canonical(name)) })
 	}
 	all.Wait()
 	return verdicts
 }
 
-// validator is a resolver that is asked about signatures.
-type validator struct {
-	ctx  context.Context
-	addr string
-}
+// validator is a resolver, host:port, that is asked about signatures.
+type validator string
 
 // ask asks for records with their signatures (RFC 4035, section 4.1). With checking disabled the answer comes as it is.
-func (v validator) ask(name string, qtype uint16, disabled bool) (*dns.Msg, error) {
+func (v validator) ask(ctx context.Context, name string, qtype uint16, disabled bool) (*dns.Msg, error) {
 	q := question(name, qtype, true)
 	q.IsEdns0().SetDo()
 	q.CheckingDisabled = disabled
-	return ask(v.ctx, server{addr: v.addr}, q)
+	return ask(ctx, server{addr: string(v)}, q)
 }
 
-func (v validator) judge(name string) Verdict {
-	verdict := Verdict{Resolver: v.addr, Validity: Unanswered}
-	reply, err := v.ask(name, dns.TypeSOA, false)
+func (v validator) judge(ctx context.Context, name string) Verdict {
+	verdict := Verdict{Resolver: string(v), Validity: Unanswered}
+	reply, err := v.ask(ctx, name, dns.TypeSOA, false)
 	if err != nil {
 		verdict.Reasons = []string{err.Error()}
 		return verdict
@@ -72,23 +69,34 @@ func (v validator) judge(name string) Verdict {
 	switch {
 	case isAnswer(reply) && reply.AuthenticatedData:
 		verdict.Validity = Secure
-	case isAnswer(reply) && v.validates():
+	case isAnswer(reply) && v.validates(ctx):
 		verdict.Validity = Insecure
 	case isAnswer(reply):
 		verdict.Validity = NotValidating
 	case reply.Rcode == dns.RcodeServerFailure:
-		v.explain(name, reply, &verdict)
+		v.explain(ctx, name, reply, &verdict)
 	default:
 		verdict.Reasons = []string{"it answers " + dns.RcodeToString[reply.Rcode]}
 	}
 	return verdict
 }
 
+// validates reports whether the resolver validates the root, which is signed.
+func (v validator) validates(ctx context.Context) bool {
+	reply, err := v.ask(ctx, ".", dns.TypeSOA, false)
+	return err == nil && isAnswer(reply) && reply.AuthenticatedData
+}
+
+// isSigned reports whether an answer or denial comes with signatures.
+func isSigned(reply *dns.Msg) bool {
+	return slices.ContainsFunc(slices.Concat(reply.Answer, reply.Ns), func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeRRSIG })
+}
+
 // explain finds out why a resolver answers SERVFAIL: if it has the records, it is their signatures. Some resolvers say what
 // is wrong with them.
-func (v validator) explain(name string, failure *dns.Msg, verdict *Verdict) {
+func (v validator) explain(ctx context.Context, name string, failure *dns.Msg, verdict *Verdict) {
 	verdict.Reasons = extendedErrors(failure)
-	unchecked, err := v.ask(name, dns.TypeSOA, true)
+	unchecked, err := v.ask(ctx, name, dns.TypeSOA, true)
 	if err != nil || !isAnswer(unchecked) {
 		verdict.Reasons = append([]string{"it answers SERVFAIL"}, verdict.Reasons...)
 		return
@@ -118,40 +126,4 @@ func extendedErrors(reply *dns.Msg) (words []string) {
 		words = append(words, text)
 	}
 	return words
-}
-
-// validates reports whether the resolver validates the root, which is signed.
-func (v validator) validates() bool {
-	reply, err := v.ask(".", dns.TypeSOA, false)
-	return err == nil && isAnswer(reply) && reply.AuthenticatedData
-}
-
-// isAnswer reports whether a reply says something about the name.
-func isAnswer(reply *dns.Msg) bool {
-	return reply.Rcode == dns.RcodeSuccess || reply.Rcode == dns.RcodeNameError
-}
-
-// isSigned reports whether an answer or denial comes with signatures.
-func isSigned(reply *dns.Msg) bool {
-	return slices.ContainsFunc(slices.Concat(reply.Answer, reply.Ns), func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeRRSIG })
-}
-
-// recordsIn returns the records of one type among the answers.
-func recordsIn[R dns.RR](reply *dns.Msg) (list []R) {
-	for _, rr := range reply.Answer {
-		if r, ok := rr.(R); ok {
-			list = append(list, r)
-		}
-	}
-	return list
-}
-
-// lastAlias follows the aliases of an answer to their end.
-func lastAlias(answer *dns.Msg, name string) string {
-	for range answer.Answer { // a chain has no more links than this, unless it goes round
-		if alias, _ := aliasIn(answer, name); alias != "" {
-			name = alias
-		}
-	}
-	return name
 }

@@ -200,7 +200,7 @@ func updateSigned(t *testing.T, w signedWorld) {
 	if err := s.Wait(t.Context(), []TXT{record}, func(have, want int) {}); err != nil {
 		t.Fatal(err)
 	}
-	reply, err := validator{t.Context(), w.validating}.ask(record.Name, dns.TypeTXT, false)
+	reply, err := validator(w.validating).ask(t.Context(), record.Name, dns.TypeTXT, false)
 	if err != nil || !holds(reply, record.Value) || !reply.AuthenticatedData {
 		t.Errorf("%v, %v", reply, err)
 	}

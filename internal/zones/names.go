@@ -2,6 +2,8 @@ package zones
 
 import (
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Zone is a zone as one provider writes it.
@@ -22,4 +24,31 @@ func Canonical(name string) string { return strings.ToLower(strings.TrimSuffix(n
 // inZone reports whether name is the zone's apex or below it.
 func inZone(name, zone string) bool {
 	return name == zone || strings.HasSuffix(name, "."+zone)
+}
+
+func distinct[T comparable](list []T) (result []T) {
+	known := map[T]bool{}
+	for _, v := range list {
+		if !known[v] {
+			known[v] = true
+			result = append(result, v)
+		}
+	}
+	return result
+}
+
+// looksAtATime bounds how many names are asked about at a time by those who only look.
+const looksAtATime = 16
+
+// each calls f for 0 to n-1, a few at a time.
+func each(n int, f func(i int)) {
+	var group errgroup.Group
+	group.SetLimit(looksAtATime)
+	for i := range n {
+		group.Go(func() error {
+			f(i)
+			return nil
+		})
+	}
+	_ = group.Wait() // f keeps its errors
 }

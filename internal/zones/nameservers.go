@@ -18,6 +18,28 @@ import (
 // serversAtMost bounds the addresses of the servers of a zone. The root has 26.
 const serversAtMost = 200
 
+// knownEndpoints returns a zone's servers, searched once until they are forgotten.
+func (a *Asker) knownEndpoints(ctx context.Context, p Provider, zone string) ([]endpoint, error) {
+	key := Zone{p.Name, zone}
+	for {
+		one, ours := a.searches.get(key)
+		if ours {
+			one.list, one.err = a.endpoints(ctx, p, zone)
+			one.again = one.err != nil && ctx.Err() != nil
+			a.searches.finish(key, one)
+			return one.list, one.err
+		}
+		select {
+		case <-one.done:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		if !one.again {
+			return one.list, one.err
+		}
+	}
+}
+
 // endpoints returns who must have the records of a zone, each address once.
 func (a *Asker) endpoints(ctx context.Context, p Provider, zone string) ([]endpoint, error) {
 	switch {
@@ -189,14 +211,6 @@ func addressRecords(ctx context.Context, servers []server, q *dns.Msg) (list []s
 	return list
 }
 
-// keyAt is the key that a server at that address knows: those that take updates know it, others may not.
-func (p Provider) keyAt(addr string) *Key {
-	if slices.Contains(p.Servers, addr) {
-		return p.Key
-	}
-	return nil
-}
-
 // routable adds ports and leaves out the addresses of a server that this machine has no route to, typically IPv6 ones,
 // unless none is left.
 func routable(ips, configured []string) []string {
@@ -224,28 +238,6 @@ func withPort(ip string, configured []string) string {
 		}
 	}
 	return net.JoinHostPort(ip, "53")
-}
-
-// knownEndpoints returns a zone's servers, searched once until they are forgotten.
-func (a *Asker) knownEndpoints(ctx context.Context, p Provider, zone string) ([]endpoint, error) {
-	key := Zone{p.Name, zone}
-	for {
-		one, ours := a.searches.get(key)
-		if ours {
-			one.list, one.err = a.endpoints(ctx, p, zone)
-			one.again = one.err != nil && ctx.Err() != nil
-			a.searches.finish(key, one)
-			return one.list, one.err
-		}
-		select {
-		case <-one.done:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-		if !one.again {
-			return one.list, one.err
-		}
-	}
 }
 
 // serversOf are the servers of a zone that resolvers know, remembered as endpoints are.

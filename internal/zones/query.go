@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"slices"
 	"syscall"
 	"time"
@@ -22,15 +21,6 @@ const (
 	udpSize      = 1232            // bytes; what crosses every network unfragmented
 	tsigFudge    = 300             // seconds that clocks may differ (RFC 8945, section 10)
 )
-
-// question makes a query for a name. recurse is set for resolvers only.
-func question(name string, qtype uint16, recurse bool) *dns.Msg {
-	q := new(dns.Msg)
-	q.SetQuestion(dns.Fqdn(name), qtype)
-	q.RecursionDesired = recurse
-	q.SetEdns0(udpSize, false)
-	return q
-}
 
 // Key signs queries (RFC 8945), so that a server with several views answers from the one that the key opens.
 type Key struct {
@@ -52,6 +42,15 @@ func unsigned(addrs []string) []server {
 		list[i] = server{addr: addr}
 	}
 	return list
+}
+
+// question makes a query for a name. recurse is set for resolvers only.
+func question(name string, qtype uint16, recurse bool) *dns.Msg {
+	q := new(dns.Msg)
+	q.SetQuestion(dns.Fqdn(name), qtype)
+	q.RecursionDesired = recurse
+	q.SetEdns0(udpSize, false)
+	return q
 }
 
 // exchange asks once over a connection. A signed question is answered by a signed reply or not at all (RFC 8945, section
@@ -214,9 +213,19 @@ func (e *unansweredError) SameCause(other error) bool {
 	return problem == theirs && hint == theirHint
 }
 
-func isTimeout(err error) bool {
-	timeout, ok := errors.AsType[net.Error](err)
-	return ok && timeout.Timeout() || errors.Is(err, os.ErrDeadlineExceeded)
+// Outage returns the part of an error that is about the servers that gave no answer, the same for every name that was asked
+// for; nil when something else failed too.
+func Outage(err error) error {
+	unanswered, ok := errors.AsType[*unansweredError](err)
+	if !ok || !Silent(err) {
+		return nil
+	}
+	for err := err; err != nil; err = errors.Unwrap(err) {
+		if list, ok := err.(cure.Several); ok { // each of several servers is named
+			return list
+		}
+	}
+	return unanswered
 }
 
 // askFirst asks the servers in turn and returns the first answer that is one: servers that fail, or that refuse the

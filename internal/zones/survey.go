@@ -4,30 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/miekg/dns"
-	"golang.org/x/sync/errgroup"
 
 	"autocertd/internal/cure"
 )
-
-// looksAtATime bounds how many names are asked about at a time by those who only look.
-const looksAtATime = 16
-
-// ProviderFor returns the provider that serves a name, as the configuration has it, and the zone of it that holds the
-// name, "" when the provider names none.
-func (a *Asker) ProviderFor(name string) (p Provider, zone string, ok bool) {
-	p, ok = a.providerFor(name)
-	for _, z := range p.Zones {
-		if inZone(name, z) && len(z) > len(zone) {
-			zone = z
-		}
-	}
-	return p, zone, ok
-}
 
 // Place is where the record of a name is written.
 type Place struct {
@@ -79,6 +64,54 @@ func (a *Asker) silent(ctx context.Context) map[string]error {
 	return silent
 }
 
+// awake returns the servers that answer at all, whatever they answer, and an error when none does.
+func awake(ctx context.Context, servers []server, zone string) (list []server, err error) {
+	failures := make([]error, len(servers))
+	each(len(servers), func(i int) {
+		_, failures[i] = lookAt(ctx, servers[i], question(zone, dns.TypeSOA, false))
+	})
+	for i, err := range failures {
+		var refused *refusedQuery
+		if err == nil || errors.As(err, &refused) {
+			list = append(list, servers[i])
+		}
+	}
+	if len(list) == 0 {
+		return nil, cure.Join(failures...)
+	}
+	return list, nil
+}
+
+// lookAt asks one server, and says what is wrong with it in words for a table.
+func lookAt(ctx context.Context, at server, q *dns.Msg) (*dns.Msg, error) {
+	reply, err := askFirst(ctx, []server{at}, q)
+	var refused *refusedQuery
+	if err != nil && !errors.As(err, &refused) {
+		err = fmt.Errorf("%s %s", at.addr, unreachable(err))
+	}
+	return reply, err
+}
+
+// Probe asks the providers that were silent whether they answer again.
+func (a *Asker) Probe(ctx context.Context) {
+	a.mu.Lock()
+	names := slices.Sorted(maps.Keys(a.mute))
+	a.mu.Unlock()
+	each(len(names), func(i int) {
+		p, known := a.provider(names[i])
+		if !known || len(p.Servers) == 0 {
+			return // the next order finds out
+		}
+		zone := "."
+		if len(p.Zones) > 0 {
+			zone = p.Zones[0]
+		}
+		if _, err := awake(ctx, p.servers(), zone); err == nil {
+			a.Heard(p.Name, nil)
+		}
+	})
+}
+
 // TXTValues are the TXT values at a spot, in order, or why they aren't known.
 type TXTValues struct {
 	Values []string
@@ -114,17 +147,6 @@ func (a *Asker) Find(ctx context.Context, spots []TXTName) map[TXTName]TXTValues
 	return all
 }
 
-func distinct[T comparable](list []T) (result []T) {
-	known := map[T]bool{}
-	for _, v := range list {
-		if !known[v] {
-			known[v] = true
-			result = append(result, v)
-		}
-	}
-	return result
-}
-
 // authorities returns whom to ask what is in a zone.
 func (a *Asker) authorities(ctx context.Context, zone Zone) ([]server, error) {
 	p, ok := a.provider(zone.Provider)
@@ -148,34 +170,6 @@ func (a *Asker) authorities(ctx context.Context, zone Zone) ([]server, error) {
 	return list, nil
 }
 
-// awake returns the servers that answer at all, whatever they answer, and an error when none does.
-func awake(ctx context.Context, servers []server, zone string) (list []server, err error) {
-	failures := make([]error, len(servers))
-	each(len(servers), func(i int) {
-		_, failures[i] = lookAt(ctx, servers[i], question(zone, dns.TypeSOA, false))
-	})
-	for i, err := range failures {
-		var refused *refusedQuery
-		if err == nil || errors.As(err, &refused) {
-			list = append(list, servers[i])
-		}
-	}
-	if len(list) == 0 {
-		return nil, cure.Join(failures...)
-	}
-	return list, nil
-}
-
-// lookAt asks one server, and says what is wrong with it in words for a table.
-func lookAt(ctx context.Context, at server, q *dns.Msg) (*dns.Msg, error) {
-	reply, err := askFirst(ctx, []server{at}, q)
-	var refused *refusedQuery
-	if err != nil && !errors.As(err, &refused) {
-		err = fmt.Errorf("%s %s", at.addr, unreachable(err))
-	}
-	return reply, err
-}
-
 // valuesAt asks all the servers; one that knows is enough.
 func valuesAt(ctx context.Context, servers []server, name string) (found TXTValues) {
 	var failures []error
@@ -197,19 +191,6 @@ func valuesAt(ctx context.Context, servers []server, name string) (found TXTValu
 		found.Err = cure.Join(failures...)
 	}
 	return found
-}
-
-// each calls f for 0 to n-1, a few at a time.
-func each(n int, f func(i int)) {
-	var group errgroup.Group
-	group.SetLimit(looksAtATime)
-	for i := range n {
-		group.Go(func() error {
-			f(i)
-			return nil
-		})
-	}
-	_ = group.Wait() // f keeps its errors
 }
 
 // Absent reports of each value whether all servers of its provider answer, with authority, that it isn't there.

@@ -3,12 +3,8 @@ package zones
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"slices"
-	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/miekg/dns"
@@ -209,63 +205,6 @@ func (it *item) miss(last string) {
 	it.note(false, last)
 }
 
-// isSilent reports whether the server gave no answer when it was asked last.
-func (it *item) isSilent() bool {
-	it.mu.Lock()
-	defer it.mu.Unlock()
-	return it.silent
-}
-
-func holds(reply *dns.Msg, value string) bool {
-	for _, rr := range reply.Answer {
-		if txt, ok := rr.(*dns.TXT); ok && strings.Join(txt.Txt, "") == value {
-			return true
-		}
-	}
-	return false
-}
-
-// answered says in words what a server answered that doesn't have the value.
-func answered(reply *dns.Msg) string {
-	switch {
-	case slices.ContainsFunc(reply.Answer, func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeCNAME }):
-		return "has a CNAME in the way, beside which no TXT record can be (BIND takes the update and ignores it: remove the CNAME, or let it lead to a zone of a provider)"
-	case reply.Rcode == dns.RcodeNameError:
-		return lacksName
-	case reply.Rcode == dns.RcodeRefused:
-		return "doesn't serve the zone (REFUSED; a lame delegation: let it serve the zone, or remove its NS record)"
-	case reply.Rcode != dns.RcodeSuccess:
-		return "answers " + dns.RcodeToString[reply.Rcode]
-	case len(reply.Answer) == 0:
-		return lacksTXT
-	}
-	return lacksValue
-}
-
-// What a server has instead of a record.
-const (
-	lacksName  = "has no such name (NXDOMAIN)"
-	lacksTXT   = "has no TXT record"
-	lacksValue = "has other values only"
-)
-
-func unreachable(err error) string {
-	switch {
-	case isTimeout(err):
-		return "doesn't answer"
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return "doesn't listen (connection refused)"
-	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
-		return "can't be reached from here (no route to it)"
-	case errors.Is(err, errUnsigned):
-		return "answers without a signature, which doesn't count,"
-	}
-	if refused, ok := errors.AsType[*keyError](err); ok {
-		return fmt.Sprintf("doesn't take TSIG key %q", refused.key)
-	}
-	return err.Error()
-}
-
 func (it *item) note(seen bool, last string) {
 	it.mu.Lock()
 	it.seen, it.last, it.silent = seen, last, false
@@ -287,6 +226,13 @@ func (it *item) state() (seen bool, last string) {
 	it.mu.Lock()
 	defer it.mu.Unlock()
 	return it.seen, it.last
+}
+
+// isSilent reports whether the server gave no answer when it was asked last.
+func (it *item) isSilent() bool {
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	return it.silent
 }
 
 func (it *item) done() bool {

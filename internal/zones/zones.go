@@ -10,6 +10,10 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/miekg/dns"
+
+	"autocertd/internal/cure"
 )
 
 // Check says which servers must be seen to have a record before the CA is asked to look.
@@ -47,6 +51,14 @@ func (p Provider) servers() []server {
 		list[i].key = p.Key
 	}
 	return list
+}
+
+// keyAt is the key that a server at that address knows: those that take updates know it, others may not.
+func (p Provider) keyAt(addr string) *Key {
+	if slices.Contains(p.Servers, addr) {
+		return p.Key
+	}
+	return nil
 }
 
 // Config says what an Asker needs beside providers.
@@ -135,6 +147,9 @@ func (a *Asker) Close() {
 	a.watching.Wait()
 }
 
+// ErrNoProvider says why nothing can be asked or written for a provider that a reload took away.
+var ErrNoProvider = errors.New("the provider isn't in the configuration any more")
+
 func (a *Asker) provider(name string) (Provider, bool) {
 	i := slices.IndexFunc(a.providers, func(p Provider) bool { return p.Name == name })
 	if i < 0 {
@@ -143,5 +158,147 @@ func (a *Asker) provider(name string) (Provider, bool) {
 	return a.providers[i], true
 }
 
-// ErrNoProvider says why nothing can be asked or written for a provider that a reload took away.
-var ErrNoProvider = errors.New("the provider isn't in the configuration any more")
+func (a *Asker) zones() (zones []string) {
+	for _, p := range a.providers {
+		zones = append(zones, p.Zones...)
+	}
+	return zones
+}
+
+// providerFor returns the provider with the longest zone that holds the name. A lone provider without zones serves
+// whatever its servers do.
+func (a *Asker) providerFor(name string) (best Provider, ok bool) {
+	providers := a.providers
+	if len(providers) == 1 && len(providers[0].Zones) == 0 {
+		return providers[0], true
+	}
+	longest := -1
+	for _, p := range providers {
+		for _, zone := range p.Zones {
+			if inZone(name, zone) && len(zone) > longest {
+				best, longest = p, len(zone)
+			}
+		}
+	}
+	return best, longest >= 0
+}
+
+// ProviderFor returns the provider that serves a name, as the configuration has it, and the zone of it that holds the
+// name, "" when the provider names none.
+func (a *Asker) ProviderFor(name string) (p Provider, zone string, ok bool) {
+	p, ok = a.providerFor(name)
+	for _, z := range p.Zones {
+		if inZone(name, z) && len(z) > len(zone) {
+			zone = z
+		}
+	}
+	return p, zone, ok
+}
+
+// named reports whether a provider names a zone that holds the name, other than the given one.
+func (a *Asker) named(name, other string) bool {
+	return slices.ContainsFunc(a.zones(), func(zone string) bool { return zone != other && inZone(name, zone) })
+}
+
+// noteZone remembers a zone that a name was found in.
+func (a *Asker) noteZone(zone string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.located[zone] = true
+}
+
+// KnownZones are the zones that the providers name, and those that names were found in.
+func (a *Asker) KnownZones() []string {
+	zones := a.zones()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for zone := range a.located {
+		zones = append(zones, zone)
+	}
+	slices.Sort(zones)
+	return slices.Compact(zones)
+}
+
+// anyServers reports whether the servers of some zones are named, so that this machine's view of DNS isn't wanted.
+func (a *Asker) anyServers() bool {
+	return slices.ContainsFunc(a.providers, func(p Provider) bool { return len(p.Servers) > 0 })
+}
+
+// resolvers returns the configured resolvers, else this machine'a.
+func (a *Asker) resolvers() ([]string, error) {
+	if len(a.resolving) > 0 {
+		return a.resolving, nil
+	}
+	return a.cfg.System()
+}
+
+// deafFor is how long this machine's resolvers aren't asked again about the zones of others when they didn't answer.
+const deafFor = time.Minute
+
+var errDeaf = errors.New("this machine's resolvers don't answer")
+
+// ownResolvers are this machine's, unless they didn't answer a moment ago.
+func (a *Asker) ownResolvers() ([]string, error) {
+	a.mu.Lock()
+	deaf := !a.deaf.IsZero() && time.Since(a.deaf) < deafFor
+	a.mu.Unlock()
+	if deaf {
+		return nil, errDeaf
+	}
+	return a.cfg.System()
+}
+
+// heard notes whether this machine's resolvers answered.
+func (a *Asker) heard(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.deaf = (time.Time{}); Silent(err) {
+		a.deaf = time.Now()
+	}
+}
+
+// Heard notes whether a provider's servers answered, by the result of what was sent to them or asked, and calls
+// Config.Answered when they do again. A call that was broken off says nothing.
+func (a *Asker) Heard(provider string, err error) {
+	silent := Silent(err)
+	if !silent && errors.Is(err, context.Canceled) {
+		return
+	}
+	a.mu.Lock()
+	again := a.mute[provider] && !silent
+	if again {
+		delete(a.mute, provider)
+	} else if silent {
+		a.mute[provider] = true
+	}
+	a.mu.Unlock()
+	if again && a.cfg.Answered != nil {
+		a.cfg.Answered(provider)
+	}
+}
+
+// askOwn asks a provider's own servers in turn, the one that answered last first: a dead one costs its time once.
+func (a *Asker) askOwn(ctx context.Context, p Provider, q *dns.Msg) (*dns.Msg, error) {
+	servers := p.servers()
+	a.mu.Lock()
+	good := slices.IndexFunc(servers, func(at server) bool { return at.addr == a.answering[p.Name] })
+	a.mu.Unlock()
+	if good > 0 {
+		servers[0], servers[good] = servers[good], servers[0]
+	}
+	var failures []error
+	for _, at := range servers {
+		reply, err := askFirst(ctx, []server{at}, q)
+		if err == nil {
+			a.mu.Lock()
+			a.answering[p.Name] = at.addr
+			a.mu.Unlock()
+			a.Heard(p.Name, nil)
+			return reply, nil
+		}
+		failures = append(failures, err)
+	}
+	err := cure.Join(failures...)
+	a.Heard(p.Name, err)
+	return nil, err
+}
