@@ -59,7 +59,7 @@ func joinAttempts(failures []error) error {
 	return first
 }
 
-// request asks for admission at one CA. Whoever has the turn of the ledger answers it.
+// request asks for admission at one CA. The one that has the turn of the ledger answers all requests.
 type request struct {
 	wish     budget.Wish
 	lease    string // of the certificate
@@ -72,13 +72,13 @@ type request struct {
 // admit lets a certificate order, or says until when it is held: the first of the plan for all that wait are admitted. All
 // that ask at the same time share one plan, and one change of the ledger.
 func (l *ledger) admit(ctx context.Context, ca config.CA, r *request) error {
-	l.mu.Lock()
+	l.all.mu.Lock()
 	l.asking = append(l.asking, r)
-	l.mu.Unlock()
+	l.all.mu.Unlock()
+	defer l.withdraw(r) // for the case that nobody answered
 	select {
 	case l.turn <- struct{}{}:
 	case <-ctx.Done():
-		l.withdraw(r)
 		return ctx.Err()
 	}
 	defer func() { <-l.turn }()
@@ -88,10 +88,9 @@ func (l *ledger) admit(ctx context.Context, ca config.CA, r *request) error {
 	var batch []*request
 	var early []string
 	err := l.changeLocked(ctx, ca, func(b *budget.Ledger, now time.Time) (changed bool) {
-		batch, early = l.answer(b, ca, now)
+		batch, early = l.answerLocked(b, ca, now)
 		return slices.ContainsFunc(batch, func(r *request) bool { return r.id != "" })
 	})
-	l.withdraw(r)
 	for _, r := range batch {
 		r.answered, r.err = true, err
 	}
@@ -101,18 +100,17 @@ func (l *ledger) admit(ctx context.Context, ca config.CA, r *request) error {
 	return err
 }
 
-// withdraw takes back a request that nobody has begun to answer.
 func (l *ledger) withdraw(r *request) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.all.mu.Lock()
+	defer l.all.mu.Unlock()
 	l.asking = slices.DeleteFunc(l.asking, func(other *request) bool { return other == r })
 }
 
-// answer plans for all that ask or wait, and notes the orders of those that are admitted. It returns the requests that it
-// answered, and who else may come earlier than it knows.
-func (l *ledger) answer(b *budget.Ledger, ca config.CA, now time.Time) (batch []*request, early []string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// answerLocked plans for all that ask or wait, and notes the orders of those that are admitted. It returns the requests that
+// it answered, and which other certificates may come earlier than they know.
+func (l *ledger) answerLocked(b *budget.Ledger, ca config.CA, now time.Time) (batch []*request, early []string) {
+	l.all.mu.Lock()
+	defer l.all.mu.Unlock()
 	batch, l.asking = l.asking, nil
 	wishes := make([]budget.Wish, len(batch))
 	for i, r := range batch {
@@ -122,7 +120,7 @@ func (l *ledger) answer(b *budget.Ledger, ca config.CA, now time.Time) (batch []
 	for _, r := range batch {
 		turn := turns[r.wish.Name]
 		if !turn.At.After(now) {
-			r.id = l.begin(b, r.lease, r.wish.Keys, now)
+			r.id = l.beginLocked(b, r.lease, r.wish.Keys, now)
 			continue
 		}
 		r.held = state.Held{
@@ -134,6 +132,34 @@ func (l *ledger) answer(b *budget.Ledger, ca config.CA, now time.Time) (batch []
 		}
 	}
 	return batch, early
+}
+
+// leave removes the certificates that match from those that wait for room.
+func (a *ledgers) leave(match func(name string) bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, l := range a.cas {
+		l.queue.Leave(match)
+	}
+}
+
+// restoreHeld takes over a certificate that an earlier process left waiting for room, unless it waits here.
+func (m *Manager) restoreHeld(s *Snapshot, c *state.Certificate, now time.Time) {
+	ca, ok := s.CAs[c.Held.CA]
+	if !ok {
+		return
+	}
+	l := m.ledgers.of(ca)
+	l.all.mu.Lock()
+	defer l.all.mu.Unlock()
+	if !l.queue.Waits(c.Name) {
+		l.queue.Wait(budget.Wish{
+			Name:    c.Name,
+			Since:   c.Held.Since,
+			Urgency: m.Urgency(c.Name, now),
+			Keys:    []budget.Key{budget.Key(c.Held.Limit)},
+		}, c.Held.Until)
+	}
 }
 
 // admit returns the right to order, or a *heldError when the CA would refuse. An order that is open already has been
@@ -229,11 +255,4 @@ func (j *job) hold(err error) bool {
 // leaveQueues ends the wait for room at all CAs.
 func (j *job) leaveQueues() {
 	j.ledgers.leave(func(name string) bool { return name == j.cert.Name })
-}
-
-// restoreHeld takes over a certificate that an earlier process left waiting for room.
-func (m *Manager) restoreHeld(s *Snapshot, c *state.Certificate, now time.Time) {
-	if ca, ok := s.CAs[c.Held.CA]; ok {
-		m.ledgers.restore(ca, c.Name, c.Held, m.Urgency(c.Name, now))
-	}
 }

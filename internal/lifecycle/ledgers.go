@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,21 +27,19 @@ type ledgers struct {
 	wake    func(match func(name string) bool) // see Config.Wake
 	process string                             // names this process in the ids of its orders
 
-	mu  sync.Mutex // guards what follows
+	mu  sync.Mutex // guards what follows, and the fields of each ledger that say so
 	cas map[string]*ledger
 }
 
 // ledger is one CA's, and the certificates of this process that wait for room in it.
 type ledger struct {
 	all  *ledgers
-	ca   config.CA
 	turn chan struct{} // holds a token while the object changes; guards runs, and the answers to requests
 	runs int           // how many orders were noted, for their ids
 
-	mu     sync.Mutex // guards what follows
-	asking []*request
-	queue  budget.Queue
-	ended  map[string]time.Time // orders of ours that were counted in full when they ended, by id: the object doesn't know yet
+	asking []*request           // guarded by mu, as what follows
+	queue  budget.Queue         // of those that were held
+	ended  map[string]time.Time // orders of ours that count in full since they ended, by id; the object doesn't know yet
 }
 
 func newLedgers(cfg Config) *ledgers {
@@ -54,31 +53,10 @@ func (a *ledgers) of(ca config.CA) *ledger {
 	name := state.LedgerLock(ca.Name, ca.Directory)
 	l := a.cas[name]
 	if l == nil {
-		l = &ledger{all: a, ca: ca, turn: make(chan struct{}, 1), ended: map[string]time.Time{}}
+		l = &ledger{all: a, turn: make(chan struct{}, 1), ended: map[string]time.Time{}}
 		a.cas[name] = l
 	}
 	return l
-}
-
-// leave removes the certificates that match from those that wait for room.
-func (a *ledgers) leave(match func(name string) bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, l := range a.cas {
-		l.mu.Lock()
-		l.queue.Leave(match)
-		l.mu.Unlock()
-	}
-}
-
-// restore takes over a certificate that an earlier process left waiting, unless it waits here.
-func (a *ledgers) restore(ca config.CA, name string, held state.Held, urgency float64) {
-	l := a.of(ca)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.queue.Waits(name) {
-		l.queue.Wait(budget.Wish{Name: name, Since: held.Since, Urgency: urgency, Keys: []budget.Key{budget.Key(held.Limit)}}, held.Until)
-	}
 }
 
 // change calls f with the ledger as it is now, and saves it if f says that it changed. f runs alone.
@@ -92,7 +70,7 @@ func (l *ledger) change(ctx context.Context, ca config.CA, f func(b *budget.Ledg
 	return l.changeLocked(ctx, ca, f)
 }
 
-// changeLocked is change for who has the turn.
+// changeLocked is change for a caller that has the turn.
 func (l *ledger) changeLocked(ctx context.Context, ca config.CA, f func(b *budget.Ledger, now time.Time) bool) error {
 	lease, err := l.all.store.Acquire(ctx, state.LedgerLock(ca.Name, ca.Directory))
 	if err != nil {
@@ -103,36 +81,27 @@ func (l *ledger) changeLocked(ctx context.Context, ca config.CA, f func(b *budge
 	if err != nil {
 		return err
 	}
+	l.all.mu.Lock()
+	ended := maps.Clone(l.ended)
+	l.all.mu.Unlock()
+	for id, at := range ended {
+		b.Spend(b.End(id), at)
+	}
 	now := time.Now()
-	ended := l.settle(b)
 	b.Mend(now, func(run budget.Running) bool { return l.underWay(ctx, run) })
 	if changed := f(b, now); found && !changed {
 		return nil
 	}
 	data, err := json.Marshal(b)
-	if err != nil {
-		return err
+	if err == nil {
+		err = state.SaveLedger(context.WithoutCancel(ctx), lease, ca.Name, ca.Directory, data)
 	}
-	if err := state.SaveLedger(context.WithoutCancel(ctx), lease, ca.Name, ca.Directory, data); err != nil {
-		return err
+	if err == nil {
+		l.all.mu.Lock()
+		maps.DeleteFunc(l.ended, func(id string, _ time.Time) bool { return !ended[id].IsZero() })
+		l.all.mu.Unlock()
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, id := range ended {
-		delete(l.ended, id)
-	}
-	return nil
-}
-
-// settle counts the orders of ours that have ended, and returns their ids.
-func (l *ledger) settle(b *budget.Ledger) (ids []string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for id, at := range l.ended {
-		b.Spend(b.End(id), at)
-		ids = append(ids, id)
-	}
-	return ids
+	return err
 }
 
 // underWay reports whether an order that was noted may still be: it is ours, or its lease is held. What can't be found
@@ -145,19 +114,19 @@ func (l *ledger) underWay(ctx context.Context, run budget.Running) bool {
 	return holder != nil || err != nil
 }
 
-// begin notes an order before it is sent, and returns its id. Dying after it leaves an order that counts as sent.
-func (l *ledger) begin(b *budget.Ledger, lease string, keys []budget.Key, now time.Time) (id string) {
+// beginLocked notes an order before it is sent, and returns its id. Dying after it leaves an order that counts as sent.
+func (l *ledger) beginLocked(b *budget.Ledger, lease string, keys []budget.Key, now time.Time) (id string) {
 	l.runs++
 	id = l.all.process + strconv.Itoa(l.runs)
 	b.Begin(budget.Running{ID: id, Lease: lease, Since: now.UTC(), Keys: keys})
 	return id
 }
 
-// end notes that an order has ended and counts in full. The object learns of it with its next change: until then, and when
-// there is none since the process ends, the order's lease tells.
+// end notes that an order has ended and counts in full. The object learns of it with its next change. When the process ends
+// before that, it is the order's lease that says so.
 func (l *ledger) end(id string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.all.mu.Lock()
+	defer l.all.mu.Unlock()
 	l.ended[id] = time.Now()
 }
 

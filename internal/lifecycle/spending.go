@@ -33,7 +33,7 @@ func (s *spending) Keep(ctx context.Context, order issuer.OpenOrder) error {
 		if s.ordered || s.id == "" {
 			err := s.ledger.change(ctx, s.ca, func(b *budget.Ledger, now time.Time) bool {
 				if s.id == "" { // the order that was open is of no use any more
-					s.id = s.ledger.begin(b, s.Lock(), s.keys, now)
+					s.id = s.ledger.beginLocked(b, s.Lock(), s.keys, now)
 				} else { // the order before came to nothing; only that it was ordered counts
 					b.Spend(budget.OrdersOnly(s.keys), now)
 				}
