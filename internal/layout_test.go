@@ -33,7 +33,7 @@ var limits = []limit{
 	{pkg: "internal/config", only: []string{"internal/knownca", "internal/suggest", "internal/secret", "internal/printable", "internal/durable", "internal/cure", "internal/dnschallenge"}},
 	{pkg: "internal/knownca", only: []string{"internal/printable"}},
 	{pkg: "internal/budget", only: []string{"internal/knownca"}},
-	{pkg: "providers", only: []string{"internal/secret", "internal/printable", "internal/durable", "internal/proc", "internal/cure"}},
+	{pkg: "providers", only: []string{"internal/secret", "internal/printable", "internal/durable", "internal/proc", "internal/cure", "internal/suggest"}},
 	// No DNS, disk or providers.
 	{pkg: "issuer", never: []string{"internal/dns01", "internal/zones", "internal/store/files", "internal/store/etcd", "internal/durable", "providers"}},
 	// Asks DNS; who writes there, and for whom, is no business of it.

@@ -38,13 +38,13 @@ func newCloudflare(opts Options) (*Provider, error) {
 	}
 	var errs []error
 	if !o.APIToken.IsSet() {
-		errs = append(errs, errors.New("api_token: missing; make one with the permissions Zone.DNS:Edit and Zone.Zone:Read at https://dash.cloudflare.com/profile/api-tokens"))
+		errs = append(errs, at("api_token", errors.New("missing; make one with the permissions Zone.DNS:Edit and Zone.Zone:Read at https://dash.cloudflare.com/profile/api-tokens")))
 	}
 	if !isToken(o.APIToken.Reveal()) {
-		errs = append(errs, errors.New("api_token: holds blanks or other characters that no token has; copy it again"))
+		errs = append(errs, at("api_token", errors.New("holds blanks or other characters that no token has; copy it again")))
 	}
 	if !isToken(o.ZoneToken.Reveal()) {
-		errs = append(errs, errors.New("zone_token: holds blanks or other characters that no token has; copy it again"))
+		errs = append(errs, at("zone_token", errors.New("holds blanks or other characters that no token has; copy it again")))
 	}
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)

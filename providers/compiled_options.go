@@ -95,10 +95,10 @@ func (f taggedField) set(v anyOption) error {
 		err = json.Unmarshal(text, f.value.Addr().Interface())
 	}
 	if typeErr, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return fmt.Errorf("%s: must be of type %s, not a %s", f.key, f.value.Type(), typeErr.Value)
+		return at(f.key, fmt.Errorf("must be of type %s, not a %s", f.value.Type(), typeErr.Value))
 	}
 	if err != nil {
-		return fmt.Errorf("%s: doesn't fit type %s", f.key, f.value.Type())
+		return at(f.key, fmt.Errorf("doesn't fit type %s", f.value.Type()))
 	}
 	return nil
 }

@@ -38,9 +38,9 @@ func newExec(opts Options) (*Provider, error) {
 	}
 	var commandErr error
 	if len(o.Command) == 0 {
-		commandErr = errors.New(`command: missing; name a program by its absolute path: command = ["/usr/local/bin/my-dns"]`)
+		commandErr = at("command", errors.New(`missing; name a program by its absolute path: command = ["/usr/local/bin/my-dns"]`))
 	} else if err := checkProgram(o.Command[0]); err != nil {
-		commandErr = fmt.Errorf("command: %w", err)
+		commandErr = at("command", err)
 	}
 	timeout, timeoutErr := programTimeout(o.Timeout, execTimeout)
 	if err := errors.Join(commandErr, timeoutErr, checkEnv(o.Env)); err != nil {
@@ -60,7 +60,7 @@ func programTimeout(d, otherwise time.Duration) (time.Duration, error) {
 		return otherwise, nil
 	}
 	if d < time.Second || d > execMaxTimeout {
-		return 0, fmt.Errorf("timeout: must be between 1s and %v", execMaxTimeout)
+		return 0, at("timeout", fmt.Errorf("must be between 1s and %v", execMaxTimeout))
 	}
 	return d, nil
 }
@@ -69,7 +69,7 @@ func programTimeout(d, otherwise time.Duration) (time.Duration, error) {
 func checkEnv(names []string) error {
 	for _, name := range names {
 		if name == "" || strings.ContainsAny(name, "= \x00") {
-			return errors.New(`env: a list of the names of variables that are passed on, without values: env = ["SSL_CERT_FILE"]`)
+			return at("env", errors.New(`a list of the names of variables that are passed on, without values: env = ["SSL_CERT_FILE"]`))
 		}
 	}
 	return nil

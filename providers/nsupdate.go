@@ -64,13 +64,13 @@ func newNSUpdate(opts Options) (*Provider, error) {
 func (o nsupdateOptions) command() (string, error) {
 	if o.Command != "" {
 		if err := checkProgram(o.Command); err != nil {
-			return "", fmt.Errorf("command: %w", err)
+			return "", at("command", err)
 		}
 		return o.Command, nil
 	}
 	path, err := exec.LookPath("nsupdate")
 	if err != nil {
-		return "", errors.New(`command: nsupdate isn't installed: apt-get install bind9-dnsutils; or name it: command = "/path/to/nsupdate"`)
+		return "", at("command", errors.New(`nsupdate isn't installed: apt-get install bind9-dnsutils; or name it: command = "/path/to/nsupdate"`))
 	}
 	return path, nil
 }
@@ -81,17 +81,17 @@ func (o nsupdateOptions) authentication(opts Options) (tsigKey, error) {
 	case o.GSS && o.KeyFile != "":
 		return tsigKey{}, errors.New("key_file and gss: give one of the two")
 	case o.KeyFile == "" && o.KeyName != "":
-		return tsigKey{}, errors.New("key_name: says which key of key_file is ours; name the file too")
+		return tsigKey{}, at("key_name", errors.New("says which key of key_file is ours; name the file too"))
 	case !o.GSS && o.Keytab != "":
-		return tsigKey{}, errors.New("keytab: needs gss = true")
+		return tsigKey{}, at("keytab", errors.New("needs gss = true"))
 	case o.Keytab != "":
 		if err := checkKeytab(opts.path(o.Keytab)); err != nil {
-			return tsigKey{}, fmt.Errorf("keytab: %w", err)
+			return tsigKey{}, at("keytab", err)
 		}
 	case o.KeyFile != "":
 		key, err := readTSIGKey(opts.path(o.KeyFile), o.KeyName)
 		if err != nil {
-			return tsigKey{}, fmt.Errorf("key_file: %w", err)
+			return tsigKey{}, at("key_file", err)
 		}
 		return key, nil
 	}
@@ -123,9 +123,9 @@ func checkNSUpdateArgs(args []string) error {
 					continue
 				}
 			}
-			return fmt.Errorf(`args: %s needs a number as the next string, such as "%s", "5"`, args[i-1], args[i-1])
+			return at("args", fmt.Errorf(`%s needs a number as the next string, such as "%s", "5"`, args[i-1], args[i-1]))
 		default:
-			return fmt.Errorf("args: %.40q isn't allowed; allowed are -4, -6, -o, -r N, -t N, -u N; keys and servers have keys of their own", args[i])
+			return at("args", fmt.Errorf("%.40q isn't allowed; allowed are -4, -6, -o, -r N, -t N, -u N; keys and servers have keys of their own", args[i]))
 		}
 	}
 	return nil

@@ -14,6 +14,9 @@ import (
 	"time"
 
 	"github.com/libdns/libdns"
+
+	"autocertd/internal/cure"
+	"autocertd/internal/suggest"
 )
 
 // Client writes records into zones. Both methods take the zone with or without a trailing dot and names relative to it,
@@ -86,37 +89,39 @@ func Names() []string {
 func New(typ string, opts Options) (*Provider, error) {
 	build, ok := builders()[typ]
 	if !ok {
-		return nil, fmt.Errorf("unknown provider type %q; %sknown types: %s", typ, didYouMean(typ), strings.Join(Names(), ", "))
+		guess := ""
+		if near := suggest.Nearest(typ, Names()); near != "" {
+			guess = fmt.Sprintf("did you mean %q? ", near)
+		}
+		return nil, fmt.Errorf("unknown provider type %q; %sknown types: %s", typ, guess, strings.Join(Names(), ", "))
 	}
 	return build(opts)
 }
 
-// didYouMean proposes the type that differs from typ by a slip or two.
-func didYouMean(typ string) string {
-	for _, name := range Names() {
-		if distance(strings.ToLower(typ), name) <= 2 {
-			return fmt.Sprintf("did you mean %q? ", name)
-		}
-	}
-	return ""
+// optionError is a mistake at a key of the provider's table.
+type optionError struct {
+	key string
+	err error
 }
 
-// distance returns how many letters must be added, dropped or changed to make b of a.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
+// at says of each of the mistakes that stand side by side in err at which key of the provider's table it is. It returns nil
+// when there is none.
+func at(key string, err error) error {
+	if err == nil {
+		return nil
 	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost = 1 + min(diagonal, row[j], row[j+1])
-			}
-			diagonal, row[j+1] = row[j+1], cost
-		}
+	var list []error
+	for _, part := range cure.Parts(err) {
+		list = append(list, &optionError{key, part})
 	}
-	return row[len(b)]
+	return cure.Join(list...)
 }
+
+// Error returns the key and the mistake.
+func (e *optionError) Error() string { return e.key + ": " + e.err.Error() }
+
+// Key returns the key as the table has it.
+func (e *optionError) Key() string { return e.key }
+
+// Unwrap returns the mistake.
+func (e *optionError) Unwrap() error { return e.err }

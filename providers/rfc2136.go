@@ -56,7 +56,7 @@ func serverList(one string, several []string) ([]string, error) {
 		return nil, errors.New(`server and servers: give one of the two`)
 	}
 	if len(list) == 0 {
-		return nil, errors.New(`server: missing; name the zone's primary: server = "ns1.example.com"`)
+		return nil, at("server", errors.New(`missing; name the zone's primary: server = "ns1.example.com"`))
 	}
 	var servers []string
 	var errs []error
@@ -79,7 +79,7 @@ func hostPort(s string) (string, error) {
 	_, addrErr := netip.ParseAddr(host)
 	n, portErr := strconv.ParseUint(port, 10, 16)
 	if portErr != nil || n == 0 || addrErr != nil && !isName(host) {
-		return "", fmt.Errorf(`server: %.80q is neither a host nor host:port, such as "ns1.example.com", "192.0.2.1:53" or "[2001:db8::1]:53"`, s)
+		return "", at("server", fmt.Errorf(`%.80q is neither a host nor host:port, such as "ns1.example.com", "192.0.2.1:53" or "[2001:db8::1]:53"`, s))
 	}
 	return net.JoinHostPort(host, port), nil
 }
@@ -89,15 +89,15 @@ func (o rfc2136Options) tsigKey(opts Options) (tsigKey, error) {
 	inline := o.KeyAlg != "" || o.Key.IsSet()
 	switch {
 	case o.KeyFile == "" && !inline && o.KeyName == "":
-		return tsigKey{}, errors.New("key_file: missing; updates are signed: name a file that tsig-keygen has written")
+		return tsigKey{}, at("key_file", errors.New("missing; updates are signed: name a file that tsig-keygen has written"))
 	case o.KeyFile != "" && inline:
-		return tsigKey{}, errors.New("key_file: leave out key_alg and key, which the file holds; key_name says which of several keys in it is ours")
+		return tsigKey{}, at("key_file", errors.New("leave out key_alg and key, which the file holds; key_name says which of several keys in it is ours"))
 	case o.KeyFile == "":
 		return newTSIGKey(o.KeyName, cmp.Or(o.KeyAlg, tsigAlgorithms()[0]), o.Key.Reveal())
 	}
 	key, err := readTSIGKey(opts.path(o.KeyFile), o.KeyName)
 	if err != nil {
-		return tsigKey{}, fmt.Errorf("key_file: %w", err)
+		return tsigKey{}, at("key_file", err)
 	}
 	return key, nil
 }

@@ -135,7 +135,7 @@ func commandLogger(c config.Log, command string, quiet bool) *slog.Logger {
 // warn logs the warnings of a configuration.
 func warn(logger *slog.Logger, warnings config.Problems) {
 	for _, w := range warnings {
-		logger.Warn("configuration", "warning", w.Error())
+		logger.Warn("configuration", "warning", w)
 	}
 }
 

@@ -174,11 +174,7 @@ func problems(err error) []error {
 	if !errors.As(err, &list) {
 		return []error{err}
 	}
-	lines := make([]error, len(list))
-	for i, p := range list {
-		lines[i] = p
-	}
-	return lines
+	return list.Unwrap()
 }
 
 // namedInLog is the number of names that a log line lists before it counts the rest.

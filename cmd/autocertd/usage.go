@@ -157,11 +157,13 @@ const plainInShells = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234
 func printProblems(out term.Screen, mistakes, warnings config.Problems) {
 	write := func(list config.Problems, word string, c term.Colour) {
 		for _, p := range list {
-			lines := p.Lines()
-			fmt.Fprintf(out.Out, "%s %s\n", out.Paint(c, word), lines[0])
-			for _, line := range lines[1:] {
-				fmt.Fprintf(out.Out, "    %s\n", line)
+			text := p.Error()
+			if before, lines, several := strings.Cut(p.Hint, "\n"); several { // to be written as they stand there
+				text += "; " + before + "\n    " + strings.ReplaceAll(lines, "\n", "\n    ")
+			} else if p.Hint != "" {
+				text += " (" + p.Hint + ")"
 			}
+			fmt.Fprintf(out.Out, "%s %s\n", out.Paint(c, word), text)
 		}
 	}
 	write(mistakes, "mistake:", term.Red)

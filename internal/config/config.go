@@ -124,7 +124,7 @@ type Certificate struct {
 type Checks struct {
 	Schedule func(text string) error
 	Window   func(text string) error
-	Provider func(p *Provider) error // Problems are reported as they are, other errors at the provider's table
+	Provider func(p *Provider) error // Problems are reported as they are, other errors at the provider's table, or at the key that their method Key() string names
 	// Outputs builds the outputs from their tables. OutputKeys are the keys that it knows.
 	Outputs    func(c *Config, tables []Table)
 	OutputKeys []string

@@ -66,12 +66,22 @@ func checks() Checks {
 			return errors.Join(errors.New("has no server"), errors.New("has no key"))
 		}
 		if o.Server == "?" {
-			return errors.Join(errors.New(`server: "?" is no host`), errors.New("zone: isn't in the table"))
+			return errors.Join(keyed{"server", errors.New(`"?" is no host`)}, keyed{"zone", errors.New("isn't in the table")})
 		}
 		return nil
 	}}
 	return building(judge, new(deploy.Outputs))
 }
+
+// keyed is a mistake at a key of a provider's table.
+type keyed struct {
+	key string
+	err error
+}
+
+func (k keyed) Error() string { return fmt.Sprintf("%s: %v", k.key, k.err) }
+func (k keyed) Key() string   { return k.key }
+func (k keyed) Unwrap() error { return k.err }
 
 // unpack writes the files of an archive into a fresh folder and goes there.
 func unpack(t testing.TB, archive *txtar.Archive) {
@@ -98,12 +108,31 @@ func verdict() string {
 	var b strings.Builder
 	config, err := Load("config.toml", checks())
 	if err != nil {
-		return err.Error() + "\n"
+		return told(err) + "\n"
 	}
 	for _, warning := range config.Warnings {
-		fmt.Fprintf(&b, "warning: %s\n", warning.Error())
+		fmt.Fprintf(&b, "warning: %s\n", told(warning))
 	}
 	return b.String()
+}
+
+// told is what a person is shown of problems, a line each; lines to add to a file stand below.
+func told(err error) string {
+	problems, ok := err.(Problems)
+	if !ok {
+		problems = Problems{err.(Problem)}
+	}
+	var lines []string
+	for _, p := range problems {
+		text := p.Error()
+		if before, below, several := strings.Cut(p.Cure(), "\n"); several {
+			text += "; " + before + "\n    " + strings.ReplaceAll(below, "\n", "\n    ")
+		} else if p.Cure() != "" {
+			text += " (" + p.Cure() + ")"
+		}
+		lines = append(lines, text)
+	}
+	return strings.Join(lines, "\n")
 }
 
 // TestVerdicts loads every archive of testdata. One holds one mistake, or a few that belong together, and pins the exact

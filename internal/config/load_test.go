@@ -247,7 +247,7 @@ func TestProviderDecode(t *testing.T) {
 	err = p.Decode(&o)
 	want := "config.toml:26: provider.bind.key: unknown key\n" +
 		"config.toml:25: provider.bind.server: unknown key (did you mean servr?)"
-	if got := fmt.Sprint(err); got != want || o.hidden != "" {
+	if got := told(err); got != want || o.hidden != "" {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
 	}
 }
@@ -279,7 +279,7 @@ func TestFilesThatCantBeRead(t *testing.T) {
 			if err := tt.make("config.toml"); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := Load("config.toml", Checks{}); err == nil || err.Error() != tt.want {
+			if _, err := Load("config.toml", Checks{}); err == nil || told(err) != tt.want {
 				t.Errorf("got %v, want %s", err, tt.want)
 			}
 		})
@@ -296,7 +296,7 @@ func TestGreatestFile(t *testing.T) {
 
 func TestDropInFolderIsAFile(t *testing.T) {
 	unpack(t, &txtar.Archive{Files: []txtar.File{{Name: "config.toml", Data: []byte(minimal)}, {Name: "conf.d"}}})
-	if _, err := Load("config.toml", Checks{}); err == nil || err.Error() != "conf.d: can't be read: not a directory (a file stands where a folder should be; move it away)" {
+	if _, err := Load("config.toml", Checks{}); err == nil || told(err) != "conf.d: can't be read: not a directory (a file stands where a folder should be; move it away)" {
 		t.Errorf("got %v", err)
 	}
 }
@@ -311,7 +311,7 @@ func TestStateDirRefused(t *testing.T) {
 		"/srv/a\nb": "holds a control character (such as a line break; "} {
 		text := fmt.Sprintf("state_dir = %q\n", name) + minimal
 		unpack(t, &txtar.Archive{Files: []txtar.File{{Name: "config.toml", Data: []byte(text)}}})
-		if _, err := Load("config.toml", Checks{}); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := Load("config.toml", Checks{}); err == nil || !strings.Contains(told(err), want) {
 			t.Errorf("%q: got %v", name, err)
 		}
 	}

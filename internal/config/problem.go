@@ -23,26 +23,8 @@ type Problem struct {
 // Unreadable reports whether this process may not read a file, which says little about what stands there.
 func (p Problem) Unreadable() bool { return p.unreadable }
 
-// Error returns the problem on one line.
+// Error returns the problem on one line, without its cure.
 func (p Problem) Error() string {
-	if p.Hint == "" {
-		return p.what()
-	}
-	return fmt.Sprintf("%s (%s)", p.what(), inline(p.Hint))
-}
-
-// Lines returns the problem as a person reads it at a terminal. Lines to add to a file stand by themselves, as they are
-// to be written.
-func (p Problem) Lines() []string {
-	before, lines, several := strings.Cut(p.Hint, "\n")
-	if !several {
-		return []string{p.Error()}
-	}
-	return append([]string{fmt.Sprintf("%s; %s", p.what(), before)}, strings.Split(lines, "\n")...)
-}
-
-// what is the problem without its cure.
-func (p Problem) what() string {
 	if p.More > 0 {
 		return p.Message
 	}
@@ -53,16 +35,8 @@ func (p Problem) what() string {
 	return text + p.Message
 }
 
-// inline writes a hint on one line: the lines of a table become the same table in TOML's inline form, for the top of a
-// file.
-func inline(hint string) string {
-	before, lines, several := strings.Cut(hint, "\n")
-	if !several {
-		return hint
-	}
-	header, keys, _ := strings.Cut(lines, "\n")
-	return fmt.Sprintf("%s to the top of a file: %s = { %s }", strings.TrimSuffix(before, ":"), strings.Trim(header, "[]"), strings.ReplaceAll(keys, "\n", ", "))
-}
+// Cure returns the hint.
+func (p Problem) Cure() string { return p.Hint }
 
 // Problems are all mistakes that were found, in the order of files and lines.
 type Problems []Problem
@@ -74,6 +48,15 @@ func (ps Problems) Error() string {
 		lines[i] = p.Error()
 	}
 	return strings.Join(lines, "\n")
+}
+
+// Unwrap returns the problems as errors.
+func (ps Problems) Unwrap() []error {
+	list := make([]error, len(ps))
+	for i, p := range ps {
+		list[i] = p
+	}
+	return list
 }
 
 // orNil returns nil for no problems, so that they make a nil error.

@@ -6,9 +6,9 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
+	"autocertd/internal/cure"
 	"autocertd/internal/suggest"
 )
 
@@ -135,22 +135,25 @@ func (l *loader) checkProvider(p *Provider, at place) {
 	if problems, ok := errors.AsType[Problems](err); ok {
 		l.problems = append(l.problems, problems...)
 	} else if err != nil {
-		// Joined errors stand on a line each.
-		for line := range strings.SplitSeq(err.Error(), "\n") {
-			at, message := p.options.about(at, line)
-			problem := at.problem(message, "")
+		for _, mistake := range cure.Parts(err) {
+			at, mistake := p.options.about(at, mistake)
+			problem := at.problem(mistake.Error(), cure.Of(mistake))
 			problem.unreadable = errors.Is(err, fs.ErrPermission)
 			l.problems = append(l.problems, problem)
 		}
 	}
 }
 
-// about returns the place of the key that a mistake in a provider's table begins with, and the mistake without it; the
-// table's own place when it begins with none.
-func (r *rest) about(table place, mistake string) (place, string) {
-	key, message, found := strings.Cut(mistake, ": ")
-	if mark, ok := r.marks.keys[key]; found && ok {
-		return place{file: table.file, line: mark.line, key: table.key + "." + key}, message
+// about returns the place of the key that a mistake in a provider's table is about, and the mistake without it; the table's
+// own place when it names none.
+func (r *rest) about(table place, mistake error) (place, error) {
+	if keyed, ok := mistake.(interface {
+		Key() string
+		Unwrap() error
+	}); ok {
+		if mark, found := r.marks.keys[keyed.Key()]; found {
+			return place{file: table.file, line: mark.line, key: table.key + "." + keyed.Key()}, keyed.Unwrap()
+		}
 	}
 	return table, mistake
 }

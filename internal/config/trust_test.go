@@ -117,7 +117,7 @@ func TestOutputsInTheStateDirectory(t *testing.T) {
 			table += fmt.Sprintf("format = \"combined\"\nfile = %q\n", tt.file)
 		}
 		_, err := loadSite(t, fmt.Sprintf("state_dir = %q\n", tt.state), table)
-		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), ": output.dir: ") || !strings.Contains(err.Error(), tt.want)) {
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), ": output.dir: ") || !strings.Contains(told(err), tt.want)) {
 			t.Errorf("%s in %s: got %v, want %q", tt.dir, tt.state, err, tt.want)
 		}
 	}
@@ -172,7 +172,7 @@ func TestUnreadableFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		problems, _ := errors.AsType[Problems](err)
-		got := strings.ReplaceAll(strings.Replace(fmt.Sprint(err), dir+"/", "", 1), dir, "DIR")
+		got := strings.ReplaceAll(strings.Replace(told(err), dir+"/", "", 1), dir, "DIR")
 		if got != tt.want || !problems.Unreadable() {
 			t.Errorf("%s: got\n%s\nwant\n%s", tt.closed, got, tt.want)
 		}
