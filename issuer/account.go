@@ -13,12 +13,6 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 )
 
-// knownAccount is the account in memory, and the objects that it was made of.
-type knownAccount struct {
-	account acme.Account
-	files   accountFiles
-}
-
 // remember keeps the account in memory for the orders to come.
 func (i *Issuer) remember(ctx context.Context, account acme.Account) error {
 	files, err := i.stored.read(ctx)

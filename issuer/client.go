@@ -1,6 +1,7 @@
 package issuer
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/sha256"
@@ -15,7 +16,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
@@ -35,9 +36,7 @@ type client struct {
 	cfg      Config
 	http     *http.Client
 	fetching chan struct{} // held while the directory is fetched
-
-	mu    sync.Mutex
-	known *known // nil before the first
+	known    atomic.Pointer[known]
 }
 
 // known is a directory and the library's client for it. The library keeps what it once took for the directory, and
@@ -55,19 +54,9 @@ func newClient(cfg Config, base http.RoundTripper) *client {
 		Transport: &observer{base: base, hosts: hostsOf(cfg)}, CheckRedirect: checkRedirect, Timeout: requestTimeout}}
 }
 
-// current returns the directory when it isn't older than age.
-func (c *client) current(age time.Duration) *known {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.known == nil || time.Since(c.known.fetched) >= age {
-		return nil
-	}
-	return c.known
-}
-
 // within returns a directory that isn't older than age.
 func (c *client) within(ctx context.Context, age time.Duration) (*known, error) {
-	if k := c.current(age); k != nil {
+	if k := c.known.Load(); k != nil && time.Since(k.fetched) < age {
 		return k, nil
 	}
 	select {
@@ -76,19 +65,18 @@ func (c *client) within(ctx context.Context, age time.Duration) (*known, error) 
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	if k := c.current(age); k != nil { // it was fetched meanwhile
-		return k, nil
+	before := c.known.Load()
+	if before != nil && time.Since(before.fetched) < age { // it was fetched meanwhile
+		return before, nil
 	}
 	k, err := c.fetch(ctx)
 	if err != nil {
 		return nil, err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.known != nil && string(c.known.text) == string(k.text) {
-		k.library = c.known.library // it has nonces
+	if before != nil && bytes.Equal(before.text, k.text) {
+		k.library = before.library // it has nonces
 	}
-	c.known = k
+	c.known.Store(k)
 	return k, nil
 }
 

@@ -70,8 +70,7 @@ func (e *WorkingError) Error() string {
 
 // RetryAfter returns when the CA wants to be asked again, zero when no error in the chain says so.
 func RetryAfter(err error) time.Time {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.RetryAfter
 	}
 	return time.Time{}
@@ -110,8 +109,7 @@ func (c Config) failed(step string, r reply, err error) error {
 
 // about says which hostname a failure is about.
 func about(hostname string, err error) error {
-	var e *Error
-	if errors.As(err, &e) && e.Hostname == "" {
+	if e, ok := errors.AsType[*Error](err); ok && e.Hostname == "" {
 		e.Hostname = hostname
 	}
 	return err
@@ -119,11 +117,7 @@ func about(hostname string, err error) error {
 
 // explain turns a failure into an Error in words that a person can act on. A cancelled context stays what it is.
 func (c Config) explain(step string, err error) error {
-	if err == nil || errors.Is(err, context.Canceled) {
-		return err
-	}
-	var already *Error
-	if errors.As(err, &already) {
+	if _, already := errors.AsType[*Error](err); already || err == nil || errors.Is(err, context.Canceled) {
 		return err
 	}
 	e := &Error{CA: c.Name, Step: step, Err: err}
@@ -264,14 +258,6 @@ func KeyRefused(err error) (refused, sure bool) {
 
 // isProblem reports whether err is a problem document of one of the types.
 func isProblem(err error, types ...string) bool {
-	var p acme.Problem
-	if !errors.As(err, &p) {
-		return false
-	}
-	for _, t := range types {
-		if p.Type == t {
-			return true
-		}
-	}
-	return false
+	p, ok := errors.AsType[acme.Problem](err)
+	return ok && slices.Contains(types, p.Type)
 }

@@ -29,17 +29,17 @@ func (o *order) finish(ctx context.Context) (*Bundle, error) {
 	if err == nil && !decided {
 		err = o.poll(ctx, step)
 	}
-	if errors.Is(err, errNoResult) && o.state.Status != acme.StatusProcessing && o.open.Waited && time.Since(o.open.Created) >= impasseAge {
+	if errors.Is(err, errNoResult) && o.state.Status != acme.StatusProcessing && o.kept.Waited && time.Since(o.kept.Created) >= impasseAge {
 		return nil, o.end(ctx, "finalize",
-			fmt.Errorf("the CA calls the order %s, and hasn't taken it for %s", o.state.Status, time.Since(o.open.Created).Round(time.Minute)))
+			fmt.Errorf("the CA calls the order %s, and hasn't taken it for %s", o.state.Status, time.Since(o.kept.Created).Round(time.Minute)))
 	}
 	if errors.Is(err, errNoResult) {
 		working := &WorkingError{CA: o.ca.cfg.Name, Order: o.state.Location, Again: again}
-		if o.open.Waited {
+		if o.kept.Waited {
 			return nil, working
 		}
-		open := *o.open
-		open.Waited, o.open = true, &open
+		open := *o.kept
+		open.Waited, o.kept = true, &open
 		if err := o.req.Orders.Keep(ctx, open); err != nil {
 			return nil, errors.Join(working, err)
 		}

@@ -3,7 +3,6 @@ package issuer
 import (
 	"errors"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -135,10 +134,6 @@ func (h *health) refuseLocked(domain string, limit bool, why *Error, now time.Ti
 	h.closed = slices.DeleteFunc(h.closed, func(c refusal) bool { return c.domain == domain || !now.Before(c.until) })
 	h.closed = append(h.closed, refusal{domain, limit, until, why})
 }
-
-// namesAccount reports whether a CA says that a limit is the account's. Limits have no types of their own (RFC 8555
-// section 6.6), so the words are all that tells; where they don't, a second order has to find out.
-func namesAccount(p acme.Problem) bool { return strings.Contains(strings.ToLower(p.Detail), "account") }
 
 func overlap(a, b []string) bool {
 	return slices.ContainsFunc(a, func(s string) bool { return slices.Contains(b, s) })

@@ -35,46 +35,59 @@ func (i *Issuer) obtain(ctx context.Context, req Request) (bundle *Bundle, err e
 	solution := cmp.Or(req.Solver, i.cfg.Solver).Begin()
 	defer solution.Remove()
 	o, ctx := i.begin(ctx, req)
+	o.solution = solution
 	defer o.leave()
 	defer func() { err = o.settle(ctx, err) }()
-	if err := o.lookByHand(ctx, solution); err != nil {
-		return nil, err
-	}
-	if err := o.find(ctx, true); err != nil {
-		return nil, err
-	}
-	if err := o.authorize(ctx); err != nil {
-		return nil, err
-	}
-	if err := o.publish(ctx, solution); err != nil {
-		return nil, err
-	}
-	if err := o.validate(ctx); err != nil {
+	if err := o.take(ctx, o.lookByHand, o.findOrMake, o.authorize, o.publish, o.validate); err != nil {
 		return nil, err
 	}
 	solution.Remove() // the CA has seen the records; they need not wait for the rest
 	return o.finish(ctx)
 }
 
+// silentAge is how old an order may be that a CA answers by errors of its own (HTTP 5xx) alone: it outlasts an outage, and
+// not what the CA has lost.
+const silentAge = 24 * time.Hour
+
+// settle counts an attempt that ended by an answer that the CA would give again: an object of the order that it has lost, or
+// that makes no sense. Without that, such an order is asked about until it expires.
+func (o *order) settle(ctx context.Context, err error) error {
+	e, ok := errors.AsType[*Error](err)
+	if !ok || ctx.Err() != nil || o.kept == nil || o.left || o.counted {
+		return err
+	}
+	if _, working := errors.AsType[*WorkingError](err); working || FailedValidation(err) || e.Step == "account" {
+		return err
+	}
+	switch {
+	case isProblem(err, acme.ProblemTypeAccountDoesNotExist): // and so can't have orders
+		return o.forget(ctx, err)
+	case e.Silent && time.Since(o.kept.Created) < silentAge, e.RetryAfter.After(time.Now()),
+		isProblem(err, acme.ProblemTypeRateLimited, acme.ProblemTypeBadNonce):
+		return err
+	}
+	return o.count(ctx, err)
+}
+
 // publish publishes the records, and waits until all servers have them.
-func (o *order) publish(ctx context.Context, solution Solution) error {
+func (o *order) publish(ctx context.Context) error {
 	records := o.records()
 	if len(records) == 0 {
-		solution.Remove() // no other order need wait for this one
+		o.solution.Remove() // no other order need wait for this one
 		if len(o.pending) == 0 {
 			o.progress(Step{Name: Proven})
 		}
 		return nil
 	}
 	o.leave() // others prepare their records meanwhile, and all go into one update
-	if err := solution.Publish(ctx, records); err != nil {
+	if err := o.solution.Publish(ctx, records); err != nil {
 		if waiting, ok := errors.AsType[*ByHandError](err); ok {
 			err = errors.Join(err, o.keepByHand(ctx, waiting.Records))
 		}
 		return err
 	}
 	o.progress(Step{Name: Published})
-	return solution.Wait(ctx, func(have, want int) {
+	return o.solution.Wait(ctx, func(have, want int) {
 		o.seen = have
 		o.progress(Step{Seen, have, want})
 	})
@@ -82,8 +95,8 @@ func (o *order) publish(ctx context.Context, solution Solution) error {
 
 // lookByHand keeps an order whose records a person publishes from asking the CA at every attempt, for days: it is left alone
 // until the records are there, or until it has expired.
-func (o *order) lookByHand(ctx context.Context, solution Solution) error {
-	looker, ok := solution.(Looker)
+func (o *order) lookByHand(ctx context.Context) error {
+	looker, ok := o.solution.(Looker)
 	open := o.req.Open
 	if !ok || open == nil || len(open.ByHand) == 0 || !open.fits(o.req, open.Account) || !time.Now().Before(open.Expires) {
 		return nil
@@ -93,7 +106,7 @@ func (o *order) lookByHand(ctx context.Context, solution Solution) error {
 
 // keepByHand remembers for which records of a person an order waits.
 func (o *order) keepByHand(ctx context.Context, records []Record) error {
-	open, expires := *o.open, o.state.Expires
+	open, expires := *o.kept, o.state.Expires
 	for _, a := range o.pending { // some CAs let authorizations end before their order
 		if !a.Expires.IsZero() && a.Expires.Before(expires) {
 			expires = a.Expires
@@ -142,7 +155,7 @@ type AuthorizationView struct {
 func (i *Issuer) OpenStep(ctx context.Context, req Request) (*OrderView, error) {
 	o, ctx := i.begin(ctx, req)
 	defer o.leave()
-	if err := o.find(ctx, true); err != nil {
+	if err := o.findOrMake(ctx); err != nil {
 		return nil, err
 	}
 	view, err := o.show(ctx)
@@ -156,7 +169,7 @@ func (i *Issuer) OpenStep(ctx context.Context, req Request) (*OrderView, error) 
 func (i *Issuer) ShowOrder(ctx context.Context, req Request) (*OrderView, error) {
 	o, ctx := i.begin(ctx, req)
 	defer o.leave()
-	if err := o.find(ctx, false); err != nil {
+	if err := o.find(ctx); err != nil {
 		return nil, err
 	}
 	return o.show(ctx)
@@ -167,13 +180,7 @@ func (i *Issuer) ShowOrder(ctx context.Context, req Request) (*OrderView, error)
 func (i *Issuer) ValidateOrder(ctx context.Context, req Request) (*OrderView, error) {
 	o, ctx := i.begin(ctx, req)
 	defer o.leave()
-	if err := o.find(ctx, false); err != nil {
-		return nil, err
-	}
-	if err := o.authorize(ctx); err != nil {
-		return nil, err
-	}
-	if err := o.validate(ctx); err != nil {
+	if err := o.take(ctx, o.find, o.authorize, o.validate); err != nil {
 		return nil, err
 	}
 	view := o.view()
@@ -201,10 +208,7 @@ func (i *Issuer) ValidateOrder(ctx context.Context, req Request) (*OrderView, er
 func (i *Issuer) FinishOrder(ctx context.Context, req Request) (*Bundle, error) {
 	o, ctx := i.begin(ctx, req)
 	defer o.leave()
-	if err := o.find(ctx, false); err != nil {
-		return nil, err
-	}
-	if err := o.authorize(ctx); err != nil {
+	if err := o.take(ctx, o.find, o.authorize); err != nil {
 		return nil, err
 	}
 	if len(o.pending) > 0 {
@@ -218,7 +222,7 @@ func (i *Issuer) FinishOrder(ctx context.Context, req Request) (*Bundle, error) 
 func (i *Issuer) GiveUpOrder(ctx context.Context, req Request) error {
 	o, ctx := i.begin(ctx, req)
 	defer o.leave()
-	err := o.find(ctx, false)
+	err := o.find(ctx)
 	if errors.Is(err, ErrNoOrder) {
 		return nil
 	}

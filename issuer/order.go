@@ -12,22 +12,23 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 )
 
-// order is an order in progress. Its steps are find, authorize, validate and finish: Obtain takes all of them, and the commands
-// for orders by hand take them one at a time.
+// order is an order in progress. Its steps are find or findOrMake, authorize, publish, validate and finish. Obtain takes all of
+// them; a command for orders by hand takes those up to its own, of which the earlier ones find that they are done.
 type order struct {
 	ca       *Issuer
 	req      Request
+	solution Solution // that publishes its records; nil for one that a person takes along
 	account  acme.Account
 	state    acme.Order // as the CA said last
 	key      orderKey
-	open     *OpenOrder // as it was kept
+	kept     *OpenOrder // as it was kept last
 	resumed  bool       // it was open before
 	replaced bool       // the CA took the order as one that replaces a certificate
 	pending  []*proof   // what is still to be proved
 	early    bool       // the CA has refused to finalize it, since it wasn't ready
 	inside   bool       // is one of those that may talk to the CA; see enter
 	seen     int        // servers that had the records when the CA was asked to look; 0 when none was asked
-	counted  bool       // the attempt is counted in open.Failures
+	counted  bool       // the attempt is counted in kept.Failures
 	left     bool       // the open order is forgotten
 }
 
@@ -44,6 +45,16 @@ type proof struct {
 func (i *Issuer) begin(ctx context.Context, req Request) (*order, context.Context) {
 	req.Profile = cmp.Or(req.Profile, i.cfg.Profile)
 	return &order{ca: i, req: req}, bounded(ctx, len(req.Hostnames))
+}
+
+// take takes steps until one fails.
+func (o *order) take(ctx context.Context, steps ...func(ctx context.Context) error) error {
+	for _, step := range steps {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // enter waits until the order is one of those that may talk to the CA at a time, unless it is.
@@ -182,9 +193,9 @@ func (o *order) spoiled(ctx context.Context, step string, err error) error {
 }
 
 func (o *order) count(ctx context.Context, err error) error {
-	open := *o.open
+	open := *o.kept
 	open.Failures++
-	o.open, o.counted = &open, true
+	o.kept, o.counted = &open, true
 	if open.Failures >= mostFailures {
 		return o.forget(ctx, err)
 	}
@@ -192,30 +203,6 @@ func (o *order) count(ctx context.Context, err error) error {
 		return errors.Join(err, keepErr)
 	}
 	return err
-}
-
-// silentAge is how old an order may be that a CA answers by errors of its own (HTTP 5xx) alone: it outlasts an outage, and
-// not what the CA has lost.
-const silentAge = 24 * time.Hour
-
-// settle counts an attempt that ended by an answer that the CA would give again: an object of the order that it has lost, or
-// that makes no sense. Without that, such an order is asked about until it expires.
-func (o *order) settle(ctx context.Context, err error) error {
-	e, ok := errors.AsType[*Error](err)
-	if !ok || ctx.Err() != nil || o.open == nil || o.left || o.counted {
-		return err
-	}
-	if _, working := errors.AsType[*WorkingError](err); working || FailedValidation(err) || e.Step == "account" {
-		return err
-	}
-	switch {
-	case isProblem(err, acme.ProblemTypeAccountDoesNotExist): // and so can't have orders
-		return o.forget(ctx, err)
-	case e.Silent && time.Since(o.open.Created) < silentAge, e.RetryAfter.After(time.Now()),
-		isProblem(err, acme.ProblemTypeRateLimited, acme.ProblemTypeBadNonce):
-		return err
-	}
-	return o.count(ctx, err)
 }
 
 // end drops an order that came to nothing, and explains why.
@@ -261,8 +248,13 @@ func (i *Issuer) firstContact(ctx context.Context, req Request) (account acme.Ac
 // ErrNoOrder says that there is no open order: none was made, or the CA has given it up since.
 var ErrNoOrder = errors.New("no order is open")
 
-// find resumes the open order, or makes one; without create it returns ErrNoOrder instead.
-func (o *order) find(ctx context.Context, create bool) error {
+// find resumes the open order, else it returns ErrNoOrder.
+func (o *order) find(ctx context.Context) error { return o.open(ctx, false) }
+
+// findOrMake resumes the open order, or makes one.
+func (o *order) findOrMake(ctx context.Context) error { return o.open(ctx, true) }
+
+func (o *order) open(ctx context.Context, create bool) error {
 	if err := o.enter(ctx); err != nil {
 		return err
 	}
@@ -315,7 +307,7 @@ func (o *order) resume(ctx context.Context) (bool, error) {
 		return false, o.drop(ctx)
 	}
 	if err != nil {
-		o.open = open
+		o.kept = open
 		return false, err
 	}
 	expired := !state.Expires.IsZero() && time.Now().After(state.Expires) ||
@@ -329,7 +321,7 @@ func (o *order) resume(ctx context.Context) (bool, error) {
 	if expired || state.Status == acme.StatusProcessing && time.Since(open.Created) > longestWork {
 		return false, o.drop(ctx)
 	}
-	o.state, o.open, o.key, o.resumed = state, open, key, true
+	o.state, o.kept, o.key, o.resumed = state, open, key, true
 	o.progress(Step{Name: Resumed})
 	return true, nil
 }
@@ -360,7 +352,7 @@ func (o *order) create(ctx context.Context) (err error) {
 
 // keep remembers the new order, with the key, before anything else happens to it.
 func (o *order) keep(ctx context.Context) error {
-	o.open = &OpenOrder{
+	o.kept = &OpenOrder{
 		URL:       o.state.Location,
 		Account:   o.account.Location,
 		Hostnames: o.req.Hostnames,
@@ -372,7 +364,7 @@ func (o *order) keep(ctx context.Context) error {
 		Replaces:  o.replaced,
 	}
 	o.left = false // which the one before may be
-	if err := o.req.Orders.Keep(ctx, *o.open); err != nil {
+	if err := o.req.Orders.Keep(ctx, *o.kept); err != nil {
 		return err
 	}
 	o.progress(Step{Name: Ordered})

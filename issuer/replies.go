@@ -27,6 +27,8 @@ const (
 	maxText  = 1500 // bytes of a text for people; quoted in a log it takes at most twice that
 	maxURL   = 2000 // bytes
 	maxItems = 1000 // of a list
+
+	longestToken = 512 // more than any CA needs; they must have 22 characters (RFC 8555 section 11.3)
 )
 
 // field reads a JSON value as what is expected. It reports false when it isn't that.
@@ -247,3 +249,10 @@ func (e *problemError) Error() string {
 	}
 	return shown(text)
 }
+
+// namesAccount reports whether a CA says that a limit is the account's. Limits have no types of their own (RFC 8555
+// section 6.6), so the words are all that tells; where they don't, a second order has to find out.
+func namesAccount(p acme.Problem) bool { return strings.Contains(strings.ToLower(p.Detail), "account") }
+
+// start shows how a body begins that isn't what it should be.
+func start(body []byte) string { return cmp.Or(printable.Short(string(body), 200), "nothing") }

@@ -131,11 +131,11 @@ func TestBounds(t *testing.T) {
 		t.Errorf("one request too many: %v", err)
 	}
 	s = &spent{names: 1}
-	s.took(orderTime + nameTime)
+	s.time.Add(int64(orderTime + nameTime))
 	if err := s.request(); err != nil {
 		t.Errorf("there is time left: %v", err)
 	}
-	s.took(time.Second)
+	s.time.Add(int64(time.Second))
 	if err := s.request(); err == nil || !strings.Contains(err.Error(), "11m0s") {
 		t.Errorf("there is no time left: %v", err)
 	}

@@ -91,41 +91,13 @@ func (s accountStore) read(ctx context.Context) (files accountFiles, err error) 
 	return files, nil
 }
 
-// load returns the account with its key, both as far as they are there. The account is zero when there is none yet.
-func (s accountStore) load(ctx context.Context) (saved savedAccount, key crypto.Signer, err error) {
-	files, err := s.read(ctx)
-	if err != nil {
-		return saved, nil, err
-	}
-	if files.account != nil {
-		if err := json.Unmarshal(files.account, &saved); err != nil {
-			cure := "restore it from a backup"
-			if files.key != nil {
-				cure += ", or remove it: the account is found again by its key"
-			}
-			return saved, nil, s.damaged(accountFile, err, cure)
-		}
-	}
-	switch {
-	case files.key == nil && saved.URL == "":
-		return saved, nil, nil
-	case files.key == nil:
-		return saved, nil, &Error{
-			CA:   s.cfg.Name,
-			Step: "account",
-			Err:  fmt.Errorf("the account %s is known, but its key %s%s is missing", saved.URL, s.object(), keyFile),
-			Hint: fmt.Sprintf("restore the key from a backup, or remove the folder %s in the state directory to register a new account", s.object()),
-		}
-	}
-	if key, err = decodeKey(files.key); err != nil {
-		return saved, nil, s.damaged(keyFile, err, fmt.Sprintf("restore it from a backup, or remove the folder %s to register a new account", s.object()))
-	}
-	return saved, key, nil
+func (s accountStore) fault(err error, cure string) error {
+	return &Error{CA: s.cfg.Name, Step: "account", Err: err, Hint: cure}
 }
 
 // damaged is the error for a file that can't be what was saved.
 func (s accountStore) damaged(file string, err error, cure string) error {
-	return &Error{CA: s.cfg.Name, Step: "account", Err: fmt.Errorf("%s%s in the state directory is damaged: %w", s.object(), file, err), Hint: cure}
+	return s.fault(fmt.Errorf("%s%s in the state directory is damaged: %w", s.object(), file, err), cure)
 }
 
 // errNoAccount says that no account is registered yet. A key may be there already.
@@ -147,13 +119,34 @@ func noAccount(err error) bool {
 	return errors.Is(err, errNoAccount) || errors.As(err, &deactivated)
 }
 
-// account is load in the library's type, with an error, and what there is, when there is none that is registered.
-func (s accountStore) account(ctx context.Context) (acme.Account, error) {
-	saved, key, err := s.load(ctx)
-	account := acme.Account{Location: saved.URL, Contact: saved.Contact, PrivateKey: key}
-	switch {
-	case err != nil:
+// account returns the account that is stored, with its key. When none is registered, or not any more, that is an error, and the
+// key is returned that may be there all the same.
+func (s accountStore) account(ctx context.Context) (account acme.Account, err error) {
+	files, err := s.read(ctx)
+	if err != nil {
 		return account, err
+	}
+	var saved savedAccount
+	if files.account != nil {
+		if err := json.Unmarshal(files.account, &saved); err != nil {
+			cure := "restore it from a backup"
+			if files.key != nil {
+				cure += ", or remove it: the account is found again by its key"
+			}
+			return account, s.damaged(accountFile, err, cure)
+		}
+	}
+	switch {
+	case files.key != nil:
+		if account.PrivateKey, err = decodeKey(files.key); err != nil {
+			return account, s.damaged(keyFile, err, fmt.Sprintf("restore it from a backup, or remove the folder %s to register a new account", s.object()))
+		}
+	case saved.URL != "":
+		return account, s.fault(fmt.Errorf("the account %s is known, but its key %s%s is missing", saved.URL, s.object(), keyFile),
+			fmt.Sprintf("restore the key from a backup, or remove the folder %s in the state directory to register a new account", s.object()))
+	}
+	account.Location, account.Contact = saved.URL, saved.Contact
+	switch {
 	case !saved.Deactivated.IsZero():
 		account.Status = acme.StatusDeactivated
 		err = &deactivatedError{saved.URL, saved.Deactivated}
@@ -162,7 +155,7 @@ func (s accountStore) account(ctx context.Context) (acme.Account, error) {
 	default:
 		return account, nil
 	}
-	return account, &Error{CA: s.cfg.Name, Step: "account", Err: err, Hint: "to register a new one: autocertd account register " + s.cfg.argument()}
+	return account, s.fault(err, "to register a new one: autocertd account register "+s.cfg.argument())
 }
 
 // nextKey returns the key of a rollover that isn't finished, nil when there is none.
@@ -235,17 +228,17 @@ func (w accountWriter) adopt(ctx context.Context, f ForeignAccount, overwrite bo
 	if next, err := w.nextKey(ctx); next != nil || err != nil {
 		return false, errors.Join(errors.New("a rollover of the account's key isn't finished"), err)
 	}
-	saved, key, err := w.load(ctx)
-	if err != nil && !overwrite {
+	there, err := w.account(ctx)
+	if err != nil && !noAccount(err) && !overwrite {
 		return false, err
 	}
-	same := err == nil && key != nil && sameKey(key, f.Key)
+	same := there.PrivateKey != nil && sameKey(there.PrivateKey, f.Key)
 	switch {
-	case same && saved.Deactivated.IsZero() && (saved.URL == f.URL || f.URL == ""):
+	case same && there.Status != acme.StatusDeactivated && (there.Location == f.URL || f.URL == ""):
 		return false, nil
-	case saved.URL != "" && !overwrite:
-		return false, fmt.Errorf("the CA has the account %s there: %w", saved.URL, fs.ErrExist)
-	case key != nil && !same && !overwrite:
+	case there.Location != "" && !overwrite:
+		return false, fmt.Errorf("the CA has the account %s there: %w", there.Location, fs.ErrExist)
+	case there.PrivateKey != nil && !same && !overwrite:
 		return false, fmt.Errorf("the CA has a key there: %w", fs.ErrExist)
 	}
 	text, err := encodeKey(f.Key)
@@ -261,4 +254,10 @@ func (w accountWriter) adopt(ctx context.Context, f ForeignAccount, overwrite bo
 		return true, err
 	}
 	return true, w.save(ctx, savedAccount{URL: f.URL, Contact: f.Contact})
+}
+
+// knownAccount is the account in memory, and the objects that it was made of.
+type knownAccount struct {
+	account acme.Account
+	files   accountFiles
 }

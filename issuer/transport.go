@@ -17,7 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
@@ -119,13 +119,11 @@ func (c *libraryCall) end(err error) error {
 // endError is why a call was ended.
 type endError struct{ error }
 
-// spent is what an order has taken of its CA. Its requests run side by side.
+// spent counts what an order has taken of its CA. Its requests run side by side.
 type spent struct {
-	names int
-
-	mu       sync.Mutex
-	requests int
-	time     time.Duration
+	names    int
+	requests atomic.Int64
+	time     atomic.Int64 // nanoseconds of waiting for replies
 }
 
 // bounded returns a context under which all requests together are bounded, as those of one order of some names.
@@ -133,23 +131,15 @@ func bounded(ctx context.Context, names int) context.Context {
 	return with(ctx, func(f *facts) { f.spent = &spent{names: names} })
 }
 
+// request counts a request, and is an error when the order has had more than it may.
 func (s *spent) request() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.requests++
-	if most := orderRequests + s.names*nameRequests; s.requests > most {
+	if most := orderRequests + s.names*nameRequests; s.requests.Add(1) > int64(most) {
 		return fmt.Errorf("the CA has been sent %d requests for one order, and no certificate came of it", most)
 	}
-	if most := orderTime + time.Duration(s.names)*nameTime; s.time > most {
+	if most := orderTime + time.Duration(s.names)*nameTime; time.Duration(s.time.Load()) > most {
 		return fmt.Errorf("replies for one order have taken %s, and no certificate came of it", most)
 	}
 	return nil
-}
-
-func (s *spent) took(d time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.time += d
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -167,7 +157,7 @@ func (o *observer) RoundTrip(req *http.Request) (*http.Response, error) {
 			return nil, c.end(err)
 		}
 		begin := time.Now()
-		defer func() { f.spent.took(time.Since(begin)) }()
+		defer func() { f.spent.time.Add(int64(time.Since(begin))) }()
 	}
 	r := cmp.Or(f.reply, &reply{})
 	resp, err := o.base.RoundTrip(req)
@@ -175,11 +165,16 @@ func (o *observer) RoundTrip(req *http.Request) (*http.Response, error) {
 		*r = reply{url: req.URL.String(), method: req.Method, lost: true}
 		return nil, c.lost(req, err)
 	}
-	*r = reply{url: req.URL.String(), method: req.Method, status: resp.StatusCode, retryAfter: retryAfter(resp.Header, time.Now())}
 	body, whole, err := readReply(resp)
-	r.body = body
+	*r = reply{
+		url:        req.URL.String(),
+		method:     req.Method,
+		status:     resp.StatusCode,
+		retryAfter: retryAfter(resp.Header, time.Now()),
+		lost:       err != nil,
+		body:       body,
+	}
 	if err != nil {
-		r.lost = true
 		return nil, c.lost(req, err)
 	}
 	if err := c.read(req, resp, r, body, whole); err != nil {
@@ -322,9 +317,6 @@ func (c *libraryCall) readError(resp *http.Response, r *reply, body []byte) ([]b
 func statusError(u *url.URL, status int) error {
 	return fmt.Errorf("%s answers HTTP %d (%s)", where(u.Redacted()), status, http.StatusText(status))
 }
-
-// start shows how a body begins that isn't what it should be.
-func start(body []byte) string { return cmp.Or(printable.Short(string(body), 200), "nothing") }
 
 // links finds the targets of a relation (RFC 8288) in Link headers.
 func links(base *url.URL, headers []string, relation string) (targets []string) {

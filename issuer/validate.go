@@ -181,9 +181,6 @@ func (o *order) challengeOf(a acme.Authorization) (c *acme.Challenge, answer dns
 	return c, answer
 }
 
-// longestToken is more than any CA needs. They must have 22 characters (RFC 8555 section 11.3).
-const longestToken = 512
-
 // record makes what must be published for a challenge: of the hostname that was ordered, and of the token and the key of
 // our account (RFC 8555 section 8.1). No CA can have another value published.
 func (o *order) record(answer dnschallenge.Challenge, token string) (Record, error) {
@@ -446,7 +443,7 @@ func (o *order) awaitValidation(ctx context.Context) error {
 	switch {
 	case errors.Is(err, errNoResult) && trouble != nil:
 		return trouble
-	case errors.Is(err, errNoResult) && time.Since(o.open.Created) >= impasseAge, errors.Is(err, errImpasse):
+	case errors.Is(err, errNoResult) && time.Since(o.kept.Created) >= impasseAge, errors.Is(err, errImpasse):
 		return o.giveUp(ctx, left)
 	case errors.Is(err, errNoResult):
 		return &WorkingError{CA: o.ca.cfg.Name, Hostname: left[0].IdentifierValue(), Order: o.state.Location, Again: again}
