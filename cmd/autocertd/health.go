@@ -3,14 +3,11 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"sync"
-	"syscall"
 	"time"
 
 	"autocertd/internal/cure"
-	"autocertd/internal/store"
-	"autocertd/internal/store/files"
+	"autocertd/internal/state"
 )
 
 const healthObject = "daemon.json"
@@ -58,12 +55,11 @@ func (h *health) untold(err error) bool {
 	return true
 }
 
-// daemonHealth returns what the running daemon says of itself, nil when none runs. Its lock is looked at only when a
-// process of its number lives, since looking means to hold it for a moment.
-func daemonHealth(ctx context.Context, state *files.Store) *health {
+// daemonHealth returns what the running daemon says of itself, nil when none runs.
+func daemonHealth(ctx context.Context, objects state.Store) *health {
 	h := new(health)
 	for try := 0; ; try++ {
-		data, err := state.Load(ctx, healthObject)
+		data, err := objects.Load(ctx, healthObject)
 		if err != nil {
 			return nil
 		}
@@ -75,14 +71,7 @@ func daemonHealth(ctx context.Context, state *files.Store) *health {
 		}
 		time.Sleep(50 * time.Millisecond) // it is just being written over, see reporter.saveLocked
 	}
-	if errors.Is(syscall.Kill(h.PID, 0), syscall.ESRCH) {
-		return nil
-	}
-	if _, err := state.LockFile(daemonLock); errors.Is(err, store.ErrNotExist) {
-		return h // somebody removed it, and the daemon takes it again at its next tick
-	}
-	if release, err := state.TryLock(ctx, daemonLock); err == nil {
-		release()
+	if holder, err := objects.Holder(ctx, daemonLock); err == nil && holder == nil {
 		return nil
 	}
 	return h

@@ -39,7 +39,7 @@ func TestLocksAreRemoved(t *testing.T) {
 	if err := os.RemoveAll(s.path("state", "locks")); err != nil {
 		t.Fatal(err)
 	}
-	second := s.startAgain(t)
+	second := s.begin(t)
 	eventually(t, func() error {
 		err := errors.New("both go on")
 		for _, p := range []*process{d, second} {

@@ -159,7 +159,7 @@ func TestHangupDuringTheStart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	release, err := store.Lock(t.Context(), daemonLock) // the daemon waits for it
+	lease, err := store.Acquire(t.Context(), daemonLock) // the daemon waits for it
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func TestHangupDuringTheStart(t *testing.T) {
 		return err
 	})
 	d.signal(t, syscall.SIGHUP)
-	release()
+	lease.Release()
 	d.tells(t, "msg=started")
 	d.tells(t, `msg="configuration taken over" why=SIGHUP`)
 	d.stop(t)

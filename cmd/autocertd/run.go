@@ -36,7 +36,7 @@ type daemonProcess struct {
 	scheduler *scheduler.Scheduler
 	reporter  *reporter
 	reloader  *reloader
-	lock      *heldLock
+	lease     *daemonLease
 	handwork  *handwork // only tick uses it, and run before the first tick
 	lastTick  time.Time // by the wall clock; only tick uses it
 	logger    *slog.Logger
@@ -54,10 +54,10 @@ func runDaemon(ctx context.Context, path string) (err error) {
 	if err != nil {
 		return err
 	}
-	if d.lock, err = holdLock(ctx, s, d.logger); err != nil {
+	if d.lease, err = holdLease(ctx, s, d.logger); err != nil {
 		return err
 	}
-	defer d.lock.release()
+	defer d.lease.release()
 	defer func() { err = errors.Join(err, d.program.close()) }()
 	return d.run(ctx)
 }
@@ -128,7 +128,7 @@ func (d *daemonProcess) tasks() []task {
 		{"configuration", d.reloader.run},
 		{"reports", d.reporter.run},
 		{"disk", disk.run},
-		{"lock", d.lock.run},
+		{"lease", d.lease.run},
 		{"leftovers", d.tidy},
 		{"watchdog", func(ctx context.Context) error { return keepWatchdog(ctx, func() { d.scheduler.Stats() }) }},
 		{"end", d.sayStopping},
@@ -212,9 +212,6 @@ func (d *daemonProcess) tick(ctx context.Context) {
 		d.logger.Warn("the clock went back; looking at every certificate again", "from", d.lastTick.UTC().Format(time.RFC3339))
 	}
 	d.lastTick = now
-	if !d.lock.keep(ctx) {
-		return
-	}
 	d.reloader.closeRetired()
 	if d.handwork.changed(ctx) || back {
 		if err := d.reloader.schedule(ctx); err != nil && ctx.Err() == nil {

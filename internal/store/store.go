@@ -190,11 +190,3 @@ func CheckKey(key string) error {
 func Unwritable(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EROFS)
 }
-
-// Locker keeps locks by name. A lock is released by its holder or by the holder's death.
-type Locker interface {
-	// Lock waits for the lock until the context ends.
-	Lock(ctx context.Context, name string) (unlock func(), err error)
-	// TryLock doesn't wait: a lock held by somebody else is a *HeldError.
-	TryLock(ctx context.Context, name string) (unlock func(), err error)
-}

@@ -178,39 +178,6 @@ func (f *Store) Scan(ctx context.Context, prefixes ...string) iter.Seq2[store.Ob
 	return store.ScanByLoad(ctx, f, prefixes...)
 }
 
-// Lock implements store.Locker.
-func (f *Store) Lock(ctx context.Context, name string) (func(), error) {
-	return unlocker(f.Acquire(ctx, name))
-}
-
-// TryLock implements store.Locker.
-func (f *Store) TryLock(ctx context.Context, name string) (func(), error) {
-	return unlocker(f.Try(ctx, name))
-}
-
-func unlocker(l store.Lease, err error) (func(), error) {
-	if err != nil {
-		return nil, err
-	}
-	return l.Release, nil
-}
-
-// IsLockFile reports whether the lock of that name would be taken by way of the same file now as when it was seen; see
-// LockFile. A process that holds a lock whose file was removed or replaced keeps nobody out any more.
-func (f *Store) IsLockFile(name string, seen fs.FileInfo) bool {
-	now, err := f.LockFile(name)
-	return err == nil && os.SameFile(seen, now)
-}
-
-// LockFile returns the file of a lock, or an error that wraps ErrNotExist.
-func (f *Store) LockFile(name string) (fs.FileInfo, error) {
-	path, err := f.path(lockFolder + "/" + name + lockSuffix)
-	if err != nil {
-		return nil, err
-	}
-	return os.Lstat(path)
-}
-
 // refused adds the cure to a permission that the owner of the root lacks: something below it is another user's, since
 // somebody ran a command or restored a copy as another user.
 func (f *Store) refused(path string, err error) error {

@@ -81,8 +81,8 @@ func TestFilesPlanted(t *testing.T) {
 				t.Errorf("listed %q, %v", keys, err)
 			}
 			for range 2 { // whether it can be locked is all one
-				if release, err := s.TryLock(t.Context(), "bad"); err == nil {
-					release()
+				if lease, err := s.Try(t.Context(), "bad"); err == nil {
+					lease.Release()
 				}
 			}
 			if err := s.RemoveStale(); err != nil {
@@ -98,43 +98,67 @@ func TestFilesPlanted(t *testing.T) {
 	}
 }
 
-// TestLocksHeal removes the folder of the locks, and the file of one that is held.
+// TestLocksHeal removes the folder of the locks from under a holder.
 func TestLocksHeal(t *testing.T) {
 	dir := t.TempDir()
 	s, err := files.Open(dir, "autocertd test")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = s.TryLock(t.Context(), "daemon")
+	lease, err := s.Try(t.Context(), "daemon")
 	if err != nil {
 		t.Fatal(err)
 	}
-	mine, err := s.LockFile("daemon")
-	if err != nil || !s.IsLockFile("daemon", mine) {
-		t.Fatalf("the lock isn't that of its file: %v", err)
-	}
-	for _, take := range []func(context.Context, string) (func(), error){s.TryLock, s.Lock} {
+	for _, take := range []func(context.Context, string) (store.Lease, error){s.Try, s.Acquire} {
 		if err := os.RemoveAll(filepath.Join(dir, "locks")); err != nil {
 			t.Fatal(err)
 		}
-		if s.IsLockFile("daemon", mine) {
-			t.Error("the file is gone, and the lock is still that of it")
-		}
-		if _, err := files.View(dir).TryLock(t.Context(), "daemon"); err == nil {
+		if _, err := files.View(dir).Try(t.Context(), "daemon"); err == nil {
 			t.Error("one who only looks made the folder")
 		}
-		release, err := take(t.Context(), "daemon")
+		if err := lease.Save(t.Context(), "states/x", nil); !errors.Is(err, store.ErrLost) {
+			t.Errorf("a write without the lock's file: %v", err)
+		}
+		next, err := take(t.Context(), "daemon")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.TryLock(t.Context(), "daemon"); err == nil {
+		if _, err := s.Try(t.Context(), "daemon"); err == nil {
 			t.Error("the lock keeps nobody out")
 		}
-		if s.IsLockFile("daemon", mine) {
-			t.Error("another file passes for the one that was locked")
-		}
-		release()
+		lease.Release()
+		lease = next
 	}
+	lease.Release()
+}
+
+// TestHolderOfRemovedFile asks who holds a lease whose file was just removed, and whose holder takes it again.
+func TestHolderOfRemovedFile(t *testing.T) {
+	dir := t.TempDir()
+	s, err := files.Open(dir, "autocertd test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lease, err := s.Try(t.Context(), "daemon")
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := make(chan store.Lease)
+	go func() {
+		<-lease.Context().Done()
+		next, err := s.Try(t.Context(), "daemon")
+		if err != nil {
+			t.Error(err)
+		}
+		again <- next
+	}()
+	if err := os.RemoveAll(filepath.Join(dir, "locks")); err != nil {
+		t.Fatal(err)
+	}
+	if h, err := files.View(dir).Holder(t.Context(), "daemon"); h == nil || err != nil {
+		t.Errorf("held by %v, %v", h, err)
+	}
+	(<-again).Release()
 }
 
 // TestOverwrite writes over objects of several lengths.

@@ -98,12 +98,19 @@ func (f *Store) newLease(name string, lock *flock.Flock) *lease {
 }
 
 // Holder implements store.Leaser.
-func (f *Store) Holder(_ context.Context, name string) (*store.Holder, error) {
+func (f *Store) Holder(ctx context.Context, name string) (*store.Holder, error) {
 	lock, err := f.lockFile(name, 0)
 	if err != nil {
 		return nil, err
 	}
 	free, err := lock.TryRLock()
+	if errors.Is(err, fs.ErrNotExist) { // removed perhaps from under a holder, who notices and takes it again
+		select {
+		case <-ctx.Done():
+		case <-time.After(lockLook + lockLook/4):
+		}
+		free, err = lock.TryRLock()
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil

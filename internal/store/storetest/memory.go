@@ -137,24 +137,6 @@ func (m *Memory) Acquire(ctx context.Context, name string) (store.Lease, error) 
 	}
 }
 
-// Lock implements store.Locker.
-func (m *Memory) Lock(ctx context.Context, name string) (func(), error) {
-	lease, err := m.Acquire(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	return lease.Release, nil
-}
-
-// TryLock implements store.Locker.
-func (m *Memory) TryLock(ctx context.Context, name string) (func(), error) {
-	lease, err := m.Try(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	return lease.Release, nil
-}
-
 // Try implements store.Leaser.
 func (m *Memory) Try(_ context.Context, name string) (store.Lease, error) {
 	m.mu.Lock()
