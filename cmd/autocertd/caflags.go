@@ -1,17 +1,16 @@
 package main
 
 import (
+	"autocertd/internal/config"
+	"autocertd/internal/state"
+	"autocertd/issuer"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"github.com/spf13/cobra"
 	"slices"
 	"strings"
-
-	"github.com/spf13/cobra"
-
-	"autocertd/internal/config"
-	"autocertd/issuer"
 )
 
 // caFlags say which CA, and where its account is kept, to commands that need nothing else. With directory no configuration
@@ -101,22 +100,10 @@ func (s *session) choose(ctx context.Context, name string) (config.CA, error) {
 	return config.CA{}, &usageError{fmt.Errorf("no CA is called %q in the configuration; there is %s", name, all)}
 }
 
-// knownAs is the name under which the state directory has an account at a CA that flags name. When there is none, or more
-// than one, it is the one that the flags lead to.
+// knownAs returns the name under which the state directory has an account at a CA that flags name. When there is none, or
+// more than one, it is the one that the flags lead to.
 func (s *session) knownAs(ctx context.Context, ca config.CA) string {
-	objects, err := s.store.List(ctx, "accounts")
-	if err != nil {
-		return ca.Name
-	}
-	hash := strings.TrimPrefix(issuer.AccountKey("", ca.Directory), "accounts/")
-	var names []string
-	for _, object := range objects {
-		folder, file, _ := strings.Cut(strings.TrimPrefix(object, "accounts/"), "/")
-		if name, ok := strings.CutSuffix(folder, hash); ok && name != "" && file == "account.json" {
-			names = append(names, name)
-		}
-	}
-	if len(names) == 1 {
+	if names, err := state.AccountNames(ctx, s.store, ca.Directory); err == nil && len(names) == 1 {
 		return names[0]
 	}
 	return ca.Name

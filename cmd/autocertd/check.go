@@ -231,7 +231,7 @@ func printLive(report liveReport, certs int) error {
 
 // liveTable lays findings out: what was found in a column of its own, or below where that column would be narrow.
 func liveTable(findings []preflight.Finding) term.Table {
-	t := term.Table{Indent: 4, Text: term.TextColumn{Head: "FOUND", Least: leastText},
+	t := term.Table{Indent: 4, Text: term.TextColumn{Head: "FOUND", Least: term.LeastText},
 		Columns: []term.Column{{Head: "STATUS"}, {Head: "SUBJECT", Lone: true}, {Head: "CHECK"}}}
 	for _, e := range fold(findings) {
 		t.Rows = append(t.Rows, term.Row{

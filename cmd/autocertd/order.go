@@ -1,10 +1,16 @@
 package main
 
 import (
+	"autocertd/internal/durable"
+	"autocertd/internal/state"
+	"autocertd/internal/term"
+	"autocertd/internal/zones"
+	"autocertd/issuer"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"github.com/spf13/cobra"
 	"log/slog"
 	"net"
 	"os"
@@ -12,15 +18,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/spf13/cobra"
-
-	"autocertd/internal/durable"
-	"autocertd/internal/state"
-	"autocertd/internal/store"
-	"autocertd/internal/term"
-	"autocertd/internal/zones"
-	"autocertd/issuer"
 )
 
 func orderCommand(opts *options) *cobra.Command {
@@ -82,33 +79,114 @@ func (f *orderFlags) newCommand() *cobra.Command {
 	return command
 }
 
+// new makes the order, unless there is one or no need of one.
+func (s *orderStep) new(ctx context.Context) error {
+	if b, _ := s.hand.Bundle(); s.unnamed && s.open == nil && b != nil && b.CSR == nil && !sameHostnames(b.Hostnames, s.cert.Hostnames) {
+		s.cert = s.hand.LikeBefore()
+		said("note", "for the hostnames of the certificate that there is: %s; for others name them: %s", strings.Join(b.Hostnames, ", "), s.next("new", "-d", s.cert.Name))
+	}
+	wanted := s.cert.Hostnames
+	switch {
+	case s.flags.force && s.open != nil:
+		if err := s.issuer.GiveUpOrder(ctx, s.request()); err != nil {
+			return err
+		}
+		s.open = nil
+	case s.open != nil && !sameHostnames(s.open.Hostnames, wanted):
+		return fmt.Errorf("an order for %s is open already, since %s; to give it up: %s", strings.Join(s.open.Hostnames, ", "),
+			s.open.Created.Local().Format(time.DateTime), s.next("new", "--force"))
+	case s.open == nil && !s.flags.force && s.hand.Fresh(wanted, time.Now()):
+		_, leaf := s.hand.Bundle()
+		said("already done", "a certificate for these hostnames expires %s; for another one: %s", term.Moment(leaf.NotAfter, time.Now()), s.next("new", "--force"))
+		said("next", "%s", s.next("finish"))
+		return nil
+	}
+	if err := s.mayRegister(ctx); err != nil {
+		return err
+	}
+	view, err := s.findOrMake(ctx)
+	if err != nil {
+		return err
+	}
+	if view.Resumed {
+		said("already done", "this order is open since %s", s.open.Created.Local().Format(time.DateTime))
+	}
+	if err := s.show(view); err != nil {
+		return err
+	}
+	s.sayNext(view, s.next("records"))
+	return nil
+}
+
+// findOrMake goes on with the open order, with the key and profile that it was made for, while the CA has it.
+func (s *orderStep) findOrMake(ctx context.Context) (*issuer.OrderView, error) {
+	if s.open != nil {
+		view, err := s.issuer.ShowOrder(ctx, s.request())
+		if !errors.Is(err, issuer.ErrNoOrder) {
+			return view, err
+		}
+	}
+	wanted, err := s.hand.Wanted(ctx, s.issuer, s.ca)
+	if err != nil {
+		return nil, err
+	}
+	return s.issuer.OpenStep(ctx, wanted)
+}
+
+func sameHostnames(a, b []string) bool {
+	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
+}
+
+// mayRegister refuses when an account is needed and the terms of service aren't accepted. A table in the configuration
+// accepts them.
+func (s *orderStep) mayRegister(ctx context.Context) error {
+	if s.ca.AcceptTerms {
+		return nil
+	}
+	names, err := state.AccountNames(ctx, s.store, s.ca.Directory)
+	if err != nil || slices.Contains(names, s.ca.Name) {
+		return err
+	}
+	probe, err := s.issuer.Probe(ctx)
+	if err != nil {
+		return err
+	}
+	terms := "the CA's terms of service"
+	if probe.Terms != "" {
+		terms += ", " + probe.Terms
+	}
+	return &usageError{fmt.Errorf("there is no account at %s yet; read %s, and add --accept-terms", s.ca.Directory, terms)}
+}
+
+// show prints an order.
+func (s *orderStep) show(view *issuer.OrderView) error {
+	now := time.Now()
+	var rows [][2]term.Cell
+	add := func(key, text string) {
+		rows = append(rows, [2]term.Cell{{Text: key, Colour: term.Dim}, {Text: text}})
+	}
+	add("certificate", s.cert.Name)
+	add("account", view.Account)
+	add("order", view.URL)
+	add("status", view.Status)
+	if !view.Expires.IsZero() {
+		add("expires", term.Moment(view.Expires, now))
+	}
+	for _, a := range view.Authorizations {
+		text := fmt.Sprintf("%s: %s", a.Hostname, a.Status)
+		if !a.Expires.IsZero() {
+			text += " until " + term.Moment(a.Expires, now)
+		}
+		add("identifier", text+"; challenges: "+a.Offered)
+	}
+	_, err := term.Pairs(rows).Print(term.On(os.Stdout))
+	return err
+}
+
 func (f *orderFlags) recordsCommand() *cobra.Command {
 	command := f.step("records NAME", "Show the TXT records to add to the zone",
 		"Show the TXT records to add to the zone: as lines of a zone file, as a script for nsupdate, or as JSON.", (*orderStep).records)
 	command.Flags().StringVar(&f.format, "format", formatZone, "zone, nsupdate or json")
-	return command
-}
-
-func (f *orderFlags) checkCommand() *cobra.Command {
-	command := f.step("check NAME", "Ask every authoritative server for the records",
-		"Ask every authoritative server of the zone for the records, as dig would. The exit status is 0 when all have them.", (*orderStep).check)
-	command.Flags().BoolVar(&f.wait, "wait", false, "until all have them")
-	return command
-}
-
-func (f *orderFlags) validateCommand() *cobra.Command {
-	command := f.step("validate NAME", "Let the CA look for the records, and show what it found",
-		"Ask the CA to look for the records, wait until it has, and show each authorization. The servers are asked first, since a\n"+
-			"validation that fails ends the order: it needs new records then.", (*orderStep).validate)
-	command.Flags().BoolVar(&f.unchecked, "unchecked", false, "without asking the servers first")
-	return command
-}
-
-func (f *orderFlags) finishCommand() *cobra.Command {
-	command := f.step("finish NAME", "Get the certificate and write its files",
-		"Finalize the order, download the certificate, keep it in the state directory as the daemon does, and write NAME.crt,\n"+
-			"NAME.key and NAME.fullchain.crt.", (*orderStep).finish)
-	command.Flags().StringVar(&f.dir, "dir", ".", "write the files into this `DIR`")
 	return command
 }
 
@@ -125,20 +203,6 @@ type handRecord struct {
 	Type  string `json:"type"`
 	TTL   int    `json:"ttl"`
 	Value string `json:"value"`
-}
-
-// pending returns the open order, or says that nothing is left to publish.
-func (s *orderStep) pending(ctx context.Context) (*issuer.OrderView, error) {
-	if s.open == nil {
-		return nil, s.noOrder()
-	}
-	view, err := s.known(s.issuer.ShowOrder(ctx, s.request()))
-	if err == nil && view.Validated() {
-		said("already done", "the CA has validated the order; no record is needed any more")
-		s.sayNext(view, "")
-		return nil, nil
-	}
-	return view, err
 }
 
 // records prints the records for whoever edits the zone.
@@ -170,6 +234,20 @@ func (s *orderStep) records(ctx context.Context) error {
 	}
 	said("next", "when the records are in the zone: %s", s.next("check", "--wait"))
 	return err
+}
+
+// pending returns the open order, or says that nothing is left to publish.
+func (s *orderStep) pending(ctx context.Context) (*issuer.OrderView, error) {
+	if s.open == nil {
+		return nil, s.noOrder()
+	}
+	view, err := s.known(s.issuer.ShowOrder(ctx, s.request()))
+	if err == nil && view.Validated() {
+		said("already done", "the CA has validated the order; no record is needed any more")
+		s.sayNext(view, "")
+		return nil, nil
+	}
+	return view, err
 }
 
 // primary is the server for updates of a record, for nsupdate: that of the provider that the configuration has for its zone;
@@ -209,6 +287,13 @@ func (s *orderStep) primary(record string) string {
 		return ""
 	}
 	return host + " " + port
+}
+
+func (f *orderFlags) checkCommand() *cobra.Command {
+	command := f.step("check NAME", "Ask every authoritative server for the records",
+		"Ask every authoritative server of the zone for the records, as dig would. The exit status is 0 when all have them.", (*orderStep).check)
+	command.Flags().BoolVar(&f.wait, "wait", false, "until all have them")
+	return command
 }
 
 // How often check --wait asks again.
@@ -288,83 +373,51 @@ func allFound(sights []zones.Lookup) bool {
 	return true
 }
 
-// new makes the order, unless there is one or no need of one.
-func (s *orderStep) new(ctx context.Context) error {
-	if b, _ := s.hand.Bundle(); s.unnamed && s.open == nil && b != nil && b.CSR == nil && !sameHostnames(b.Hostnames, s.cert.Hostnames) {
-		s.cert = s.hand.LikeBefore()
-		said("note", "for the hostnames of the certificate that there is: %s; for others name them: %s", strings.Join(b.Hostnames, ", "), s.next("new", "-d", s.cert.Name))
-	}
-	wanted := s.cert.Hostnames
-	switch {
-	case s.flags.force && s.open != nil:
-		if err := s.issuer.GiveUpOrder(ctx, s.request()); err != nil {
-			return err
+// showSights prints a row for each server and record.
+func showSights(out *os.File, sights []zones.Lookup) error {
+	t := term.Table{Columns: make([]term.Column, 4)}
+	add := func(name string, found bool, server, answer string) {
+		cell := term.Cell{Text: "not found", Colour: term.Red}
+		if found {
+			cell = term.Cell{Text: "found", Colour: term.Green}
 		}
-		s.open = nil
-	case s.open != nil && !sameHostnames(s.open.Hostnames, wanted):
-		return fmt.Errorf("an order for %s is open already, since %s; to give it up: %s", strings.Join(s.open.Hostnames, ", "),
-			s.open.Created.Local().Format(time.DateTime), s.next("new", "--force"))
-	case s.open == nil && !s.flags.force && s.hand.Fresh(wanted, time.Now()):
-		_, leaf := s.hand.Bundle()
-		said("already done", "a certificate for these hostnames expires %s; for another one: %s", term.Moment(leaf.NotAfter, time.Now()), s.next("new", "--force"))
-		said("next", "%s", s.next("finish"))
-		return nil
+		t.Rows = append(t.Rows, term.Row{Cells: []term.Cell{{Text: name}, cell, {Text: server}, {Text: answer}}})
 	}
-	if err := s.mayRegister(ctx); err != nil {
-		return err
-	}
-	view, err := s.findOrMake(ctx)
-	if err != nil {
-		return err
-	}
-	if view.Resumed {
-		said("already done", "this order is open since %s", s.open.Created.Local().Format(time.DateTime))
-	}
-	if err := s.show(view); err != nil {
-		return err
-	}
-	s.sayNext(view, s.next("records"))
-	return nil
-}
-
-// findOrMake goes on with the open order, with the key and profile that it was made for, while the CA has it.
-func (s *orderStep) findOrMake(ctx context.Context) (*issuer.OrderView, error) {
-	if s.open != nil {
-		view, err := s.issuer.ShowOrder(ctx, s.request())
-		if !errors.Is(err, issuer.ErrNoOrder) {
-			return view, err
+	for _, sight := range sights {
+		if sight.Err != nil {
+			add(sight.Name, false, term.Text(sight.Err), "")
+		}
+		for _, at := range sight.Servers {
+			add(sight.Target.Name(), at.Answer == "", at.Server, at.Answer)
 		}
 	}
-	wanted, err := s.hand.Wanted(ctx, s.issuer, s.ca)
-	if err != nil {
-		return nil, err
-	}
-	return s.issuer.OpenStep(ctx, wanted)
+	_, err := t.Print(term.On(out))
+	return err
 }
 
-func sameHostnames(a, b []string) bool {
-	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
+// tallySights says in one line how far the servers are.
+func tallySights(sights []zones.Lookup) string {
+	have, servers, unknown := 0, 0, ""
+	for _, sight := range sights {
+		if sight.Err != nil {
+			unknown = "; " + term.Text(sight.Err)
+		}
+		servers += len(sight.Servers)
+		for _, at := range sight.Servers {
+			if at.Answer == "" {
+				have++
+			}
+		}
+	}
+	return fmt.Sprintf("%d of %d answers have the record%s", have, servers, unknown)
 }
 
-// mayRegister refuses when an account is needed and the terms of service aren't accepted. A table in the configuration
-// accepts them.
-func (s *orderStep) mayRegister(ctx context.Context) error {
-	if s.ca.AcceptTerms {
-		return nil
-	}
-	_, err := s.store.Load(ctx, issuer.AccountKey(s.ca.Name, s.ca.Directory)+"/account.json")
-	if !errors.Is(err, store.ErrNotExist) {
-		return err
-	}
-	probe, err := s.issuer.Probe(ctx)
-	if err != nil {
-		return err
-	}
-	terms := "the CA's terms of service"
-	if probe.Terms != "" {
-		terms += ", " + probe.Terms
-	}
-	return &usageError{fmt.Errorf("there is no account at %s yet; read %s, and add --accept-terms", s.ca.Directory, terms)}
+func (f *orderFlags) validateCommand() *cobra.Command {
+	command := f.step("validate NAME", "Let the CA look for the records, and show what it found",
+		"Ask the CA to look for the records, wait until it has, and show each authorization. The servers are asked first, since a\n"+
+			"validation that fails ends the order: it needs new records then.", (*orderStep).validate)
+	command.Flags().BoolVar(&f.unchecked, "unchecked", false, "without asking the servers first")
+	return command
 }
 
 // validate lets the CA look for the records.
@@ -410,6 +463,14 @@ func (s *orderStep) sayFailed(ctx context.Context, err error) {
 		return
 	}
 	said("next", "the order is lost, and its records are of no use any more; to start anew: %s", s.next("new"))
+}
+
+func (f *orderFlags) finishCommand() *cobra.Command {
+	command := f.step("finish NAME", "Get the certificate and write its files",
+		"Finalize the order, download the certificate, keep it in the state directory as the daemon does, and write NAME.crt,\n"+
+			"NAME.key and NAME.fullchain.crt.", (*orderStep).finish)
+	command.Flags().StringVar(&f.dir, "dir", ".", "write the files into this `DIR`")
+	return command
 }
 
 // finish gets the certificate, and puts its files right when it is there already.
@@ -479,68 +540,4 @@ func writeFiles(dir string, b *state.Bundle) (written []string, err error) {
 		written = append(written, path)
 	}
 	return written, nil
-}
-
-// show prints an order.
-func (s *orderStep) show(view *issuer.OrderView) error {
-	now := time.Now()
-	var rows [][2]term.Cell
-	add := func(key, text string) {
-		rows = append(rows, [2]term.Cell{{Text: key, Colour: term.Dim}, {Text: text}})
-	}
-	add("certificate", s.cert.Name)
-	add("account", view.Account)
-	add("order", view.URL)
-	add("status", view.Status)
-	if !view.Expires.IsZero() {
-		add("expires", term.Moment(view.Expires, now))
-	}
-	for _, a := range view.Authorizations {
-		text := fmt.Sprintf("%s: %s", a.Hostname, a.Status)
-		if !a.Expires.IsZero() {
-			text += " until " + term.Moment(a.Expires, now)
-		}
-		add("identifier", text+"; challenges: "+a.Offered)
-	}
-	_, err := term.Pairs(rows).Print(term.On(os.Stdout))
-	return err
-}
-
-// showSights prints a row for each server and record.
-func showSights(out *os.File, sights []zones.Lookup) error {
-	t := term.Table{Columns: make([]term.Column, 4)}
-	add := func(name string, found bool, server, answer string) {
-		cell := term.Cell{Text: "not found", Colour: term.Red}
-		if found {
-			cell = term.Cell{Text: "found", Colour: term.Green}
-		}
-		t.Rows = append(t.Rows, term.Row{Cells: []term.Cell{{Text: name}, cell, {Text: server}, {Text: answer}}})
-	}
-	for _, sight := range sights {
-		if sight.Err != nil {
-			add(sight.Name, false, term.Text(sight.Err), "")
-		}
-		for _, at := range sight.Servers {
-			add(sight.Target.Name(), at.Answer == "", at.Server, at.Answer)
-		}
-	}
-	_, err := t.Print(term.On(out))
-	return err
-}
-
-// tallySights says in one line how far the servers are.
-func tallySights(sights []zones.Lookup) string {
-	have, servers, unknown := 0, 0, ""
-	for _, sight := range sights {
-		if sight.Err != nil {
-			unknown = "; " + term.Text(sight.Err)
-		}
-		servers += len(sight.Servers)
-		for _, at := range sight.Servers {
-			if at.Answer == "" {
-				have++
-			}
-		}
-	}
-	return fmt.Sprintf("%d of %d answers have the record%s", have, servers, unknown)
 }

@@ -153,7 +153,7 @@ func (r planReport) table() term.Table {
 	for _, c := range r.Certificates {
 		cas[c.CA] = true
 	}
-	t := term.Table{Indent: 2, Text: besideOrBelow("WHY"), Columns: []term.Column{{Head: "NAME", Shrinks: 20},
+	t := term.Table{Indent: 2, Text: term.ShortTexts("WHY"), Columns: []term.Column{{Head: "NAME", Shrinks: 20},
 		{Head: "CA", Hidden: len(cas) < 2}, {Head: "DUE IN"}, {Head: "ORDERED IN"}}}
 	for _, c := range r.Certificates {
 		t.Rows = append(t.Rows, term.Row{

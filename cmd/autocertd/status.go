@@ -319,18 +319,10 @@ func printTable(list []certificateStatus, now time.Time) error {
 	return err
 }
 
-// leastText is the room that a text needs beside its row; what most rows of a plan say fits.
-const leastText = 26
-
-// besideOrBelow returns a column of texts of a few lines.
-func besideOrBelow(head string) term.TextColumn {
-	return term.TextColumn{Head: head, Least: leastText, Beside: 3, Most: 6, FewMost: 2}
-}
-
 // statusTable lays the certificates out. A column for hostnames is there when one differs from the name of its certificate.
 func statusTable(list []certificateStatus, now time.Time) term.Table {
 	named := !slices.ContainsFunc(list, func(c certificateStatus) bool { return !c.namesItself() })
-	t := term.Table{Indent: 2, Text: besideOrBelow("DETAILS"), Columns: []term.Column{{Head: "NAME", Shrinks: 20},
+	t := term.Table{Indent: 2, Text: term.ShortTexts("DETAILS"), Columns: []term.Column{{Head: "NAME", Shrinks: 20},
 		{Head: "HOSTNAMES", Hidden: named, Least: len("HOSTNAMES"), Most: 40}, {Head: "EXPIRES IN"}, {Head: "RENEWS IN"}, {Head: "STATE"}}}
 	for _, c := range list {
 		word, colour := c.word()

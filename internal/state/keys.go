@@ -4,6 +4,7 @@
 package state
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"strings"
@@ -60,6 +61,18 @@ func Lock(name string) string { return "certificate-" + name }
 // AccountKey names the folder of an account's objects. The hash is of the directory URL, so that a CA entry that is pointed
 // elsewhere neither uses nor loses the account there.
 func AccountKey(ca, directory string) string { return accounts + "/" + ca + "-" + short(directory) }
+
+// AccountNames returns the names of the CAs whose accounts at a directory are kept.
+func AccountNames(ctx context.Context, r store.Reader, directory string) (names []string, err error) {
+	keys, err := r.List(ctx, accounts)
+	for _, key := range keys {
+		name, kept := strings.CutSuffix(strings.TrimPrefix(key, accounts+"/"), "-"+short(directory)+"/account.json")
+		if kept && name != "" {
+			names = append(names, name)
+		}
+	}
+	return names, err
+}
 
 // short is a hash that is long enough to keep a few URLs or bundles apart.
 func short(text string) string {

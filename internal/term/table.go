@@ -38,6 +38,14 @@ type TextColumn struct {
 	Most, FewMost int
 }
 
+// LeastText is the room that a text needs beside its row: what most rows say fits.
+const LeastText = 26 // columns
+
+// ShortTexts returns a column of texts of a few lines.
+func ShortTexts(head string) TextColumn {
+	return TextColumn{Head: head, Least: LeastText, Beside: 3, Most: 6, FewMost: 2}
+}
+
 // many is the number of texts from which on each gets FewMost lines.
 const many = 10
 
