@@ -85,7 +85,7 @@ func writeJSON(b *testing.B, path string, object any) {
 func actedOn(b *testing.B, cfg *config.Config, outputs deploy.Outputs) map[string]string {
 	b.Helper()
 	memory := &storetest.Memory{}
-	manager := lifecycle.New(lifecycle.Config{Storage: memory, Deployer: deploy.New(deploy.Config{})})
+	manager := lifecycle.New(lifecycle.Config{Storage: memory, Deployer: deploy.New(deploy.Config{Store: memory})})
 	manager.Use(lifecycle.NewSnapshot(cfg, outputs, nil, scheduler.Window{}))
 	acted := make(map[string]string, len(cfg.Certificates))
 	for _, c := range cfg.Certificates {

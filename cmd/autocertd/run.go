@@ -125,6 +125,7 @@ func (d *daemonProcess) tasks() []task {
 	disk := &diskWatcher{manager: d.program.manager, scheduler: d.scheduler, reporter: d.reporter, reloader: d.reloader}
 	return []task{
 		{"scheduler", d.scheduler.Run},
+		{"files", d.program.deployer.Run},
 		{"configuration", d.reloader.run},
 		{"reports", d.reporter.run},
 		{"disk", disk.run},

@@ -129,13 +129,14 @@ func (b *build) workers() int { return b.settings.Concurrency * 8 }
 
 // program issues certificates: what lives as long as the process, and the build of the current settings.
 type program struct {
-	session *session
-	solver  *dns01.Solver // for all that isn't an order of one build
-	manager *lifecycle.Manager
-	logger  *slog.Logger
-	live    *liveHandler // behind logger, where that can change
-	current atomic.Pointer[build]
-	retired []*build // replaced, and perhaps still worked with; only the user of use and closeRetired touches them
+	session  *session
+	solver   *dns01.Solver // for all that isn't an order of one build
+	deployer *deploy.Deployer
+	manager  *lifecycle.Manager
+	logger   *slog.Logger
+	live     *liveHandler // behind logger, where that can change
+	current  atomic.Pointer[build]
+	retired  []*build // replaced, and perhaps still worked with; only the user of use and closeRetired touches them
 }
 
 // programConfig holds what commands want differently.
@@ -156,12 +157,13 @@ func (s *session) program(c programConfig) (*program, error) {
 		Logger:  c.logger,
 		Wanted:  func(ctx context.Context) ([]string, error) { return state.OpenHostnames(ctx, s.store) },
 	})
+	p.deployer = deploy.New(deploy.Config{Store: s.store, Logger: c.logger, Wait: c.wait, Working: func(name string) {
+		if c.progress != nil {
+			c.progress(name, issuer.Step{Name: lifecycle.Deploying})
+		}
+	}})
 	p.manager = lifecycle.New(lifecycle.Config{Storage: s.store, Logger: c.logger, Wait: c.wait, Progress: c.progress, Wake: c.wake,
-		Deployer: deploy.New(deploy.Config{Working: func(name string) {
-			if c.progress != nil {
-				c.progress(name, issuer.Step{Name: lifecycle.Deploying})
-			}
-		}})})
+		Deployer: p.deployer})
 	return p, p.use(s.settings)
 }
 

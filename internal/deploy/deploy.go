@@ -1,10 +1,9 @@
 // Package deploy brings the files of a certificate to the places and in the formats that services want, reloads those
-// services and runs commands, again and again until each has succeeded. It leaves to its caller where the bundle and the
-// state are kept, and that only one pass at a time works on a certificate; it never sees an account key.
+// services and runs commands, again and again until each has succeeded. [Deployer.Run] keeps files as they have to be. What a
+// bundle is made of is left to others; no account key is seen here.
 package deploy
 
 import (
-	"autocertd/internal/state"
 	"cmp"
 	"context"
 	"errors"
@@ -12,14 +11,21 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"sync"
 	"time"
+
+	"autocertd/internal/state"
 )
 
 // Config is what a Deployer needs. The zero value runs real processes, gives each a minute and logs nothing.
 type Config struct {
+	Store   state.Store   // of bundles and deployments; nil for a Deployer that only applies and checks
+	Node    string        // of this host's deployments; "" is state.LocalNode
 	Run     Runner        // nil: real processes
 	Logger  *slog.Logger  // nil: silent
 	Timeout time.Duration // for each reload and each run; 0: one minute
+	Wait    bool          // for a certificate that another process deploys; else Reconcile leaves it to that process
+	Blind   bool          // don't have the kernel report changes of files; they are looked at one by one
 
 	// Working is called for each certificate whose files are in place and whose reloads and runs begin, which may take long;
 	// nil is fine.
@@ -28,17 +34,37 @@ type Config struct {
 
 // Deployer applies bundles to outputs. It is safe for concurrent use with different certificates; those share reloads.
 type Deployer struct {
+	store   state.Store
+	node    string
 	runner  Runner
 	log     *slog.Logger
 	timeout time.Duration
+	wait    bool
+	blind   bool
 	working func(certificate string)
 	disk    disk
 	units   units
+
+	mu      sync.Mutex
+	outputs Outputs
+	sites   map[string]*site // of the certificates that are configured, by name
+	order   []*site          // the same
+	failing map[string]bool  // names of those whose last pass failed
 }
 
 // New returns a Deployer.
 func New(c Config) *Deployer {
-	d := &Deployer{runner: c.Run, log: c.Logger, timeout: c.Timeout, working: c.Working}
+	d := &Deployer{
+		store:   c.Store,
+		node:    cmp.Or(c.Node, state.LocalNode),
+		runner:  c.Run,
+		log:     c.Logger,
+		timeout: c.Timeout,
+		wait:    c.Wait,
+		blind:   c.Blind,
+		working: c.Working,
+		failing: map[string]bool{},
+	}
 	if d.runner == nil {
 		d.runner = processes{}
 	}
@@ -55,6 +81,7 @@ func New(c Config) *Deployer {
 type Result struct {
 	State    State    // to be stored by the caller, also after an error
 	Changed  []string // paths that were rewritten
+	Repaired bool     // some of them were right for this bundle before
 	Reloaded []string // units that were reloaded
 	Stopped  []string // units that would have been, and don't run
 	Pending  []string // what still has to be done, one short sentence each

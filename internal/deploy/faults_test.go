@@ -1,7 +1,6 @@
 package deploy
 
 import (
-	"autocertd/internal/state"
 	"bytes"
 	"errors"
 	"io/fs"
@@ -15,6 +14,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"autocertd/internal/state"
 )
 
 // failure applies the bundle, demands exactly one *Error with the cause and the words, and returns it.

@@ -1,7 +1,6 @@
 package deploy
 
 import (
-	"autocertd/internal/state"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -11,6 +10,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"autocertd/internal/state"
 )
 
 // State holds the steps of each output that have succeeded.
@@ -82,8 +83,9 @@ func (s filesStep) do(ctx context.Context, p *pass, t *task) (err error) {
 	if err := t.place.write(change); err != nil {
 		return err
 	}
-	p.res.Changed = append(p.res.Changed, t.place.paths()...)
-	p.deployer.log.Info("files written", "certificate", p.bundle.Name, "output", t.id, "repaired", t.done.Has(t.steps[0].mark))
+	repaired := t.done.Has(t.steps[0].mark)
+	p.res.Changed, p.res.Repaired = append(p.res.Changed, t.place.paths()...), p.res.Repaired || repaired
+	p.deployer.log.Info("files written", "certificate", p.bundle.Name, "output", t.id, "repaired", repaired)
 	t.done = state.Done{}
 	if len(t.steps) > 1 {
 		t.done.Change = change

@@ -1,66 +1,16 @@
 package lifecycle
 
 import (
-	"autocertd/internal/state"
 	"context"
 	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"time"
 
-	"autocertd/internal/deploy"
 	"autocertd/internal/printable"
+	"autocertd/internal/state"
 	"autocertd/issuer"
-	"autocertd/scheduler"
 )
-
-// deployable is what outputs are made of.
-func (j *job) deployable() deploy.Bundle {
-	b, leaf := j.state.Bundle, j.state.Leaf
-	return deploy.Bundle{Name: j.cert.Name, Hostnames: leaf.Hostnames,
-		Key: []byte(b.Key), Leaf: []byte(b.Leaf), Chain: []byte(b.Chain), KeyElsewhere: b.CSR != nil,
-		NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, Serial: leaf.Serial, Fingerprint: leaf.Fingerprint,
-		Issuer: leaf.Issuer, Directory: b.Directory}
-}
-
-// deploy brings the outputs to the bundle. When they are right already, that only reads.
-func (j *job) deploy(ctx context.Context) error {
-	if j.state.Bundle == nil {
-		return nil
-	}
-	leaf := j.state.Leaf
-	result, err := j.cfg.Deployer.Apply(ctx, j.deployable(), j.snapshot.Outputs.Of(j.cert.Name), j.host.Outputs)
-	j.host.Outputs, j.host.Pending = result.State, result.Pending
-	changed := len(result.Changed) > 0 || len(result.Reloaded) > 0
-	if err == nil {
-		if changed || j.host.Trouble.Failures > 0 {
-			j.cfg.Logger.Info("certificate deployed", "certificate", j.cert.Name, "files", len(result.Changed), "reloaded", result.Reloaded, stopped(result))
-			j.progress(issuer.Step{Name: Deployed})
-		}
-		j.host.Trouble = state.Trouble{}
-		return nil
-	}
-	if ctx.Err() != nil {
-		return err
-	}
-	now := time.Now()
-	retry := scheduler.RetryAt(now, j.host.Trouble.Failures+1, rand.Float64(), time.Time{}, leaf.NotAfter.Sub(now))
-	if latest := now.Add(lookInterval); retry.After(latest) {
-		retry = latest // every look tries it
-	}
-	j.host.Trouble = worse(j.host.Trouble, err, now, retry)
-	j.cfg.Logger.Warn("certificate not deployed", "certificate", j.cert.Name, "files", len(result.Changed), "reloaded", result.Reloaded, stopped(result),
-		"failures", j.host.Trouble.Failures, "retry", retry.UTC().Format(time.RFC3339), "err", err)
-	return err
-}
-
-// stopped names the units that weren't reloaded since they don't run; nothing when there are none.
-func stopped(result deploy.Result) slog.Attr {
-	if len(result.Stopped) == 0 {
-		return slog.Attr{}
-	}
-	return slog.Any("not_running", result.Stopped)
-}
 
 // How often a CA is asked for renewal information: what it says, within bounds; RFC 9773 section 4.3. The jitter comes on
 // top, and even so it is twice a day at least.

@@ -1,7 +1,6 @@
 package lifecycle
 
 import (
-	"autocertd/internal/state"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +9,7 @@ import (
 
 	"autocertd/internal/cure"
 	"autocertd/internal/printable"
+	"autocertd/internal/state"
 	"autocertd/internal/store"
 	"autocertd/issuer"
 	"autocertd/scheduler"
@@ -246,9 +246,6 @@ func (j *job) schedule(now time.Time) time.Time {
 	}
 	if len(s.ByHand) > 0 && s.Issue.Failures == 0 {
 		sooner(now) // and so at every tick
-	}
-	if j.host.Trouble.Failures > 0 {
-		sooner(j.host.Trouble.RetryAt)
 	}
 	s.NextLook = next.UTC()
 	return next

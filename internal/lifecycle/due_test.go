@@ -11,7 +11,7 @@ import (
 
 // issuedJob is a look at a certificate.
 func issuedJob(issued, notBefore, notAfter time.Time) *job {
-	return &job{snapshot: &Snapshot{}, cert: config.Certificate{Name: name}, host: &state.Deployment{Name: name}, state: &state.Certificate{
+	return &job{snapshot: &Snapshot{}, cert: config.Certificate{Name: name}, state: &state.Certificate{
 		Name: name, Bundle: &state.Bundle{Issued: issued}, X509: &x509.Certificate{NotBefore: notBefore, NotAfter: notAfter}}}
 }
 
@@ -91,7 +91,6 @@ func TestSchedule(t *testing.T) {
 			j.state.X509.NotAfter, j.state.X509.NotBefore = in(30*day), in(-60*day)
 			j.state.Issue = state.Trouble{Failures: 1, RetryAt: in(10 * time.Minute)}
 		}, 10 * time.Minute},
-		{"the files failed", func(j *job) { j.host.Trouble = state.Trouble{Failures: 1, RetryAt: in(time.Minute)} }, time.Minute},
 		{"the CA is to be asked", func(j *job) { j.state.ARI.AskAgain = in(2 * time.Minute) }, 2 * time.Minute},
 		{"none yet, and it failed for days", func(j *job) {
 			j.state.X509, j.state.Bundle = nil, nil
@@ -101,7 +100,7 @@ func TestSchedule(t *testing.T) {
 		j := issuedJob(in(-50*day), in(-50*day), in(40*day))
 		tt.change(j)
 		next := j.schedule(now)
-		if wait := next.Sub(now); wait < tt.want || wait > tt.want*6/5 || !nextLook(j.state, j.host).Equal(next) {
+		if wait := next.Sub(now); wait < tt.want || wait > tt.want*6/5 || !j.state.NextLook.Equal(next) {
 			t.Errorf("%s: the next look is in %v, want %v", tt.what, wait, tt.want)
 		}
 	}

@@ -429,13 +429,18 @@ func TestLockedByAnother(t *testing.T) {
 		if !released.Load() {
 			t.Errorf("%s was loaded before the other released the lock", key)
 		}
-		var held *store.HeldError
-		if lease, err := other.Try(t.Context(), state.Lock(name)); err == nil {
+		for _, lock := range []string{state.Lock(name), state.DeploymentLock(state.LocalNode, name)} {
+			var held *store.HeldError
+			lease, err := other.Try(t.Context(), lock)
+			if errors.As(err, &held) {
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
 			lease.Release()
-			t.Errorf("%s was loaded without the lock", key)
-		} else if !errors.As(err, &held) {
-			t.Error(err)
 		}
+		t.Errorf("%s was loaded without the lock", key)
 	}
 	waiting.look()
 	w.live(w.cas[0])

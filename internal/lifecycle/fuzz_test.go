@@ -69,10 +69,15 @@ func FuzzStored(f *testing.F) {
 		if next := j.schedule(now); next.After(now.Add(2 * lookInterval)) {
 			t.Errorf("the next look is at %s", next)
 		}
-		if longest := now.Add(state.LongestWait + time.Hour); j.host.Trouble.RetryAt.After(longest) || j.state.Issue.RetryAt.After(longest) || j.askAfter().After(longest) {
+		here, err := state.LoadDeployment(ctx, m.cfg.Storage, m.cfg.Node, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		here.Sanitize(now)
+		if longest := now.Add(state.LongestWait + time.Hour); here.Trouble.RetryAt.After(longest) || j.state.Issue.RetryAt.After(longest) || j.askAfter().After(longest) {
 			t.Errorf("the state is %+v", j.state)
 		}
-		if err := errors.Join(state.Save(ctx, m.cfg.Storage, j.state), state.SaveDeployment(ctx, m.cfg.Storage, m.cfg.Node, j.host)); err != nil {
+		if err := errors.Join(state.Save(ctx, m.cfg.Storage, j.state), state.SaveDeployment(ctx, m.cfg.Storage, m.cfg.Node, here)); err != nil {
 			t.Error(err)
 		}
 		if _, err := Statuses(ctx, m.cfg.Storage, state.LocalNode, nil, now); err != nil {

@@ -4,12 +4,12 @@
 package lifecycle
 
 import (
-	"autocertd/internal/state"
-	"autocertd/internal/store"
 	"cmp"
 	"context"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,6 +17,7 @@ import (
 
 	"autocertd/internal/config"
 	"autocertd/internal/deploy"
+	"autocertd/internal/state"
 	"autocertd/issuer"
 	"autocertd/scheduler"
 )
@@ -82,8 +83,8 @@ func (s *Snapshot) mayHaveMended(t state.Trouble) bool {
 // Config is what a Manager needs beside a snapshot.
 type Config struct {
 	Storage  state.Store
-	Node     string // of this host's deployments; "" is state.LocalNode
-	Deployer *deploy.Deployer
+	Node     string           // of this host's deployments; "" is state.LocalNode
+	Deployer *deploy.Deployer // nil: one of its own
 	Logger   *slog.Logger
 	// Progress is told of each step of a certificate as it happens; nil is fine.
 	Progress func(name string, step issuer.Step)
@@ -134,6 +135,9 @@ func New(cfg Config) *Manager {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	cfg.Node = cmp.Or(cfg.Node, state.LocalNode)
+	if cfg.Deployer == nil {
+		cfg.Deployer = deploy.New(deploy.Config{Store: cfg.Storage, Node: cfg.Node, Logger: cfg.Logger, Wait: cfg.Wait})
+	}
 	return &Manager{cfg: cfg, ledgers: newLedgers(cfg), lifetime: map[string]lifetime{}, failing: map[string]bool{},
 		silent: map[string]map[string]bool{}, heard: map[string]time.Time{}, told: map[string]string{}}
 }
@@ -142,7 +146,10 @@ func New(cfg Config) *Manager {
 func (s *Snapshot) Idle() bool { return s.jobs.Load() == 0 }
 
 // Use makes a snapshot the one that counts. What runs keeps the one that it started with.
-func (m *Manager) Use(s *Snapshot) { m.snapshot.Store(s) }
+func (m *Manager) Use(s *Snapshot) {
+	m.snapshot.Store(s)
+	m.cfg.Deployer.Use(s.Outputs, slices.Collect(maps.Keys(s.Certificates)))
+}
 
 // Urgency orders due certificates: the fraction of the lifetime that is left. Before all those come the ones whose CA wants
 // them renewed at once, since it is about to revoke them, and first of all those whose order an earlier process left open:
@@ -173,15 +180,22 @@ func (m *Manager) Lane(name string) string {
 	return lane(c)
 }
 
-// Failing returns how many certificates had a failure at their last look.
+// Failing returns how many certificates had a failure at their last look, or at the last one at their files here.
 func (m *Manager) Failing() int {
+	here := m.cfg.Deployer.Failing()
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return len(m.failing)
+	n := len(m.failing)
+	for _, name := range here {
+		if !m.failing[name] {
+			n++
+		}
+	}
+	return n
 }
 
 // remember keeps in memory what Urgency and Failing need.
-func (m *Manager) remember(s *state.Certificate, d *state.Deployment) {
+func (m *Manager) remember(s *state.Certificate) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if _, ok := m.snapshot.Load().Certificates[s.Name]; !ok {
@@ -190,7 +204,7 @@ func (m *Manager) remember(s *state.Certificate, d *state.Deployment) {
 	delete(m.open, s.Name)
 	m.lifetime[s.Name] = lifetime{s.Leaf.NotBefore, s.Leaf.NotAfter, s.ARI.Urgent()}
 	m.awaits(s.Name, s.Issue)
-	if s.Issue.Failures+d.Trouble.Failures > 0 {
+	if s.Issue.Failures > 0 {
 		m.failing[s.Name] = true
 	} else {
 		delete(m.failing, s.Name)
@@ -215,20 +229,19 @@ func (m *Manager) Items(ctx context.Context) ([]scheduler.Item, error) {
 	items := make([]scheduler.Item, 0, len(snapshot.Certificates))
 	for name, cert := range snapshot.Certificates {
 		item := scheduler.Item{Name: name}
-		c, d, err := known(ctx, m.cfg.Storage, m.cfg.Node, name)
+		c, err := state.LoadFacts(ctx, m.cfg.Storage, name)
 		switch {
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
 		case err != nil: // it is this certificate's problem alone
-		case snapshot.mayHaveMended(c.Issue), snapshot.mayHaveMended(d.Trouble):
+		case snapshot.mayHaveMended(c.Issue):
 		case c.IsHeld() && c.Held.Since.Before(snapshot.Reloaded): // the limits may be others now
 		case c.Wish == snapshot.wish(cert):
 			c.Sanitize(now)
-			d.Sanitize(now)
-			item.Due = nextLook(c, d)
+			item.Due = c.NextLook
 		}
 		if err == nil {
-			m.remember(c, d)
+			m.remember(c)
 			if c.IsHeld() {
 				m.restoreHeld(snapshot, c, now)
 			}
@@ -244,24 +257,6 @@ func (m *Manager) Items(ctx context.Context) ([]scheduler.Item, error) {
 	m.forget(snapshot)
 	m.ledgers.leave(func(name string) bool { return snapshot.Certificates[name].Name == "" })
 	return items, nil
-}
-
-// known loads the facts of a certificate, and its deployment on a host.
-func known(ctx context.Context, r store.Reader, node, name string) (*state.Certificate, *state.Deployment, error) {
-	c, err := state.LoadFacts(ctx, r, name)
-	if err != nil {
-		return nil, nil, err
-	}
-	d, err := state.LoadDeployment(ctx, r, node, name)
-	return c, d, err
-}
-
-// nextLook returns when to look at a certificate again, and at its files here.
-func nextLook(c *state.Certificate, d *state.Deployment) time.Time {
-	if next := d.Trouble.RetryAt; d.Trouble.Failures > 0 && next.Before(c.NextLook) {
-		return next
-	}
-	return c.NextLook
 }
 
 // openOrders returns the certificates that have an open order at one of their CAs.

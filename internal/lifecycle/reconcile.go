@@ -1,18 +1,16 @@
 package lifecycle
 
 import (
-	"autocertd/internal/cure"
-	"autocertd/internal/printable"
-	"autocertd/internal/state"
-	"autocertd/issuer"
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 	"time"
 
 	"autocertd/internal/config"
+	"autocertd/internal/cure"
+	"autocertd/internal/state"
 	"autocertd/internal/store"
+	"autocertd/issuer"
 )
 
 const (
@@ -25,15 +23,13 @@ const (
 // job is one look at one certificate.
 type job struct {
 	*Manager
-	lease      store.Lease // of the certificate
-	snapshot   *Snapshot
-	cert       config.Certificate
-	state      *state.Certificate
-	host       *state.Deployment // of this host
-	hostBefore state.Deployment  // as it was loaded
-	insist     insistence
-	ask        bool // the CA when it wants the certificate renewed, though it was asked a while ago
-	silence    silence
+	lease    store.Lease // of the certificate
+	snapshot *Snapshot
+	cert     config.Certificate
+	state    *state.Certificate
+	insist   insistence
+	ask      bool // the CA when it wants the certificate renewed, though it was asked a while ago
+	silence  silence
 }
 
 // insistence is what a look doesn't wait for.
@@ -87,9 +83,6 @@ func (m *Manager) reconcile(ctx context.Context, name string, insist insistence,
 	case err != nil:
 		return m.broken(ctx, name, err)
 	}
-	defer lease.Release()
-	within, cancel := store.Within(ctx, lease)
-	defer cancel()
 	j := &job{
 		Manager:  m,
 		lease:    lease,
@@ -98,18 +91,29 @@ func (m *Manager) reconcile(ctx context.Context, name string, insist insistence,
 		insist:   insist,
 		ask:      ask,
 	}
-	if err := j.read(within); err != nil {
-		return m.broken(ctx, name, err)
-	}
+	within, cancel := store.Within(ctx, lease)
 	next, err := j.run(within)
-	if within.Err() != nil && ctx.Err() == nil { // another process may work on it by now
-		return m.broken(ctx, name, context.Cause(within))
+	lost := within.Err() != nil && ctx.Err() == nil // another process may work on it by now
+	if lost {
+		next, err = m.broken(ctx, name, context.Cause(within))
 	}
-	return next, err
+	cancel()
+	lease.Release()
+	if lost || ctx.Err() != nil || j.state == nil || j.state.Bundle == nil {
+		return next, err
+	}
+	deployed, deployErr := m.cfg.Deployer.Deploy(ctx, j.state.Bundle, j.state.X509)
+	if deployed && deployErr == nil {
+		j.progress(issuer.Step{Name: Deployed})
+	}
+	return next, cure.Join(err, deployErr)
 }
 
 // run is what happens under the lease.
 func (j *job) run(ctx context.Context) (time.Time, error) {
+	if err := j.read(ctx); err != nil {
+		return j.broken(ctx, j.cert.Name, err)
+	}
 	if err := j.load(ctx); err != nil {
 		return j.unreadable(ctx, err)
 	}
@@ -118,7 +122,6 @@ func (j *job) run(ctx context.Context) (time.Time, error) {
 	}
 	j.ask = false // the next one it is asked about in its own time
 	issueErr := j.issueIfDue(ctx)
-	deployErr := j.deploy(ctx)
 	disk := j.diskFailed(j.cert.Name, issueErr)
 	if ctx.Err() != nil {
 		return time.Time{}, ctx.Err() // told to stop, which is nobody's failure; the next look finds what was done
@@ -129,22 +132,13 @@ func (j *job) run(ctx context.Context) (time.Time, error) {
 		next = time.Now().Add(jitter(diskRetry))
 		j.state.NextLook = next.UTC()
 	}
-	j.remember(j.state, j.host)
-	if err := j.save(ctx); err != nil {
+	j.remember(j.state)
+	if err := state.Save(ctx, j.lease, j.state); err != nil {
 		next, err = j.broken(ctx, j.cert.Name, err)
-		return next, cure.Join(issueErr, deployErr, err)
+		return next, cure.Join(issueErr, err)
 	}
 	j.tell(j.cert.Name, "")
-	return next, cure.Join(issueErr, deployErr)
-}
-
-// save saves the facts, and the deployment if it changed.
-func (j *job) save(ctx context.Context) error {
-	err := state.Save(ctx, j.lease, j.state)
-	if err == nil && !reflect.DeepEqual(j.host, &j.hostBefore) {
-		err = state.SaveDeployment(ctx, j.lease, j.cfg.Node, j.host)
-	}
-	return err
+	return next, issueErr
 }
 
 func (m *Manager) acquire(ctx context.Context, name string) (store.Lease, error) {
@@ -187,19 +181,13 @@ func (m *Manager) tell(name, wrong string) bool {
 
 // read loads what is known of the certificate.
 func (j *job) read(ctx context.Context) (err error) {
-	now := time.Now()
 	if j.state, err = state.Load(ctx, j.cfg.Storage, j.cert.Name, j.cert.CAs); err != nil {
 		return err
 	}
 	if err := state.DivideHost(ctx, j.cfg.Storage, j.lease, j.cfg.Node, j.state); err != nil {
 		return err
 	}
-	if j.host, err = state.LoadDeployment(ctx, j.cfg.Storage, j.cfg.Node, j.cert.Name); err != nil {
-		return err
-	}
-	j.hostBefore = *j.host
-	j.state.Sanitize(now)
-	j.host.Sanitize(now)
+	j.state.Sanitize(time.Now())
 	return nil
 }
 
@@ -265,13 +253,7 @@ func (e *WaitingError) Cure() string { return e.Last.Cure }
 
 // worse returns the trouble after one more failure.
 func worse(t state.Trouble, err error, now, retry time.Time) state.Trouble {
-	_, atCA := errors.AsType[*issuer.Error](err)
-	return state.Trouble{
-		Failures: t.Failures + 1,
-		Error:    printable.Lines(err.Error()),
-		Cure:     printable.Lines(cure.Of(err)),
-		At:       now.UTC(),
-		RetryAt:  retry.UTC(),
-		AtCA:     atCA,
-	}
+	next := t.Next(err, now, retry)
+	_, next.AtCA = errors.AsType[*issuer.Error](err)
+	return next
 }

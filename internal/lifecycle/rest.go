@@ -1,13 +1,14 @@
 package lifecycle
 
 import (
-	"autocertd/internal/state"
 	"context"
 	"crypto/x509"
 	"runtime"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"autocertd/internal/state"
 )
 
 // AtRest returns those of the names for which there is nothing to do: nothing is due, nothing has failed, and the files are
@@ -44,24 +45,23 @@ func (m *Manager) atRest(ctx context.Context, name string) bool {
 		return false
 	}
 	now := time.Now()
-	c, d, err := known(ctx, m.cfg.Storage, m.cfg.Node, name)
+	c, err := state.LoadFacts(ctx, m.cfg.Storage, name)
 	if err != nil {
 		return false
 	}
 	c.Sanitize(now)
-	d.Sanitize(now)
-	m.remember(c, d)
+	m.remember(c)
 	if c.IsHeld() {
 		m.restoreHeld(snapshot, c, now)
 	}
-	if c.Wish != snapshot.wish(cert) || c.Issue.Failures+d.Trouble.Failures > 0 || c.IsHeld() ||
-		len(d.Pending)+len(c.ByHand) > 0 || c.Compromised != "" || !now.Before(nextLook(c, d)) {
+	if c.Wish != snapshot.wish(cert) || c.Issue.Failures > 0 || c.IsHeld() ||
+		len(c.ByHand) > 0 || c.Compromised != "" || !now.Before(c.NextLook) {
 		return false
 	}
 	if c.Bundle = c.Settled(); c.Bundle == nil {
 		return false
 	}
 	c.X509 = &x509.Certificate{NotBefore: c.Leaf.NotBefore, NotAfter: c.Leaf.NotAfter} // all that the rule looks at
-	j := &job{Manager: m, snapshot: snapshot, cert: cert, state: c, host: d, insist: byHand}
-	return j.due(now) == "" && m.cfg.Deployer.Right(j.deployable(), snapshot.Outputs.Of(name), d.Outputs)
+	j := &job{Manager: m, snapshot: snapshot, cert: cert, state: c, insist: byHand}
+	return j.due(now) == "" && m.cfg.Deployer.AtRest(ctx, c.Bundle, c.Leaf)
 }

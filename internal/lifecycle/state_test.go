@@ -188,7 +188,7 @@ func TestUrgency(t *testing.T) {
 	now := time.Now()
 	for name, age := range map[string]time.Duration{"old": 80, "young": 10, "dead": 100} {
 		begin := now.Add(-age * time.Hour)
-		m.remember(&state.Certificate{Name: name, Leaf: state.Leaf{NotBefore: begin, NotAfter: begin.Add(90 * time.Hour)}}, &state.Deployment{})
+		m.remember(&state.Certificate{Name: name, Leaf: state.Leaf{NotBefore: begin, NotAfter: begin.Add(90 * time.Hour)}})
 	}
 	names := []string{"young", "old", "new", "dead"}
 	slices.SortFunc(names, func(a, b string) int {

@@ -124,6 +124,24 @@ func Statuses(ctx context.Context, r store.Reader, node string, certs []config.C
 	return list, nil
 }
 
+// known loads the facts of a certificate, and its deployment on a host.
+func known(ctx context.Context, r store.Reader, node, name string) (*state.Certificate, *state.Deployment, error) {
+	c, err := state.LoadFacts(ctx, r, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	d, err := state.LoadDeployment(ctx, r, node, name)
+	return c, d, err
+}
+
+// nextLook returns when a certificate is looked at again, or its files here.
+func nextLook(c *state.Certificate, d *state.Deployment) time.Time {
+	if next := d.Trouble.RetryAt; d.Trouble.Failures > 0 && next.Before(c.NextLook) {
+		return next
+	}
+	return c.NextLook
+}
+
 func condition(s *state.Certificate, d *state.Deployment, now time.Time) Condition {
 	switch {
 	case !s.Leaf.NotAfter.IsZero() && !now.Before(s.Leaf.NotAfter):

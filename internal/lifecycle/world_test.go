@@ -1,7 +1,6 @@
 package lifecycle
 
 import (
-	"autocertd/internal/state"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -21,6 +20,7 @@ import (
 	"autocertd/internal/config"
 	"autocertd/internal/deploy"
 	"autocertd/internal/dns01"
+	"autocertd/internal/state"
 	"autocertd/internal/store/files"
 	"autocertd/internal/term"
 	"autocertd/internal/testbed"
@@ -138,7 +138,7 @@ func (w *world) startWith(cfg Config, lost *losing) *process {
 	p.store.Die, lost.Die = die, die
 	logger := slog.New(slog.NewTextHandler(p.logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	p.solver = dns01.New(dns01.Config{Storage: p.store, Logger: logger})
-	cfg.Storage, cfg.Logger, cfg.Deployer = p.store, logger, deploy.New(deploy.Config{})
+	cfg.Storage, cfg.Logger = p.store, logger
 	cfg.Progress = func(_ string, step issuer.Step) { p.steps = append(p.steps, step.Name) }
 	p.Manager = New(cfg)
 	p.use()

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"time"
 
+	"autocertd/internal/cure"
+	"autocertd/internal/printable"
 	"autocertd/internal/store"
 	"autocertd/issuer"
 )
@@ -95,6 +97,17 @@ type Trouble struct {
 	Outage bool   `json:"outage,omitempty"`
 	// AtCA says that a CA had a part in the last failure. CAs count those, so that it isn't repeated without need.
 	AtCA bool `json:"at_ca,omitempty"`
+}
+
+// Next returns the trouble after one more failure.
+func (t Trouble) Next(err error, now, retry time.Time) Trouble {
+	return Trouble{
+		Failures: t.Failures + 1,
+		Error:    printable.Lines(err.Error()),
+		Cure:     printable.Lines(cure.Of(err)),
+		At:       now.UTC(),
+		RetryAt:  retry.UTC(),
+	}
 }
 
 // Suggestion is the CA's renewal window (RFC 9773) and the moment that was chosen in it, which stays as long as the

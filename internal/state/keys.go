@@ -58,6 +58,9 @@ func nameOf(key string) (name string, ok bool) {
 // Lock names the lease of a certificate: its holder alone changes the Certificate, the bundle and the orders.
 func Lock(name string) string { return "certificate-" + name }
 
+// DeploymentLock names the lease of a certificate's deployment on a host: its holder alone changes the files there.
+func DeploymentLock(node, name string) string { return "deployment-" + node + "-" + name }
+
 // AccountKey names the folder of an account's objects. The hash is of the directory URL, so that a CA entry that is pointed
 // elsewhere neither uses nor loses the account there.
 func AccountKey(ca, directory string) string { return accounts + "/" + ca + "-" + short(directory) }

@@ -1,0 +1,168 @@
+package deploy
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"maps"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"time"
+
+	"autocertd/internal/state"
+	"autocertd/internal/store"
+	"autocertd/scheduler"
+)
+
+// longestRetry bounds the back-off: an administrator who has removed the cause waits no longer.
+const longestRetry = time.Hour
+
+// Use makes outputs and the names of certificates the ones that count. What failed is tried again soon: a person may have
+// removed the cause.
+func (d *Deployer) Use(outputs Outputs, names []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	changed := !reflect.DeepEqual(d.outputs, outputs)
+	d.outputs, d.order = outputs, nil
+	sites := make(map[string]*site, len(names))
+	for _, name := range names {
+		s := d.sites[name]
+		if s == nil {
+			s = &site{name: name}
+		}
+		if s.retry = (time.Time{}); changed {
+			s.seen = 0
+		}
+		sites[name] = s
+		d.order = append(d.order, s)
+	}
+	d.sites = sites
+}
+
+// Failing returns the names of certificates whose outputs failed at the last try.
+func (d *Deployer) Failing() (names []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Collect(maps.Keys(d.failing))
+}
+
+// AtRest reports whether Reconcile would find nothing to do for a bundle. It only reads, without the lease.
+func (d *Deployer) AtRest(ctx context.Context, b *state.Bundle, leaf state.Leaf) bool {
+	here, err := state.LoadDeployment(ctx, d.store, d.node, b.Name)
+	return err == nil && here.Trouble.Failures == 0 && d.Right(bundleOf(b, leaf), d.outputsOf(b.Name), here.Outputs)
+}
+
+// Reconcile brings the outputs of a certificate on this host to its bundle, and reports whether that changed something. It
+// has logged the error that it returns, if that is about outputs. What failed is tried again by Run, and whenever Reconcile
+// is called. When ctx ends it leaves everything so that the next call goes on.
+func (d *Deployer) Reconcile(ctx context.Context, name string) (changed bool, err error) {
+	bundle, leaf, err := state.LoadBundle(ctx, d.store, name)
+	if bundle == nil { // there is none yet; or it can't be used, which is reported by who issues
+		d.note(name, func(s *site) { s.absent = err == nil })
+		return false, err
+	}
+	return d.Deploy(ctx, bundle, leaf)
+}
+
+// Deploy is Reconcile for a bundle that was just loaded or saved, and its leaf.
+func (d *Deployer) Deploy(ctx context.Context, bundle *state.Bundle, leaf *x509.Certificate) (changed bool, err error) {
+	name := bundle.Name
+	lease, err := d.lease(ctx, name)
+	if _, held := errors.AsType[*store.HeldError](err); held && ctx.Err() == nil {
+		return false, nil // another process does it, and Run notices what that has done
+	}
+	if err != nil {
+		return false, err
+	}
+	defer lease.Release()
+	ctx, cancel := store.Within(ctx, lease)
+	defer cancel()
+	here, err := state.LoadDeployment(ctx, d.store, d.node, name)
+	if err != nil {
+		return false, err
+	}
+	now := time.Now()
+	here.Sanitize(now)
+	result, err := d.Apply(ctx, bundleOf(bundle, bundle.Describe(leaf)), d.outputsOf(name), here.Outputs)
+	if ctx.Err() != nil && err != nil {
+		return false, err
+	}
+	before := *here
+	here.Outputs, here.Pending = result.State, result.Pending
+	d.report(here, result, err, leaf)
+	d.note(name, func(s *site) { s.settle(here, result.Repaired, now) })
+	changed = len(result.Changed)+len(result.Reloaded) > 0 || before.Trouble.Failures > 0 && err == nil
+	if reflect.DeepEqual(before, *here) {
+		return changed, err
+	}
+	return changed, errors.Join(err, state.SaveDeployment(ctx, lease, d.node, here))
+}
+
+// bundleOf returns what outputs are made of.
+func bundleOf(b *state.Bundle, leaf state.Leaf) Bundle {
+	return Bundle{
+		Name:         b.Name,
+		Hostnames:    leaf.Hostnames,
+		Key:          []byte(b.Key),
+		Leaf:         []byte(b.Leaf),
+		Chain:        []byte(b.Chain),
+		KeyElsewhere: b.CSR != nil,
+		NotBefore:    leaf.NotBefore,
+		NotAfter:     leaf.NotAfter,
+		Serial:       leaf.Serial,
+		Fingerprint:  leaf.Fingerprint,
+		Issuer:       leaf.Issuer,
+		Directory:    b.Directory,
+	}
+}
+
+// report notes the outcome of a pass in the deployment, and says it in the log.
+func (d *Deployer) report(here *state.Deployment, result Result, err error, leaf *x509.Certificate) {
+	done := []any{"certificate", here.Name, "files", len(result.Changed), "reloaded", result.Reloaded}
+	if len(result.Stopped) > 0 {
+		done = append(done, "not_running", result.Stopped)
+	}
+	if err == nil {
+		if len(result.Changed)+len(result.Reloaded) > 0 || here.Trouble.Failures > 0 {
+			d.log.Info("certificate deployed", done...)
+		}
+		here.Trouble = state.Trouble{}
+		return
+	}
+	now := time.Now()
+	retry := scheduler.RetryAt(now, here.Trouble.Failures+1, rand.Float64(), time.Time{}, leaf.NotAfter.Sub(now))
+	if latest := now.Add(longestRetry); retry.After(latest) {
+		retry = latest
+	}
+	here.Trouble = here.Trouble.Next(err, now, retry)
+	d.log.Warn("certificate not deployed", append(done, "failures", here.Trouble.Failures, "retry", retry.UTC().Format(time.RFC3339), "err", err)...)
+}
+
+func (d *Deployer) lease(ctx context.Context, name string) (store.Lease, error) {
+	if d.wait {
+		return d.store.Acquire(ctx, state.DeploymentLock(d.node, name))
+	}
+	return d.store.Try(ctx, state.DeploymentLock(d.node, name))
+}
+
+func (d *Deployer) outputsOf(name string) []Output {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.outputs.Of(name)
+}
+
+// note changes what is known of the outputs of a certificate, if it is configured.
+func (d *Deployer) note(name string, change func(*site)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if s := d.sites[name]; s != nil {
+		s.seen = 0
+		change(s)
+		if s.failures > 0 {
+			d.failing[name] = true
+		} else {
+			delete(d.failing, name)
+		}
+	}
+}
