@@ -40,7 +40,7 @@ var limits = []limit{
 	{pkg: "internal/zones", only: []string{"internal/secret", "internal/printable", "internal/cure", "internal/dnschallenge"}},
 	{pkg: "internal/state", only: []string{"internal/store", "internal/printable", "internal/cure", "issuer"}},
 	// No account keys.
-	{pkg: "internal/deploy", never: []string{"issuer", "internal/store"}},
+	{pkg: "internal/deploy", never: []string{"issuer", "providers", "internal/config", "internal/dns01", "internal/zones", "internal/lifecycle", "internal/store/files"}},
 }
 
 // homes says which packages, with those below them, are the only ones to import
