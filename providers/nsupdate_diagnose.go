@@ -40,14 +40,14 @@ const nsupdateTSIG = "TSIG error with server"
 func (c *nsupdateClient) explain(ctx context.Context, d diagnosis, failure nsupdateFailure) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
-	text := failure.Error()
 	if _, exited := errors.AsType[*exec.ExitError](failure.err); !exited {
-		return d.notRun(c.program, text)
+		return d.notRun(c.program, failure)
 	}
-	if strings.Contains(text, nsupdateTSIG) {
-		d.unproven = errors.New(text)
+	printed := strings.Join(failure.said, "; ") // all that a program of others has to say
+	if strings.Contains(printed, nsupdateTSIG) {
+		d.unproven = failure
 	}
-	if m := nsupdateAnswer.FindStringSubmatch(text); m != nil {
+	if m := nsupdateAnswer.FindStringSubmatch(printed); m != nil {
 		d.rcode, d.signature = dns.StringToRcode[m[1]], dns.StringToRcode[m[2]]
 		if c.key.name != "" {
 			return d.diagnose(ctx)
@@ -63,9 +63,9 @@ func (c *nsupdateClient) explain(ctx context.Context, d diagnosis, failure nsupd
 		return c.unverified(ctx, d)
 	case d.unproven != nil && c.key.name != "":
 		return d.diagnose(ctx)
-	case strings.Contains(text, "GSSAPI error"), strings.Contains(text, "tkey query failed"), strings.Contains(text, "krb5"):
-		return d.noTicket(ctx, text)
-	case strings.Contains(text, "specified zone"): // asked before the update for where to send it, or for a ticket
+	case strings.Contains(printed, "GSSAPI error"), strings.Contains(printed, "tkey query failed"), strings.Contains(printed, "krb5"):
+		return d.noTicket(ctx, printed)
+	case strings.Contains(printed, "specified zone"): // asked before the update for where to send it, or for a ticket
 		d.rcode = dns.RcodeNameError
 		reply, err := d.soa(ctx, d.names()[0])
 		if err != nil {
@@ -74,10 +74,10 @@ func (c *nsupdateClient) explain(ctx context.Context, d diagnosis, failure nsupd
 		e := d.foreignZone(reply, d.names()[0])
 		e.effect = effectNone
 		return e
-	case strings.Contains(text, "Communication with"), strings.Contains(text, "could not reach any name server"), strings.Contains(text, "get address for"):
-		return d.unreached(ctx, text)
+	case strings.Contains(printed, "Communication with"), strings.Contains(printed, "could not reach any name server"), strings.Contains(printed, "get address for"):
+		return d.unreached(ctx, printed)
 	}
-	e := d.fails(fmt.Sprintf("nsupdate failed for zone %s on %s: %s", d.zone, d.server, text), "").divisible()
+	e := d.fails(fmt.Sprintf("nsupdate failed for zone %s on %s: %v", d.zone, d.server, failure), "").divisible()
 	e.effect = effectMaybe
 	return e
 }
@@ -107,14 +107,14 @@ func (c *nsupdateClient) unverified(ctx context.Context, d diagnosis) error {
 }
 
 // notRun explains why there is no exit status of nsupdate's own.
-func (d diagnosis) notRun(p program, text string) *Error {
+func (d diagnosis) notRun(p program, failure nsupdateFailure) *Error {
 	if errors.Is(d.err, errProgramTimeout) {
 		e := d.failsForNow(fmt.Sprintf("nsupdate got no answer from %s to the update of zone %s within %v", d.server, d.zone, p.timeout),
 			`see whether the server answers, or give it longer: timeout = "30s"`)
 		e.effect = effectMaybe
 		return e
 	}
-	return d.fails(fmt.Sprintf("nsupdate can't be run: %s", text), "apt-get install bind9-dnsutils, and see: ls -l "+p.path)
+	return d.fails(fmt.Sprintf("nsupdate can't be run: %v", failure), "apt-get install bind9-dnsutils, and see: ls -l "+p.path)
 }
 
 // answered explains a negative answer of the server to an update that no TSIG key has signed.
