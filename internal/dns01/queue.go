@@ -386,7 +386,7 @@ func (q *queue) sendBy(t *table, records []*record, do write) []error {
 		_, err := do.call(p.Client, ctx, q.Name+".", part)
 		return err
 	})
-	t.asker.Heard(q.Provider, cure.Join(results...))
+	t.asker.Note(q.Provider, cure.Join(results...))
 	s.cfg.Logger.Debug("update sent", "provider", q.Provider, "zone", q.Name, "records", len(records), "calls", calls, "took", time.Since(begin))
 	return results
 }

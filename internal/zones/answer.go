@@ -25,6 +25,7 @@ func recordsIn[R dns.RR](reply *dns.Msg) (list []R) {
 	return list
 }
 
+// holds reports whether a TXT record of a reply has a value.
 func holds(reply *dns.Msg, value string) bool {
 	for _, rr := range reply.Answer {
 		if txt, ok := rr.(*dns.TXT); ok && strings.Join(txt.Txt, "") == value {
@@ -34,7 +35,7 @@ func holds(reply *dns.Msg, value string) bool {
 	return false
 }
 
-// answered says in words what a server answered that doesn't have the value.
+// answered returns the end of a sentence that begins with a server which doesn't have the value.
 func answered(reply *dns.Msg) string {
 	switch {
 	case slices.ContainsFunc(reply.Answer, func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeCNAME }):
@@ -58,6 +59,7 @@ const (
 	lacksValue = "has other values only"
 )
 
+// unreachable returns the end of a sentence that begins with the server which gave no answer.
 func unreachable(err error) string {
 	switch {
 	case isTimeout(err):
@@ -130,21 +132,21 @@ func cutIn(answer *dns.Msg, name string) string {
 	return ""
 }
 
-// finding is what DNS says about a name: it is an alias, or lies in a zone.
-type finding struct {
+// location says where a name leads: it is an alias, or lies in a zone.
+type location struct {
 	alias string
 	dname string // whose record the alias follows from, "" when it is a CNAME's own
 	zone  string
 	cut   bool // the servers that were asked delegate the zone to others
 }
 
-// findingIn reads the answer to a question for the CNAME of a name.
-func findingIn(answer *dns.Msg, name string) finding {
+// locationIn reads the answer to a question for the CNAME of a name.
+func locationIn(answer *dns.Msg, name string) location {
 	if alias, dname := aliasIn(answer, name); alias != "" {
-		return finding{alias: alias, dname: dname}
+		return location{alias: alias, dname: dname}
 	}
 	if zone := zoneIn(answer, name); zone != "" {
-		return finding{zone: zone}
+		return location{zone: zone}
 	}
-	return finding{zone: cutIn(answer, name), cut: cutIn(answer, name) != ""}
+	return location{zone: cutIn(answer, name), cut: cutIn(answer, name) != ""}
 }

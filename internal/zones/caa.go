@@ -90,7 +90,7 @@ func (a *Asker) askCAA(ctx context.Context, name string) (*dns.Msg, error) {
 	if len(a.resolving) > 0 {
 		return asked(askFirst(ctx, unsigned(a.resolving), question(name, dns.TypeCAA, true)))
 	}
-	p, served := a.providerFor(name)
+	p, _, served := a.ProviderFor(name)
 	if len(p.Servers) > 0 {
 		answer, err := askFirst(ctx, p.servers(), question(name, dns.TypeCAA, false))
 		refused, isRefused := errors.AsType[*refusedQuery](err)
@@ -111,7 +111,7 @@ func (a *Asker) askCAA(ctx context.Context, name string) (*dns.Msg, error) {
 	ctx, cancel := context.WithTimeout(ctx, freshTimeout)
 	defer cancel()
 	answer, err := askFirst(ctx, unsigned(resolvers), question(name, dns.TypeCAA, true))
-	if a.heard(err); err != nil { // what keeps this machine from an answer needn't keep a CA
+	if a.noteOwnResolvers(err); err != nil { // what keeps this machine from an answer needn't keep a CA
 		return nil, errUnseen
 	}
 	return answer, nil

@@ -8,14 +8,21 @@ import (
 
 // endpoint is one address of one server that must have the records of a zone.
 type endpoint struct {
-	name string // the server's name, or "" when it was given by address
-	addr string // host:port
-	key  *Key   // opens the right view there; nil asks unsigned
+	server
+	name    string // the server's name, or "" when it was given by address
+	dead    string // why it has no address, "" when it has one
+	primary bool   // it took the update
+	hidden  bool   // it is a primary that no NS record names
+}
 
-	dead string // why it has no address, "" when it has one
-
-	primary bool // it took the update
-	hidden  bool // it is a primary that nobody else is told to ask
+// alive returns the servers of endpoints that have an address.
+func alive(endpoints []endpoint) (list []server) {
+	for _, e := range endpoints {
+		if e.dead == "" {
+			list = append(list, e.server)
+		}
+	}
+	return list
 }
 
 func (e endpoint) String() string {
@@ -38,13 +45,13 @@ type searches struct {
 	zones map[Zone]*search
 }
 
-// search is one search for a zone's servers, for all who want to know.
+// search is one search for a zone's servers, for all orders that wait for its result.
 type search struct {
 	done  chan struct{}
 	until time.Time // zero while it runs
 	list  []endpoint
 	err   error
-	again bool // the order that searched was given up: somebody else must
+	again bool // the order that searched was given up: another one must
 }
 
 // get returns the search for a zone's servers; ours is whether the caller has to make it.
@@ -71,9 +78,9 @@ func (s *searches) finish(zone Zone, one *search) {
 	close(one.done)
 }
 
-// distrust has the servers of zones looked up again by the next order: one that lacks records may have left the zone's NS
+// invalidate has the servers of zones looked up again by the next order: one that lacks records may have left the zone's NS
 // records since.
-func (s *searches) distrust(zones []Zone) {
+func (s *searches) invalidate(zones []Zone) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, zone := range zones {

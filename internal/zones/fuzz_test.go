@@ -48,7 +48,7 @@ func FuzzAnswer(f *testing.F) {
 			return
 		}
 		const name = "_acme-challenge.www.example.test"
-		found := findingIn(m, name)
+		found := locationIn(m, name)
 		texts := []string{found.alias, found.zone, lastAlias(m, name), zoneIn(m, name), cutIn(m, name), answered(m)}
 		for _, caa := range caaIn(m, name) {
 			texts = append(texts, caa.String())

@@ -28,13 +28,13 @@ type Target struct {
 	Zone     string
 }
 
-// Name is where the record is written.
+// Name returns the name at which the record is written.
 func (t Target) Name() string { return t.Chain[len(t.Chain)-1] }
 
 // TXT returns the value as it is written there.
 func (t Target) TXT(value string) TXT { return TXT{t.Provider, t.Zone, t.Name(), value} }
 
-// String shows the chain.
+// String returns the chain.
 func (t Target) String() string { return strings.Join(t.Chain, " -> ") }
 
 // Locate finds the place to write for a name: it follows aliases (CNAME and DNAME), asking each zone's own servers and no
@@ -47,10 +47,10 @@ func (a *Asker) Locate(ctx context.Context, name string) (Target, error) {
 	}
 	by := "" // the record that led to the last name of the chain
 	for {
-		p, served := a.providerFor(t.Name())
+		p, _, served := a.ProviderFor(t.Name())
 		f, err := a.inspect(ctx, p, t.Name())
 		if err == nil && f.alias != "" {
-			f, t.Wildcard, err = a.distrust(ctx, p, t.Name(), f)
+			f, t.Wildcard, err = a.passWildcard(ctx, p, t.Name(), f)
 		}
 		if refused, ok := errors.AsType[*refusedQuery](err); ok && len(t.Chain) > 1 && refused.rcode == dns.RcodeRefused {
 			return t, a.noProvider(NoProviderError{Name: t.String(), Alias: by}, t)
@@ -85,8 +85,8 @@ func (a *Asker) Locate(ctx context.Context, name string) (Target, error) {
 	}
 }
 
-// hinted adds a cure to an error, and which zone was probably meant, unless nobody answered, or a server that knows the zone has
-// trouble with it: that is no matter of names.
+// hinted adds a cure to an error, and the zone that was probably meant. It doesn't when no server answered, or when one that
+// knows the zone has trouble with it: no other name would help then.
 func (a *Asker) hinted(ctx context.Context, p Provider, t Target, err error, hint string) error {
 	if refused, ok := errors.AsType[*refusedQuery](err); Silent(err) || ok && refused.rcode == dns.RcodeServerFailure {
 		return err
@@ -126,7 +126,7 @@ func (a *Asker) locateOthers(ctx context.Context, p Provider, name string) {
 			return
 		}
 		d := domain(host)
-		if server, _ := a.providerFor(d); d == "" || server.Name != p.Name || slices.Contains(asked, d) {
+		if other, _, _ := a.ProviderFor(d); d == "" || other.Name != p.Name || slices.Contains(asked, d) {
 			continue
 		}
 		asked = append(asked, d)
@@ -156,10 +156,10 @@ func (p Provider) explain(ctx context.Context, refused *keyError, name string) e
 	return &explained
 }
 
-// distrust looks whether an alias comes from a wildcard: a random name beside gets the same answer. Such a CNAME wasn't
-// written for challenges, and a record of the name itself takes its place. It is followed all the same when the provider of
-// another zone was configured for its target, or when nobody serves the zone of the name itself.
-func (a *Asker) distrust(ctx context.Context, p Provider, name string, f finding) (real finding, wildcard string, err error) {
+// passWildcard passes over an alias that comes from a wildcard, which a random name beside shows by the same answer. Such a
+// CNAME wasn't written for challenges, and a record of the name itself takes its place. It is followed nevertheless when the
+// provider of another zone is configured for its target, or when no provider serves the zone of the name itself.
+func (a *Asker) passWildcard(ctx context.Context, p Provider, name string, f location) (real location, wildcard string, err error) {
 	_, parent, _ := strings.Cut(name, ".")
 	if parent == "" {
 		return f, "", nil
@@ -171,35 +171,39 @@ func (a *Asker) distrust(ctx context.Context, p Provider, name string, f finding
 	if err != nil || beside.alias != f.alias {
 		return f, "", err
 	}
-	zone, err := a.apex(ctx, p, parent)
-	if _, served := a.providerFor(name); err != nil || zone == "" || !served || a.named(f.alias, zone) {
+	servers, recurse, err := a.knowing(p)
+	if err != nil {
 		return f, "", err
 	}
-	return finding{zone: zone}, f.alias, nil
+	zone, err := findApex(ctx, servers, parent, recurse)
+	if _, _, served := a.ProviderFor(name); err != nil || zone == "" || !served || a.named(f.alias, zone) {
+		return f, "", err
+	}
+	return location{zone: zone}, f.alias, nil
 }
 
-// randomLabel is a name that nobody has written into a zone.
+// randomLabel returns a name that no zone has.
 func randomLabel() string { return "autocertd-" + strings.ToLower(rand.Text()) }
 
 // inspect finds out where the alias of a name points, or else which zone holds it, "" when no answer says so. It asks for
 // the CNAME: the answer is either that, and nothing that follows it, or a denial with the zone's SOA (RFC 2308).
 //
 // A provider's own servers are asked where it has any; resolvers otherwise, or when those servers don't know the name.
-func (a *Asker) inspect(ctx context.Context, p Provider, name string) (finding, error) {
+func (a *Asker) inspect(ctx context.Context, p Provider, name string) (location, error) {
 	if len(p.Servers) > 0 {
 		answer, err := a.askOwn(ctx, p, question(name, dns.TypeCNAME, false))
 		if err == nil {
-			return findingIn(answer, name), nil
+			return locationIn(answer, name), nil
 		}
 		var refused *refusedQuery
 		if !errors.As(err, &refused) {
-			return finding{}, err
+			return location{}, err
 		}
 		if len(a.resolving) == 0 {
 			// This machine's resolvers don't say what zone the provider writes to, but where an alias of another zone leads.
 			f, failed := a.aliasElsewhere(ctx, p, name)
 			if failed != nil || f.alias == "" {
-				return finding{}, err
+				return location{}, err
 			}
 			return f, nil
 		}
@@ -208,34 +212,34 @@ func (a *Asker) inspect(ctx context.Context, p Provider, name string) (finding, 
 	}
 	resolvers, err := a.resolvers()
 	if err != nil {
-		return finding{}, err
+		return location{}, err
 	}
 	return a.inspectBy(ctx, resolvers, p, name)
 }
 
 // aliasElsewhere asks this machine's resolvers about a name of a zone that no provider serves.
-func (a *Asker) aliasElsewhere(ctx context.Context, p Provider, name string) (finding, error) {
+func (a *Asker) aliasElsewhere(ctx context.Context, p Provider, name string) (location, error) {
 	resolvers, err := a.ownResolvers()
 	if err != nil {
-		return finding{}, err
+		return location{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, freshTimeout)
 	defer cancel()
 	f, err := a.inspectBy(ctx, resolvers, p, name)
-	a.heard(err)
+	a.noteOwnResolvers(err)
 	return f, err
 }
 
-// inspectBy is inspect by resolvers.
-func (a *Asker) inspectBy(ctx context.Context, resolvers []string, p Provider, name string) (finding, error) {
+// inspectBy finds out the same from resolvers.
+func (a *Asker) inspectBy(ctx context.Context, resolvers []string, p Provider, name string) (location, error) {
 	answer, err := askFirst(ctx, unsigned(resolvers), question(name, dns.TypeCNAME, true))
 	if err != nil {
-		return finding{}, err
+		return location{}, err
 	}
-	f := findingIn(answer, name)
+	f := locationIn(answer, name)
 	if f.zone == "" {
-		if f.zone, err = climb(ctx, unsigned(resolvers), name, true); err != nil {
-			return finding{}, err
+		if f.zone, err = findApex(ctx, unsigned(resolvers), name, true); err != nil {
+			return location{}, err
 		}
 	}
 	if fresh, ok := a.freshly(ctx, p, f.zone, name); ok {
@@ -246,45 +250,33 @@ func (a *Asker) inspectBy(ctx context.Context, resolvers []string, p Provider, n
 
 // freshly asks the servers of a zone that resolvers found, since a cache may still hold what was there before. It reports
 // false when they can't be asked from here.
-func (a *Asker) freshly(ctx context.Context, p Provider, zone, name string) (finding, bool) {
+func (a *Asker) freshly(ctx context.Context, p Provider, zone, name string) (location, bool) {
 	if zone == "" {
-		return finding{}, false
+		return location{}, false
 	}
 	ctx, cancel := context.WithTimeout(ctx, freshTimeout)
 	defer cancel()
 	servers, err := a.serversOf(ctx, p, zone)
 	if err != nil {
-		return finding{}, false
+		return location{}, false
 	}
 	answer, err := askFirst(ctx, servers, question(name, dns.TypeCNAME, false))
 	if err != nil {
-		return finding{}, false
+		return location{}, false
 	}
-	f := findingIn(answer, name)
+	f := locationIn(answer, name)
 	return f, f.alias != "" || f.zone != ""
 }
 
-// apex returns the zone that holds a name, asked where inspect asks.
-func (a *Asker) apex(ctx context.Context, p Provider, name string) (string, error) {
-	if len(p.Servers) > 0 {
-		return climb(ctx, p.servers(), name, false)
-	}
-	resolvers, err := a.resolvers()
-	if err != nil {
-		return "", err
-	}
-	return climb(ctx, unsigned(resolvers), name, true)
-}
-
-// climb looks for the zone's apex, name by name upwards: some resolvers leave the SOA out of denials, and the answer for
-// an alias tells of the target's zone.
-func climb(ctx context.Context, servers []server, name string, recurse bool) (zone string, err error) {
+// findApex looks for the apex of a name's zone, name by name upwards: some resolvers leave the SOA out of denials, and the
+// answer for an alias has that of the target's zone.
+func findApex(ctx context.Context, servers []server, name string, recurse bool) (zone string, err error) {
 	for apex, more := name, true; more; _, apex, more = strings.Cut(apex, ".") {
 		answer, err := askFirst(ctx, servers, question(apex, dns.TypeSOA, recurse))
 		if err != nil {
 			return "", err
 		}
-		if f := findingIn(answer, apex); f.alias == "" && f.zone != "" && !f.cut {
+		if f := locationIn(answer, apex); f.alias == "" && f.zone != "" && !f.cut {
 			return f.zone, nil
 		}
 	}

@@ -328,7 +328,7 @@ func TestEndpointsAreRemembered(t *testing.T) {
 		if _, err := a.knownEndpoints(cancelled, p, zone); !errors.Is(err, context.Canceled) {
 			t.Errorf("who is given up while it waits: %v", err)
 		}
-		first.list = []endpoint{{addr: "127.0.0.1:53"}}
+		first.list = []endpoint{{server: server{addr: "127.0.0.1:53"}}}
 		a.searches.finish(key, first)
 		synctest.Wait()
 		if got.Load() != 10 {
@@ -343,7 +343,7 @@ func TestEndpointsAreRemembered(t *testing.T) {
 			t.Error("what is old isn't searched again")
 		}
 		a.searches.finish(key, second)
-		a.searches.distrust([]Zone{key})
+		a.searches.invalidate([]Zone{key})
 		third, ours := a.searches.get(key)
 		if !ours {
 			t.Error("what is distrusted isn't searched again")

@@ -12,14 +12,15 @@ import (
 // Wanted is a value that a CA looks for at a name.
 type Wanted struct{ Name, Value string }
 
-// Lookup is what the servers of a zone say of one record.
+// Lookup holds the answers of a zone's servers about one record.
 type Lookup struct {
 	Wanted
 	Target  Target     // to the place where it belongs
 	Servers []Sighting // each that must have it; an empty Answer is one that has
 	Err     error      // why the servers aren't known
 
-	enough int // servers; 0 for all
+	enough    int // servers; 0 for all
+	endpoints []endpoint
 }
 
 // Found reports whether the CA may be asked to look.
@@ -46,9 +47,6 @@ func (l Lookup) Missing() (texts []string) {
 	return texts
 }
 
-// anybody is the provider of names that none is configured for.
-const anybody = "by hand"
-
 // LookFor asks every authoritative server for records that a person publishes, as dig would, once. Names that no provider
 // serves are found through the resolvers.
 func (a *Asker) LookFor(ctx context.Context, records []Wanted) []Lookup {
@@ -63,7 +61,7 @@ func (a *Asker) LookFor(ctx context.Context, records []Wanted) []Lookup {
 	if len(unserved) == 0 {
 		return lookups
 	}
-	others := New(Config{System: a.cfg.System}).With([]Provider{{Name: anybody}}, a.resolving)
+	others := New(Config{System: a.cfg.System}).With([]Provider{{Name: "by hand"}}, a.resolving)
 	for _, i := range unserved {
 		found := others.locateAll(ctx, records[i:i+1])
 		others.askAll(ctx, found)
@@ -85,39 +83,37 @@ func (a *Asker) locateAll(ctx context.Context, records []Wanted) []Lookup {
 func (a *Asker) askAll(ctx context.Context, lookups []Lookup) {
 	endpoints := map[Zone][]endpoint{}
 	failures := map[Zone]error{}
-	type look struct{ record, server int }
-	var looks []look
-	var addrs []server
 	for i := range lookups {
-		at := &lookups[i]
-		if at.Err != nil {
+		l := &lookups[i]
+		if l.Err != nil {
 			continue
 		}
-		p, _ := a.provider(at.Target.Provider)
-		at.enough = p.MinNameservers
-		zone := Zone{p.Name, at.Target.Zone}
+		p, _ := a.provider(l.Target.Provider)
+		zone := Zone{p.Name, l.Target.Zone}
 		if _, known := endpoints[zone]; !known {
 			p.Check = CheckAuthoritative // whatever orders wait for
 			endpoints[zone], failures[zone] = a.endpoints(ctx, p, zone.Name)
 		}
-		at.Err = failures[zone]
-		for n, e := range endpoints[zone] {
-			at.Servers = append(at.Servers, Sighting{Server: e.String(), Answer: e.dead})
-			if e.dead != "" {
-				continue
-			}
-			looks = append(looks, look{i, n})
-			addrs = append(addrs, server{e.addr, e.key})
-		}
+		l.endpoints, l.enough, l.Err = endpoints[zone], p.MinNameservers, failures[zone]
 	}
-	each(len(looks), func(n int) {
-		at := &lookups[looks[n].record]
-		reply, err := ask(ctx, addrs[n], question(at.Target.Name(), dns.TypeTXT, false))
+	each(len(lookups), func(i int) { lookups[i].ask(ctx) })
+}
+
+// ask asks the servers for the record.
+func (l *Lookup) ask(ctx context.Context) {
+	l.Servers = make([]Sighting, len(l.endpoints))
+	each(len(l.endpoints), func(i int) {
+		e := l.endpoints[i]
+		l.Servers[i] = Sighting{Server: e.String(), Answer: e.dead}
+		if e.dead != "" {
+			return
+		}
+		reply, err := ask(ctx, e.server, question(l.Target.Name(), dns.TypeTXT, false))
 		switch {
 		case err != nil:
-			at.Servers[looks[n].server].Answer = unreachable(err)
-		case !holds(reply, at.Value):
-			at.Servers[looks[n].server].Answer = answered(reply)
+			l.Servers[i].Answer = unreachable(err)
+		case !holds(reply, l.Value):
+			l.Servers[i].Answer = answered(reply)
 		}
 	})
 }

@@ -18,6 +18,9 @@ import (
 // serversAtMost bounds the addresses of the servers of a zone. The root has 26.
 const serversAtMost = 200
 
+// nameThem is the cure where the NS records of a zone aren't what the CA asks.
+const nameThem = `name those that must have the records: nameservers = ["ADDRESS", …]`
+
 // knownEndpoints returns a zone's servers, searched once until they are forgotten.
 func (a *Asker) knownEndpoints(ctx context.Context, p Provider, zone string) ([]endpoint, error) {
 	key := Zone{p.Name, zone}
@@ -46,7 +49,7 @@ func (a *Asker) endpoints(ctx context.Context, p Provider, zone string) ([]endpo
 	case p.Check == CheckNone:
 		return nil, nil
 	case p.Check == CheckPrimary && len(p.Servers) > 0:
-		return []endpoint{{addr: p.Servers[0], key: p.Key, primary: true}}, nil
+		return []endpoint{{server: p.servers()[0], primary: true}}, nil
 	}
 	at := p // with addresses, to know the servers again among those that are found
 	at.Servers = nil
@@ -77,27 +80,26 @@ func (a *Asker) endpoints(ctx context.Context, p Provider, zone string) ([]endpo
 		list = append(list, e)
 	}
 	if len(list) > serversAtMost {
-		return nil, fmt.Errorf("zone %s has %d name servers, and more than %d aren't asked; name those that must have the records: nameservers = [\"ADDRESS\", …]",
-			printable.Line(zone), len(list), serversAtMost)
+		return nil, cure.New(fmt.Sprintf("zone %s has %d name servers, and more than %d aren't asked", printable.Line(zone), len(list), serversAtMost), nameThem)
 	}
 	if hidden {
-		list = append(list, endpoint{addr: p.Servers[0], key: p.Key, primary: true, hidden: true})
+		list = append(list, endpoint{server: p.servers()[0], primary: true, hidden: true})
 	}
 	return list, nil
 }
 
-// resolved returns all addresses of servers that are given as host:port. A host that has none now stays as it is: whoever
-// dials it is told why.
+// resolved returns all addresses of servers that are given as host:port. A host that has none now stays as it is: the
+// attempt to ask it says why.
 func resolved(ctx context.Context, servers []string) (list []endpoint) {
 	for _, given := range servers {
 		host, port, err := net.SplitHostPort(given)
 		if err != nil || net.ParseIP(host) != nil {
-			list = append(list, endpoint{addr: given})
+			list = append(list, endpoint{server: server{addr: given}})
 			continue
 		}
 		ips, err := net.DefaultResolver.LookupHost(ctx, host)
 		if err != nil {
-			list = append(list, endpoint{addr: given})
+			list = append(list, endpoint{server: server{addr: given}})
 			continue
 		}
 		var addrs []string
@@ -105,7 +107,7 @@ func resolved(ctx context.Context, servers []string) (list []endpoint) {
 			addrs = append(addrs, net.JoinHostPort(ip, port))
 		}
 		for _, addr := range routable(ips, addrs) {
-			list = append(list, endpoint{name: host, addr: addr})
+			list = append(list, endpoint{server: server{addr: addr}, name: host})
 		}
 	}
 	return list
@@ -113,14 +115,9 @@ func resolved(ctx context.Context, servers []string) (list []endpoint) {
 
 // zoneServers looks up the NS records of a zone and all addresses of each.
 func (a *Asker) zoneServers(ctx context.Context, p Provider, zone string) ([]endpoint, error) {
-	servers, recurse := p.servers(), false
-	if len(servers) == 0 {
-		recurse = true
-		resolvers, err := a.resolvers()
-		if err != nil {
-			return nil, err
-		}
-		servers = unsigned(resolvers)
+	servers, recurse, err := a.knowing(p)
+	if err != nil {
+		return nil, err
 	}
 	reply, err := askFirst(ctx, servers, question(zone, dns.TypeNS, recurse))
 	if err != nil {
@@ -138,10 +135,9 @@ func (a *Asker) zoneServers(ctx context.Context, p Provider, zone string) ([]end
 		found[i], failures[i] = a.addresses(ctx, servers, question(hosts[i], dns.TypeA, recurse))
 	})
 	var list []endpoint
-	alive := 0
 	for i, host := range hosts {
 		if err := failures[i]; err != nil && (p.MinNameservers == 0 || ctx.Err() != nil) {
-			hint := `name those that must have the records: nameservers = ["ADDRESS", …]`
+			hint := nameThem
 			if len(hosts) > 1 {
 				hint = "remove its NS record, or go on without it: min_nameservers = 1; or " + hint
 			}
@@ -151,18 +147,17 @@ func (a *Asker) zoneServers(ctx context.Context, p Provider, zone string) ([]end
 			continue
 		}
 		for _, addr := range routable(found[i], p.Servers) {
-			alive++
-			list = append(list, endpoint{name: host, addr: addr, key: p.keyAt(addr)})
+			list = append(list, endpoint{server: server{addr, p.keyAt(addr)}, name: host})
 		}
 	}
-	if alive == 0 {
-		return nil, cure.New("no NS record of it leads to an address", `name those that must have the records: nameservers = ["ADDRESS", …]`)
+	if len(alive(list)) == 0 {
+		return nil, cure.New("no NS record of it leads to an address", nameThem)
 	}
 	return list, nil
 }
 
 // addresses returns the addresses of a name server that q asks for: from the zone's own servers when they know the name,
-// else from the configured resolvers, else from this machine'a.
+// else from the configured resolvers, else from this machine's.
 func (a *Asker) addresses(ctx context.Context, servers []server, q *dns.Msg) (list []string, err error) {
 	host := Canonical(q.Question[0].Name)
 	if list = addressRecords(ctx, servers, q); len(list) > 0 {
@@ -246,14 +241,5 @@ func (a *Asker) serversOf(ctx context.Context, p Provider, zone string) ([]serve
 		return nil, errors.New("the zone's servers aren't asked")
 	}
 	found, err := a.knownEndpoints(ctx, p, zone)
-	if err != nil {
-		return nil, err
-	}
-	var list []server
-	for _, e := range found {
-		if e.dead == "" {
-			list = append(list, server{e.addr, e.key})
-		}
-	}
-	return list, nil
+	return alive(found), err
 }

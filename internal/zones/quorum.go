@@ -13,13 +13,13 @@ type quorum struct {
 	records  []TXT
 	members  []*member
 	enough   int  // servers; 0 for all
-	told     bool // that they can't be asked
+	logged   bool // that they can't be asked
 }
 
 // member is one address of one server.
 type member struct {
 	endpoint
-	server  *watched
+	watched *watched
 	recurse bool    // it is a resolver
 	items   []*item // nil before the quorum begins
 }
@@ -31,7 +31,7 @@ func (m *member) String() string {
 	return m.endpoint.String()
 }
 
-// of names the server that the address belongs to.
+// of returns the name of the server that the address belongs to.
 func (m *member) of() string { return cmp.Or(m.name, m.String()) }
 
 // missing returns the first item that wasn't seen yet.
@@ -68,7 +68,7 @@ func (q *quorum) begin(running *sync.WaitGroup, poke chan<- struct{}) {
 				it.last, it.silent, it.wake = m.dead, true, make(chan struct{}, 1)
 				continue
 			}
-			m.server.expect(it, running)
+			m.watched.expect(it, running)
 		}
 	}
 }
@@ -97,13 +97,13 @@ func tally(members []*member) (have, servers int) {
 	return have, len(complete)
 }
 
-// tally counts those servers only that others are told to ask.
+// tally counts only the servers that the zone's NS records name.
 func (q *quorum) tally() (have, servers int) {
 	return tally(slices.DeleteFunc(q.counted(), func(m *member) bool { return m.hidden }))
 }
 
-// counted are the members that matter. Where not all servers are needed, an address that says nothing is left aside when its
-// server has the records at another one: who asks it gets no answer, and asks the next address.
+// counted returns the members that matter. Where not all servers are needed, an address that says nothing is left aside when its
+// server has the records at another one: a resolver that gets no answer there asks the next address.
 func (q *quorum) counted() []*member {
 	counted := slices.Clone(q.members)
 	if q.enough == 0 {
@@ -125,7 +125,7 @@ func (q *quorum) effective() bool {
 	return !slices.ContainsFunc(q.counted(), func(m *member) bool { return m.primary && !m.complete() })
 }
 
-// membersOf are the members of all.
+// membersOf returns the members of all quorums.
 func membersOf(quorums []*quorum) (members []*member) {
 	for _, q := range quorums {
 		members = append(members, q.members...)

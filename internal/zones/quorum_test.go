@@ -46,9 +46,9 @@ func TestQuorum(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			q := &quorum{enough: tt.enough}
 			for text := range strings.FieldsSeq(tt.members) {
-				server, addr, _ := strings.Cut(text, "/")
-				m := &member{endpoint: endpoint{name: server, addr: addr}}
-				m.primary, m.hidden = server == primary || server == hidden, server == hidden
+				name, addr, _ := strings.Cut(text, "/")
+				m := &member{endpoint: endpoint{server: server{addr: addr}, name: name}}
+				m.primary, m.hidden = name == primary || name == hidden, name == hidden
 				m.items = []*item{{seen: true}, {seen: strings.HasSuffix(addr, "+")}}
 				if strings.HasSuffix(addr, "-") {
 					m.items = []*item{{silent: true}, {silent: true}}

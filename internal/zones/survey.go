@@ -14,15 +14,15 @@ import (
 	"autocertd/internal/cure"
 )
 
-// Place is where the record of a name is written.
+// Place is the target of a name, or the reason why it isn't known.
 type Place struct {
 	Target
-	Err error // why DNS doesn't say. Provider and Zone are the configuration's then, and "" where it says nothing
+	Err error // why DNS doesn't say; Provider and Zone are then those of the configuration, "" where it names none
 }
 
-// Places finds the places of several names, as Locate does. A provider whose servers are all silent is noticed once.
+// Places finds the places of several names, as Locate does. A provider whose servers are all silent costs its time once.
 func (a *Asker) Places(ctx context.Context, names []string) []Place {
-	silent := a.silent(ctx)
+	silent := a.silentProviders(ctx)
 	places := make([]Place, len(names))
 	each(len(names), func(i int) {
 		places[i] = a.place(ctx, names[i], silent)
@@ -42,17 +42,13 @@ func (a *Asker) place(ctx context.Context, name string, silent map[string]error)
 	return place
 }
 
-// silent returns the providers none of whose servers answers anything, with what was tried.
-func (a *Asker) silent(ctx context.Context) map[string]error {
+// silentProviders returns by name the providers of which no server answers, and what was tried.
+func (a *Asker) silentProviders(ctx context.Context) map[string]error {
 	list := a.providers
 	failures := make([]error, len(list))
 	each(len(list), func(i int) {
-		zone := "."
-		if len(list[i].Zones) > 0 {
-			zone = list[i].Zones[0]
-		}
 		if p := list[i]; len(p.Servers) > 0 {
-			_, failures[i] = awake(ctx, p.servers(), zone)
+			_, failures[i] = responding(ctx, p.servers(), p.anyZone())
 		}
 	})
 	silent := map[string]error{}
@@ -64,11 +60,11 @@ func (a *Asker) silent(ctx context.Context) map[string]error {
 	return silent
 }
 
-// awake returns the servers that answer at all, whatever they answer, and an error when none does.
-func awake(ctx context.Context, servers []server, zone string) (list []server, err error) {
+// responding returns the servers that answer at all, whatever they answer, and an error when none does.
+func responding(ctx context.Context, servers []server, zone string) (list []server, err error) {
 	failures := make([]error, len(servers))
 	each(len(servers), func(i int) {
-		_, failures[i] = lookAt(ctx, servers[i], question(zone, dns.TypeSOA, false))
+		_, failures[i] = askOne(ctx, servers[i], question(zone, dns.TypeSOA, false))
 	})
 	for i, err := range failures {
 		var refused *refusedQuery
@@ -82,8 +78,8 @@ func awake(ctx context.Context, servers []server, zone string) (list []server, e
 	return list, nil
 }
 
-// lookAt asks one server, and says what is wrong with it in words for a table.
-func lookAt(ctx context.Context, at server, q *dns.Msg) (*dns.Msg, error) {
+// askOne asks one server. Its error is short, for a table.
+func askOne(ctx context.Context, at server, q *dns.Msg) (*dns.Msg, error) {
 	reply, err := askFirst(ctx, []server{at}, q)
 	var refused *refusedQuery
 	if err != nil && !errors.As(err, &refused) {
@@ -95,59 +91,55 @@ func lookAt(ctx context.Context, at server, q *dns.Msg) (*dns.Msg, error) {
 // Probe asks the providers that were silent whether they answer again.
 func (a *Asker) Probe(ctx context.Context) {
 	a.mu.Lock()
-	names := slices.Sorted(maps.Keys(a.mute))
+	names := slices.Sorted(maps.Keys(a.silent))
 	a.mu.Unlock()
 	each(len(names), func(i int) {
 		p, known := a.provider(names[i])
 		if !known || len(p.Servers) == 0 {
 			return // the next order finds out
 		}
-		zone := "."
-		if len(p.Zones) > 0 {
-			zone = p.Zones[0]
-		}
-		if _, err := awake(ctx, p.servers(), zone); err == nil {
-			a.Heard(p.Name, nil)
+		if _, err := responding(ctx, p.servers(), p.anyZone()); err == nil {
+			a.Note(p.Name, nil)
 		}
 	})
 }
 
-// TXTValues are the TXT values at a spot, in order, or why they aren't known.
+// TXTValues holds the TXT values at a name, in order, or the reason why they aren't known.
 type TXTValues struct {
 	Values []string
 	Err    error
 }
 
-// Find asks for the TXT values at spots, without following aliases: the servers that take the provider's updates, or for
-// want of such the zone's own. What any of them has is there. Servers that are silent are noticed once for each zone.
-func (a *Asker) Find(ctx context.Context, spots []TXTName) map[TXTName]TXTValues {
+// Find asks for the TXT values at names, without following aliases. It asks the servers that take the provider's updates, or
+// the zone's own where there are none; a value that any of them has is there. Silent servers cost their time once a zone.
+func (a *Asker) Find(ctx context.Context, names []TXTName) map[TXTName]TXTValues {
 	var zones []Zone
-	for _, spot := range spots {
-		zones = append(zones, Zone{spot.Provider, spot.Zone})
+	for _, name := range names {
+		zones = append(zones, Zone{name.Provider, name.Zone})
 	}
 	zones = distinct(zones)
 	servers, failures := make([][]server, len(zones)), make([]error, len(zones))
 	each(len(zones), func(i int) {
 		if servers[i], failures[i] = a.authorities(ctx, zones[i]); failures[i] == nil {
-			servers[i], failures[i] = awake(ctx, servers[i], zones[i].Name)
+			servers[i], failures[i] = responding(ctx, servers[i], zones[i].Name)
 		}
 	})
-	spots = distinct(spots)
-	found := make([]TXTValues, len(spots))
-	each(len(spots), func(i int) {
-		zone := slices.Index(zones, Zone{spots[i].Provider, spots[i].Zone})
+	names = distinct(names)
+	found := make([]TXTValues, len(names))
+	each(len(names), func(i int) {
+		zone := slices.Index(zones, Zone{names[i].Provider, names[i].Zone})
 		if found[i].Err = failures[zone]; found[i].Err == nil {
-			found[i] = valuesAt(ctx, servers[zone], spots[i].Name)
+			found[i] = valuesAt(ctx, servers[zone], names[i].Name)
 		}
 	})
 	all := map[TXTName]TXTValues{}
-	for i, spot := range spots {
-		all[spot] = found[i]
+	for i, name := range names {
+		all[name] = found[i]
 	}
 	return all
 }
 
-// authorities returns whom to ask what is in a zone.
+// authorities returns the servers that know what is in a zone.
 func (a *Asker) authorities(ctx context.Context, zone Zone) ([]server, error) {
 	p, ok := a.provider(zone.Provider)
 	switch {
@@ -158,23 +150,14 @@ func (a *Asker) authorities(ctx context.Context, zone Zone) ([]server, error) {
 	}
 	p.Check = CheckAuthoritative // whatever orders wait for
 	endpoints, err := a.endpoints(ctx, p, zone.Name)
-	if err != nil {
-		return nil, err
-	}
-	var list []server
-	for _, e := range endpoints {
-		if e.dead == "" {
-			list = append(list, server{e.addr, e.key})
-		}
-	}
-	return list, nil
+	return alive(endpoints), err
 }
 
 // valuesAt asks all the servers; one that knows is enough.
 func valuesAt(ctx context.Context, servers []server, name string) (found TXTValues) {
 	var failures []error
 	for _, at := range servers {
-		reply, err := lookAt(ctx, at, question(name, dns.TypeTXT, false))
+		reply, err := askOne(ctx, at, question(name, dns.TypeTXT, false))
 		if err != nil {
 			failures = append(failures, err)
 			continue

@@ -10,43 +10,50 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"autocertd/internal/cure"
 )
 
-// Wait returns nil when the servers that must have them were seen to have all records. Resolvers are asked when those have
-// them and not before: one that is asked too early remembers for long that there was nothing.
+// Wait returns nil when the servers that must have them were seen to have all records, and calls seen whenever more have. It
+// looks the servers up again for the next order when some lack records.
 func (a *Asker) Wait(ctx context.Context, records []TXT, seen func(have, want int)) error {
-	servers, err := a.quorums(ctx, records)
-	if err != nil {
-		return err
-	}
-	resolvers, err := a.resolverQuorums(servers)
-	if err != nil {
-		return err
-	}
-	everybody := membersOf(slices.Concat(servers, resolvers))
 	last := -1
-	tell := func() {
-		if have, want := tally(everybody); have != last && want > 0 {
+	servers, _, err := a.wait(ctx, records, func(members []*member) {
+		if have, want := tally(members); have != last && want > 0 {
 			seen(have, want)
 			last = have
 		}
+	})
+	if err != nil && ctx.Err() == nil {
+		a.searches.invalidate(zonesOf(servers))
 	}
-	for _, stage := range [][]*quorum{servers, resolvers} {
-		if err := a.gather(ctx, stage, tell); err != nil {
-			if ctx.Err() == nil {
-				a.searches.distrust(zonesOf(servers))
-			}
-			return err
-		}
-	}
-	return nil
+	return err
 }
 
-// toldAfter is how long servers are waited for until that is logged.
-const toldAfter = 5 * time.Second
+// wait waits for records and calls note with all members whenever more is known. Resolvers are asked when the servers have the
+// records and not before: one that is asked too early remembers for long that there was nothing.
+func (a *Asker) wait(ctx context.Context, records []TXT, note func([]*member)) (servers []*quorum, members []*member, err error) {
+	if servers, err = a.quorums(ctx, records); err != nil {
+		return nil, nil, err
+	}
+	resolvers, err := a.resolverQuorums(servers)
+	if err != nil {
+		return nil, nil, err
+	}
+	members = membersOf(slices.Concat(servers, resolvers))
+	for _, stage := range [][]*quorum{servers, resolvers} {
+		if err == nil {
+			err = a.gather(ctx, stage, func() { note(members) })
+		}
+	}
+	return servers, members, err
+}
 
-// gather waits until all quorums are satisfied. tell is called whenever more is known. That it takes long is told once.
-func (a *Asker) gather(ctx context.Context, quorums []*quorum, tell func()) error {
+// warnAfter is how long servers are waited for until a line says so.
+const warnAfter = 5 * time.Second
+
+// gather waits until all quorums are satisfied, and calls note whenever more is known. It logs once that it takes long.
+func (a *Asker) gather(ctx context.Context, quorums []*quorum, note func()) error {
 	poke := make(chan struct{}, 1)
 	given := time.Duration(0)
 	for _, q := range quorums {
@@ -57,10 +64,10 @@ func (a *Asker) gather(ctx context.Context, quorums []*quorum, tell func()) erro
 	deadline := time.Now().Add(given)
 	end := time.NewTimer(given)
 	defer end.Stop()
-	long := time.NewTimer(toldAfter)
+	long := time.NewTimer(warnAfter)
 	defer long.Stop()
 	for late := false; ; {
-		tell()
+		note()
 		if !slices.ContainsFunc(quorums, func(q *quorum) bool { return !q.satisfied() && !a.unreachable(q) }) {
 			return nil
 		}
@@ -90,19 +97,19 @@ func (a *Asker) unreachable(q *quorum) bool {
 			return false
 		}
 	}
-	if !q.told {
-		q.told = true
+	if !q.logged {
+		q.logged = true
 		a.cfg.Logger.Debug("none of a zone's servers can be asked from here; resolvers alone are", "provider", q.provider.Name, "zone", q.records[0].Zone)
 	}
 	return true
 }
 
-// logLate logs which servers an order has been waiting for, and goes on to wait for until end.
+// logLate logs which servers an order has been waiting for, and until when it will.
 func (a *Asker) logLate(quorums []*quorum, end time.Time) {
 	for _, q := range quorums {
 		zone := q.records[0].In()
 		late := slices.DeleteFunc(slices.Clone(q.members), (*member).complete)
-		if q.satisfied() || a.unreachable(q) || len(late) == 0 || !a.tellable(zone) {
+		if q.satisfied() || a.unreachable(q) || len(late) == 0 || !a.mayWarn(zone) {
 			continue
 		}
 		have, servers := q.tally()
@@ -111,14 +118,14 @@ func (a *Asker) logLate(quorums []*quorum, end time.Time) {
 	}
 }
 
-// tellable reports whether it is time to tell once more of a zone whose servers are late: many orders wait for the same.
-func (a *Asker) tellable(zone Zone) bool {
+// mayWarn reports whether it is time for a line about a zone whose servers are late: many orders wait for the same.
+func (a *Asker) mayWarn(zone Zone) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if last, known := a.told[zone]; known && time.Since(last) < serversKept {
+	if last, known := a.warned[zone]; known && time.Since(last) < serversKept {
 		return false
 	}
-	a.told[zone] = time.Now()
+	a.warned[zone] = time.Now()
 	return true
 }
 
@@ -126,7 +133,7 @@ func (a *Asker) tellable(zone Zone) bool {
 func (a *Asker) quorums(ctx context.Context, records []TXT) (list []*quorum, err error) {
 	known := map[Zone]*quorum{}
 	for _, r := range records {
-		key := Zone{r.Provider, r.Zone}
+		key := r.In()
 		if q := known[key]; q != nil {
 			q.records = append(q.records, r)
 			continue
@@ -142,14 +149,14 @@ func (a *Asker) quorums(ctx context.Context, records []TXT) (list []*quorum, err
 		if err != nil { // resolvers alone, then
 			a.cfg.Logger.Debug("a zone's servers aren't known; resolvers alone are asked", "provider", p.Name, "zone", r.Zone, "err", err)
 			if endpoints = nil; len(p.Servers) == 1 {
-				endpoints = []endpoint{{addr: p.Servers[0], key: p.Key, primary: true, hidden: true}}
+				endpoints = []endpoint{{server: p.servers()[0], primary: true, hidden: true}}
 			}
 		}
 		q := &quorum{provider: p, records: []TXT{r}, enough: p.MinNameservers}
 		for _, e := range endpoints {
-			m := &member{endpoint: e, server: &watched{}}
+			m := &member{endpoint: e}
 			if e.dead == "" {
-				m.server = a.watch(e)
+				m.watched = a.watch(e.server)
 			}
 			q.members = append(q.members, m)
 		}
@@ -166,12 +173,12 @@ func (a *Asker) resolverQuorums(servers []*quorum) (list []*quorum, err error) {
 			continue
 		}
 		if len(a.resolving) == 0 {
-			return nil, fmt.Errorf("provider %q wants resolvers to be asked, and none is configured: [resolvers] public = [\"ADDRESS\"]", q.provider.Name)
+			return nil, cure.New(fmt.Sprintf("provider %q wants resolvers to be asked, and none is configured", q.provider.Name), `name some: [resolvers] public = ["ADDRESS"]`)
 		}
 		r := &quorum{provider: q.provider, records: q.records}
 		for _, addr := range a.resolving {
-			e := endpoint{addr: addr}
-			r.members = append(r.members, &member{endpoint: e, server: a.watch(e), recurse: true})
+			at := server{addr: addr}
+			r.members = append(r.members, &member{endpoint: endpoint{server: at}, watched: a.watch(at), recurse: true})
 		}
 		list = append(list, r)
 	}
@@ -179,10 +186,9 @@ func (a *Asker) resolverQuorums(servers []*quorum) (list []*quorum, err error) {
 }
 
 // watch returns what watches an address, for all orders that wait there.
-func (a *Asker) watch(e endpoint) *watched {
+func (a *Asker) watch(at server) *watched {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	at := server{e.addr, e.key}
 	s := a.watched[at]
 	if s == nil {
 		s = &watched{where: at, wake: make(chan struct{}, 1)}
@@ -198,7 +204,7 @@ func (a *Asker) Forget() {
 	a.watched = map[server]*watched{}
 }
 
-// Sighting is when a server was seen to have a record.
+// Sighting says when a server was seen to have a record, or what it answered instead.
 type Sighting struct {
 	Server string        // its name and address
 	After  time.Duration // since the update was confirmed
@@ -210,48 +216,38 @@ type Sighting struct {
 // silence is how long a rehearsal asks servers that don't answer at all.
 const silence = 10 * time.Second
 
-// Watch waits as an order does, and notes when each server was seen to have the record.
-func (a *Asker) Watch(ctx context.Context, key TXT) ([]Sighting, error) {
-	servers, err := a.quorums(ctx, []TXT{key})
-	if err != nil {
-		return nil, err
-	}
-	resolvers, err := a.resolverQuorums(servers)
-	if err != nil {
-		return nil, err
-	}
-	everybody := membersOf(slices.Concat(servers, resolvers))
+// Watch waits as Wait does, and returns when each server was seen to have the value. It ends early when all servers that lack
+// it are silent: an order asks them until the propagation timeout, but a person who looks on learns no more by waiting.
+func (a *Asker) Watch(ctx context.Context, txt TXT) ([]Sighting, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	var end sync.WaitGroup
-	defer end.Wait()
-	defer cancel(nil)
-	end.Go(func() { giveUpOnTheDead(ctx, cancel, membersOf(servers), key) })
-
 	begin, after := time.Now(), map[*member]time.Duration{}
-	note := func() {
-		for _, m := range everybody {
+	var once sync.Once
+	var ending sync.WaitGroup
+	servers, members, err := a.wait(ctx, []TXT{txt}, func(members []*member) {
+		once.Do(func() { ending.Go(func() { cancelWhenSilent(ctx, cancel, members, txt) }) })
+		for _, m := range members {
 			if _, known := after[m]; !known && m.complete() {
 				after[m] = time.Since(begin)
 			}
 		}
-	}
-	for _, stage := range [][]*quorum{servers, resolvers} {
-		if err == nil {
-			err = a.gather(ctx, stage, note)
-		}
-	}
-	sightings := make([]Sighting, len(everybody))
-	for i, m := range everybody {
-		_, last := m.missing()
-		sightings[i] = Sighting{Server: m.String(), After: after[m], Answer: last, Silent: !m.complete() && m.isSilent()}
-	}
-	for i, m := range everybody {
-		q := slices.IndexFunc(servers, func(q *quorum) bool { return slices.Contains(q.members, m) })
-		sightings[i].Walled = q >= 0 && err == nil && !servers[q].satisfied() && a.unreachable(servers[q]) && !m.complete()
-	}
+	})
 	if dead, ok := errors.AsType[*silentError](context.Cause(ctx)); ok {
-		return sightings, dead
+		err = dead
+	}
+	cancel(nil)
+	ending.Wait()
+	sightings := make([]Sighting, len(members))
+	for i, m := range members {
+		_, last := m.missing()
+		q := slices.IndexFunc(servers, func(q *quorum) bool { return slices.Contains(q.members, m) })
+		sightings[i] = Sighting{
+			Server: m.String(),
+			After:  after[m],
+			Answer: last,
+			Silent: !m.complete() && m.isSilent(),
+			Walled: q >= 0 && err == nil && !servers[q].satisfied() && a.unreachable(servers[q]) && !m.complete(),
+		}
 	}
 	return sightings, err
 }
@@ -263,9 +259,8 @@ func (e *silentError) Error() string {
 	return fmt.Sprintf("no answer within %s from %s", silence, strings.Join(e.servers, ", "))
 }
 
-// giveUpOnTheDead ends a rehearsal whose missing servers are all silent. An order asks them until the propagation timeout;
-// who looks on learns no more by waiting.
-func giveUpOnTheDead(ctx context.Context, giveUp context.CancelCauseFunc, members []*member, key TXT) {
+// cancelWhenSilent cancels the wait for a value when all servers that lack it have been silent for some time.
+func cancelWhenSilent(ctx context.Context, cancel context.CancelCauseFunc, members []*member, txt TXT) {
 	select {
 	case <-time.After(silence):
 	case <-ctx.Done():
@@ -273,17 +268,17 @@ func giveUpOnTheDead(ctx context.Context, giveUp context.CancelCauseFunc, member
 	}
 	dead := &silentError{}
 	for _, m := range members {
-		if m.complete() {
+		if m.recurse || m.complete() {
 			continue
 		}
 		if m.dead == "" {
-			if _, err := ask(ctx, server{m.addr, m.key}, question(key.Name, dns.TypeTXT, false)); !Silent(err) {
-				return // it lives, and may get the record yet
+			if _, err := ask(ctx, m.endpoint.server, question(txt.Name, dns.TypeTXT, false)); !Silent(err) {
+				return // it answers, and may get the value yet
 			}
 		}
 		dead.servers = append(dead.servers, m.String())
 	}
 	if len(dead.servers) > 0 {
-		giveUp(dead)
+		cancel(dead)
 	}
 }

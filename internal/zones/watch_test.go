@@ -250,7 +250,7 @@ func TestWatchTellsOfLaggards(t *testing.T) {
 		for _, host := range []string{"a", "b", "c"} {
 			orders.Go(func() { _ = s.Wait(t.Context(), []TXT{key(host, "x")}, func(int, int) {}) })
 		}
-		time.Sleep(toldAfter + time.Second)
+		time.Sleep(warnAfter + time.Second)
 		if n := log.Count("waiting for servers that lack the records"); n != 1 {
 			t.Errorf("told %d times:\n%s", n, &log.text)
 		}
@@ -265,7 +265,7 @@ func TestWatchTellsOfLaggards(t *testing.T) {
 func TestManyLaggards(t *testing.T) {
 	q := &quorum{provider: Provider{Name: "bind"}, records: []TXT{key("a", "x")}}
 	for i := range 1000 {
-		m := &member{endpoint: endpoint{name: fmt.Sprintf("ns%d.%s.example.test", i, strings.Repeat("x", 60)), addr: "192.0.2.1:53"}, server: &watched{}}
+		m := &member{endpoint: endpoint{server: server{addr: "192.0.2.1:53"}, name: fmt.Sprintf("ns%d.%s.example.test", i, strings.Repeat("x", 60))}, watched: &watched{}}
 		m.items = []*item{{TXT: q.records[0], last: "doesn't answer", silent: true}}
 		q.members = append(q.members, m)
 	}
@@ -308,7 +308,7 @@ func TestWatchLateResolver(t *testing.T) {
 		{"one that remembers", []string{stale.addr}, "after 2m0s, 0 of 1 servers have the records: resolver " + stale.addr +
 			" has other values only when asked for _acme-challenge.cached.example.test; a resolver remembers the records that were there before, " +
 			`for as long as their TTL says: wait, or set check = "authoritative", or raise propagation_timeout`},
-		{"none", nil, `provider "bind" wants resolvers to be asked, and none is configured: [resolvers] public = ["ADDRESS"]`},
+		{"none", nil, `provider "bind" wants resolvers to be asked, and none is configured; name some: [resolvers] public = ["ADDRESS"]`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -44,7 +44,7 @@ type Provider struct {
 	ExplainKey func(ctx context.Context, server, name string) error
 }
 
-// servers are the provider's own, which know its key.
+// servers returns the provider's own servers, which know its key.
 func (p Provider) servers() []server {
 	list := unsigned(p.Servers)
 	for i := range list {
@@ -53,7 +53,7 @@ func (p Provider) servers() []server {
 	return list
 }
 
-// keyAt is the key that a server at that address knows: those that take updates know it, others may not.
+// keyAt returns the key that a server at an address knows: those that take updates know it, others may not.
 func (p Provider) keyAt(addr string) *Key {
 	if slices.Contains(p.Servers, addr) {
 		return p.Key
@@ -92,12 +92,12 @@ type memory struct {
 
 	// mu guards what follows. It is never held while a server is waited for.
 	mu        sync.Mutex
-	mute      map[string]bool   // providers whose servers were silent the last time
+	silent    map[string]bool   // providers whose servers were silent the last time
 	located   map[string]bool   // zones that names were found in
-	deaf      time.Time         // when this machine's resolvers didn't answer
+	unheard   time.Time         // when this machine's resolvers didn't answer; zero when they did
 	answering map[string]string // by provider, the one of its servers that answered last
 	watched   map[server]*watched
-	told      map[Zone]time.Time // when it was logged last that servers are late
+	warned    map[Zone]time.Time // when it was logged last that servers are late
 }
 
 // New returns an Asker without providers and resolvers; see With. It needs no Close unless Wait or Watch was called.
@@ -110,11 +110,11 @@ func New(cfg Config) *Asker {
 	}
 	a := &Asker{memory: &memory{
 		cfg:       cfg,
-		mute:      map[string]bool{},
+		silent:    map[string]bool{},
 		located:   map[string]bool{},
 		answering: map[string]string{},
 		watched:   map[server]*watched{},
-		told:      map[Zone]time.Time{},
+		warned:    map[Zone]time.Time{},
 	}}
 	return a.With(nil, nil)
 }
@@ -143,9 +143,7 @@ func (a *Asker) With(providers []Provider, resolvers []string, hostnames ...stri
 }
 
 // Close waits until no server is watched any more. It is called when all calls of Wait and Watch have returned.
-func (a *Asker) Close() {
-	a.watching.Wait()
-}
+func (a *Asker) Close() { a.watching.Wait() }
 
 // ErrNoProvider says why nothing can be asked or written for a provider that a reload took away.
 var ErrNoProvider = errors.New("the provider isn't in the configuration any more")
@@ -165,34 +163,20 @@ func (a *Asker) zones() (zones []string) {
 	return zones
 }
 
-// providerFor returns the provider with the longest zone that holds the name. A lone provider without zones serves
-// whatever its servers do.
-func (a *Asker) providerFor(name string) (best Provider, ok bool) {
-	providers := a.providers
-	if len(providers) == 1 && len(providers[0].Zones) == 0 {
-		return providers[0], true
+// ProviderFor returns the provider with the longest zone that holds a name, and that zone. A lone provider without zones
+// serves whatever its servers do, and the zone is "".
+func (a *Asker) ProviderFor(name string) (best Provider, zone string, ok bool) {
+	if len(a.providers) == 1 && len(a.providers[0].Zones) == 0 {
+		return a.providers[0], "", true
 	}
-	longest := -1
-	for _, p := range providers {
-		for _, zone := range p.Zones {
-			if inZone(name, zone) && len(zone) > longest {
-				best, longest = p, len(zone)
+	for _, p := range a.providers {
+		for _, z := range p.Zones {
+			if inZone(name, z) && (!ok || len(z) > len(zone)) {
+				best, zone, ok = p, z, true
 			}
 		}
 	}
-	return best, longest >= 0
-}
-
-// ProviderFor returns the provider that serves a name, as the configuration has it, and the zone of it that holds the
-// name, "" when the provider names none.
-func (a *Asker) ProviderFor(name string) (p Provider, zone string, ok bool) {
-	p, ok = a.providerFor(name)
-	for _, z := range p.Zones {
-		if inZone(name, z) && len(z) > len(zone) {
-			zone = z
-		}
-	}
-	return p, zone, ok
+	return best, zone, ok
 }
 
 // named reports whether a provider names a zone that holds the name, other than the given one.
@@ -207,7 +191,7 @@ func (a *Asker) noteZone(zone string) {
 	a.located[zone] = true
 }
 
-// KnownZones are the zones that the providers name, and those that names were found in.
+// KnownZones returns the zones that the providers name, and those that names were found in.
 func (a *Asker) KnownZones() []string {
 	zones := a.zones()
 	a.mu.Lock()
@@ -219,12 +203,29 @@ func (a *Asker) KnownZones() []string {
 	return slices.Compact(zones)
 }
 
+// anyZone returns a zone whose servers can be asked whether they answer at all.
+func (p Provider) anyZone() string {
+	if len(p.Zones) > 0 {
+		return p.Zones[0]
+	}
+	return "."
+}
+
 // anyServers reports whether the servers of some zones are named, so that this machine's view of DNS isn't wanted.
 func (a *Asker) anyServers() bool {
 	return slices.ContainsFunc(a.providers, func(p Provider) bool { return len(p.Servers) > 0 })
 }
 
-// resolvers returns the configured resolvers, else this machine'a.
+// knowing returns the servers that know a provider's zones: its own, else the resolvers, which are asked to recurse.
+func (a *Asker) knowing(p Provider) (servers []server, recurse bool, err error) {
+	if len(p.Servers) > 0 {
+		return p.servers(), false, nil
+	}
+	resolvers, err := a.resolvers()
+	return unsigned(resolvers), true, err
+}
+
+// resolvers returns the configured resolvers, else this machine's.
 func (a *Asker) resolvers() ([]string, error) {
 	if len(a.resolving) > 0 {
 		return a.resolving, nil
@@ -232,44 +233,42 @@ func (a *Asker) resolvers() ([]string, error) {
 	return a.cfg.System()
 }
 
-// deafFor is how long this machine's resolvers aren't asked again about the zones of others when they didn't answer.
-const deafFor = time.Minute
+// unheardFor is how long this machine's resolvers aren't asked again about the zones of others when they didn't answer.
+const unheardFor = time.Minute
 
-var errDeaf = errors.New("this machine's resolvers don't answer")
-
-// ownResolvers are this machine's, unless they didn't answer a moment ago.
+// ownResolvers returns this machine's resolvers, unless they didn't answer a moment ago.
 func (a *Asker) ownResolvers() ([]string, error) {
 	a.mu.Lock()
-	deaf := !a.deaf.IsZero() && time.Since(a.deaf) < deafFor
+	unheard := !a.unheard.IsZero() && time.Since(a.unheard) < unheardFor
 	a.mu.Unlock()
-	if deaf {
-		return nil, errDeaf
+	if unheard {
+		return nil, errors.New("this machine's resolvers don't answer")
 	}
 	return a.cfg.System()
 }
 
-// heard notes whether this machine's resolvers answered.
-func (a *Asker) heard(err error) {
+// noteOwnResolvers notes by a result whether this machine's resolvers answered.
+func (a *Asker) noteOwnResolvers(err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.deaf = (time.Time{}); Silent(err) {
-		a.deaf = time.Now()
+	if a.unheard = (time.Time{}); Silent(err) {
+		a.unheard = time.Now()
 	}
 }
 
-// Heard notes whether a provider's servers answered, by the result of what was sent to them or asked, and calls
-// Config.Answered when they do again. A call that was broken off says nothing.
-func (a *Asker) Heard(provider string, err error) {
+// Note notes by the result of an update or a question whether a provider's servers answered, and calls Config.Answered when
+// they do again. A call that was broken off says nothing.
+func (a *Asker) Note(provider string, err error) {
 	silent := Silent(err)
 	if !silent && errors.Is(err, context.Canceled) {
 		return
 	}
 	a.mu.Lock()
-	again := a.mute[provider] && !silent
+	again := a.silent[provider] && !silent
 	if again {
-		delete(a.mute, provider)
+		delete(a.silent, provider)
 	} else if silent {
-		a.mute[provider] = true
+		a.silent[provider] = true
 	}
 	a.mu.Unlock()
 	if again && a.cfg.Answered != nil {
@@ -293,12 +292,12 @@ func (a *Asker) askOwn(ctx context.Context, p Provider, q *dns.Msg) (*dns.Msg, e
 			a.mu.Lock()
 			a.answering[p.Name] = at.addr
 			a.mu.Unlock()
-			a.Heard(p.Name, nil)
+			a.Note(p.Name, nil)
 			return reply, nil
 		}
 		failures = append(failures, err)
 	}
 	err := cure.Join(failures...)
-	a.Heard(p.Name, err)
+	a.Note(p.Name, err)
 	return nil, err
 }
