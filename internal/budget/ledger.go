@@ -151,10 +151,7 @@ func (l *Ledger) Left(key Key, now time.Time) int {
 	if !r.Limited() {
 		return 0
 	}
-	missing := l.Full[key].Sub(now)
-	if l.Full[key].IsZero() || missing < 0 {
-		missing = 0
-	}
+	missing := later(l.Full[key], now).Sub(now)
 	return max(r.Count-int((missing+r.Each()-1)/r.Each()), 0)
 }
 

@@ -112,6 +112,8 @@ func TestMend(t *testing.T) {
 		{"what a living one has stays under way", Ledger{Running: []Running{{ID: "1", Since: noon(), Keys: []Key{domain}}}}, everybody, nil, 1},
 		{"not for ever", Ledger{Running: []Running{{ID: "1", Since: noon().Add(-2 * longestRun), Keys: []Key{domain}}}}, everybody,
 			map[Key]time.Duration{domain: each - longestRun}, 0},
+		{"but for an hour", Ledger{Running: []Running{{ID: "1", Since: noon().Add(-longestRun), Keys: []Key{domain}}}}, everybody, nil, 1},
+		{"and by a clock that was an hour ahead", Ledger{Running: []Running{{ID: "1", Since: noon().Add(longestRun), Keys: []Key{domain}}}}, everybody, nil, 1},
 		{"what ended some time ago is taken when it must have ended", Ledger{Running: []Running{{ID: "1", Since: noon().Add(-90 * time.Minute), Keys: []Key{domain}}}}, nobody,
 			map[Key]time.Duration{domain: each - 30*time.Minute}, 0},
 		{"or now, by a clock that was ahead", Ledger{Running: []Running{{ID: "1", Since: noon().Add(2 * time.Hour), Keys: []Key{domain}}}}, nobody,
@@ -127,6 +129,53 @@ func TestMend(t *testing.T) {
 		}
 		if !maps.Equal(got, tt.want) || len(l.Running) != tt.runs {
 			t.Errorf("%s: %v and %d running, want %v and %d", tt.what, got, len(l.Running), tt.want, tt.runs)
+		}
+	}
+}
+
+func TestLeft(t *testing.T) {
+	each := 7 * day / 50
+	domain := Key("domain example.com")
+	for full, want := range map[time.Duration]int{-each: 50, 0: 50, 1: 49, each: 49, each + 1: 48, 50 * each: 0, 51 * each: 0} {
+		l := &Ledger{Limits: letsencrypt(), Full: map[Key]time.Time{domain: noon().Add(full)}}
+		if got := l.Left(domain, noon()); got != want {
+			t.Errorf("%d are left of a bucket that is full in %s, want %d", got, full, want)
+		}
+	}
+	l := &Ledger{Limits: letsencrypt()}
+	if got := l.Left(domain, noon()); got != 50 {
+		t.Errorf("%d are left where nothing was taken", got)
+	}
+	if got := l.Left("colour red", noon()); got != 0 {
+		t.Errorf("%d are left of what isn't limited", got)
+	}
+}
+
+func TestReturn(t *testing.T) {
+	domain := Key("domain example.com")
+	l := &Ledger{Limits: letsencrypt()}
+	l.Spend([]Key{orders, domain, "colour red"}, noon())
+	l.Return(NoOrders([]Key{orders, domain, "colour red", "domain example.net"}))
+	if o, d, other := l.Left(orders, noon()), l.Left(domain, noon()), l.Left("domain example.net", noon()); o != 299 || d != 50 || other != 50 || len(l.Full) != 2 {
+		t.Errorf("left are %d orders, %d and %d certificates; %v", o, d, other, l.Full)
+	}
+	if got := OrdersOnly([]Key{domain, orders}); !slices.Equal(got, []Key{orders}) {
+		t.Errorf("orders only: %q", got)
+	}
+	if got := OrdersOnly([]Key{domain}); got != nil {
+		t.Errorf("no orders: %q", got)
+	}
+}
+
+func TestDescribe(t *testing.T) {
+	for key, want := range map[Key]string{
+		orders:               "the CA allows 300 orders of this account in 3h",
+		"domain example.com": "the CA allows 50 certificates for example.com in 7d",
+		"set 0011":           "the CA allows 5 certificates for exactly these hostnames in 7d",
+		"failures a.test":    "the CA allows 5 failed validations of a.test in 1h",
+	} {
+		if got := Describe(letsencrypt(), key); got != want {
+			t.Errorf("%s: %s, want %s", key, got, want)
 		}
 	}
 }

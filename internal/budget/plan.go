@@ -30,7 +30,7 @@ type Turn struct {
 // Plan says when each wish is granted, in the order in which they are: at once when it is due and there is room, the most
 // urgent first. The ledgers stay as they are.
 func Plan(now time.Time, wishes []Wish) []Turn {
-	p := &planner{queued: map[bucket]int{}, least: map[bucket]float64{}, ledgers: map[*Ledger]*Ledger{}}
+	p := newPlanner()
 	for _, w := range wishes {
 		if p.ledgers[w.Ledger] == nil && w.Ledger != nil {
 			p.ledgers[w.Ledger] = w.Ledger.Clone()
@@ -68,6 +68,10 @@ type planner struct {
 	ledgers map[*Ledger]*Ledger // the copies that are planned with
 	queued  map[bucket]int      // how many wait for each bucket
 	least   map[bucket]float64  // how urgent the last of those is
+}
+
+func newPlanner() *planner {
+	return &planner{ledgers: map[*Ledger]*Ledger{}, queued: map[bucket]int{}, least: map[bucket]float64{}}
 }
 
 // grant grants a wish at its moment, or gives it a later one.

@@ -72,6 +72,38 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+// TestALongQueueIsNotLookedThroughAtEveryToken says when wishes look for room again that find none at noon.
+func TestALongQueueIsNotLookedThroughAtEveryToken(t *testing.T) {
+	const a = Key("domain a.test")
+	l := &Ledger{Limits: knownca.Limits{Domain: knownca.Rate{Count: 1, Per: 2 * time.Hour}}}
+	l.Spend([]Key{a}, noon())
+	p := newPlanner()
+	p.ledgers[l] = l
+	wishes := map[string]*waiting{}
+	for _, tt := range []struct {
+		name    string
+		urgency float64
+		want    int // hours after noon; 0 is granted
+	}{
+		{"first", 1, 2},
+		{"second, behind it", 1, 4},
+		{"third, behind both", 2, 6},
+		{"more urgent, so at the next token", 1.5, 2},
+		{"as urgent as the last, so behind all", 2, 10},
+		{"first", 1, 0},
+		{"behind those that are left", 2, 12},
+	} {
+		w := wishes[tt.name]
+		if w == nil {
+			w = &waiting{Wish: Wish{Name: tt.name, Urgency: tt.urgency, Ledger: l, Keys: []Key{a}}, at: noon()}
+			wishes[tt.name] = w
+		}
+		if _, granted := p.grant(w); granted != (tt.want == 0) || !granted && w.at.Sub(noon()) != time.Duration(tt.want)*time.Hour {
+			t.Errorf("%s: granted is %t, looks again after %s, want %d h", tt.name, granted, w.at.Sub(noon()), tt.want)
+		}
+	}
+}
+
 // TestFirstRollOut is five hundred hosts of a company at Let's Encrypt.
 func TestFirstRollOut(t *testing.T) {
 	l := &Ledger{Limits: letsencrypt()}
