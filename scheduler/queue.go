@@ -34,22 +34,22 @@ const (
 	running
 )
 
-// lane is the names that share a trouble when they have one. Those that are ready are in its own list, so that the next
-// name is found at once, however many of other lanes can't start.
+// lane holds names that fail or hang together, such as those of one CA. Each lane lists its ready names itself, so that the
+// next name is found at once, however many names of other lanes can't start.
 type lane struct {
 	ready  []*entry // the most urgent last
-	shares share    // of what runs
+	shares share    // of the names that run
 }
 
-// share counts names that run: all of them, and those that hold a place.
+// share counts running names: all of them, and those among them that hold a place.
 type share struct{ running, placed int }
 
-// alone is how many times as much as what is left a lane may have. One that is alone gets three quarters of everything,
-// two that want all they can get have three sevenths each, and there is always something left for one more.
-const alone = 3
+// laneFactor is how many times the rest that is free a lane may have. A single lane gets three quarters of everything,
+// two greedy ones get three sevenths each, and something is always left for one more.
+const laneFactor = 3
 
-// allows reports whether a lane that has so much may have one more, where all together have used so much of size.
-func allows(has, used, size int) bool { return has < alone*(size-used) }
+// allows reports whether a lane that has some may have one more, when all lanes together use so many of size.
+func allows(has, used, size int) bool { return has < laneFactor*(size-used) }
 
 // queue holds every entry at its stage. It does no locking and starts nothing.
 type queue struct {
@@ -89,7 +89,7 @@ func (q *queue) set(items []Item, now time.Time) {
 }
 
 // place finds the entry for an item of a new list. One that runs goes on, and one that is ready and due keeps
-// its place; everything else begins anew.
+// its place; any other starts over.
 func (q *queue) place(item Item, old *entry, now time.Time) *entry {
 	due := item.Due.Round(0)
 	if e := q.running[item.Name]; e != nil {
@@ -103,7 +103,7 @@ func (q *queue) place(item Item, old *entry, now time.Time) *entry {
 	return &entry{name: item.Name, due: due}
 }
 
-// takeDue removes from the waiting entries those that are due. They're nowhere until enqueue gets them.
+// takeDue removes the due entries from the waiting ones, for enqueue.
 func (q *queue) takeDue(now time.Time) (due []*entry) {
 	for len(q.waiting) > 0 && !q.waiting[0].due.After(now) {
 		e := heap.Pop(&q.waiting).(*entry)
@@ -156,9 +156,9 @@ func byUrgency(a, b *entry) int {
 
 func (q *queue) isReady(e *entry) bool { return e.stage == ready && q.items[e.name] == e }
 
-// start takes the most urgent of the ready entries whose lane may have one more; nil when there is none.
+// start takes the most urgent ready entry whose lane may have one more; nil when there is none.
 func (q *queue) start() *entry {
-	if q.ready == 0 || q.placed >= q.places || len(q.running) >= q.most {
+	if q.ready == 0 {
 		return nil
 	}
 	var first *entry
@@ -196,8 +196,8 @@ func (q *queue) yield(e *entry) bool {
 	return true
 }
 
-// hurry makes the entries due whose names match.
-func (q *queue) hurry(match func(name string) bool, now time.Time) {
+// makeDue makes the entries due whose names match.
+func (q *queue) makeDue(match func(name string) bool, now time.Time) {
 	for name, e := range q.items {
 		switch {
 		case !match(name):

@@ -127,7 +127,7 @@ func TestQueueRandomly(t *testing.T) {
 					break
 				}
 			case 6:
-				q.hurry(func(name string) bool { return name < "3" }, now)
+				q.makeDue(func(name string) bool { return name < "3" }, now)
 			case 7:
 				now = now.Add(time.Duration(r.IntN(30)) * time.Second)
 			}

@@ -2,7 +2,7 @@ package scheduler
 
 import "time"
 
-// Facts are what the renewal rule looks at.
+// Facts are the arguments of the renewal rule.
 type Facts struct {
 	// NotBefore and NotAfter bound the lifetime of the certificate; both are zero when there is none yet.
 	NotBefore, NotAfter time.Time
@@ -10,11 +10,11 @@ type Facts struct {
 	// Suggested is the moment chosen inside the CA's suggested renewal window (RFC 9773, section 4.2), and
 	// Chosen is when that was. Both are zero when the CA suggests nothing, and both are kept for as long as the
 	// CA's window stays the same. A moment that was past already when it was chosen means: renew at once.
-	// Without Chosen it can't be told from a moment that passed while waiting for Window.
+	// Without Chosen such a moment can't be distinguished from one that passed during the wait for Window.
 	Suggested, Chosen time.Time
 
-	// Now is when the question is asked. A moment that is past by then, and was missed since nobody looked while Window
-	// was open, moves to its next opening. The zero time asks what is planned.
+	// Now is the time of the question. A moment that has passed by then outside of Window was missed, and moves to the next
+	// opening of Window. The zero time asks for the plan.
 	Now time.Time
 
 	// Earliest is a moment before which there is no renewal, whatever else speaks for one; zero is none.
@@ -130,8 +130,8 @@ func Backoff(failures int, random float64) time.Duration {
 }
 
 // Outage returns how long to wait for a server that gave no answer, after so many tries in a row: 1, 2, 4 and 8 min, then
-// never more than 15 min. An outage says nothing against the certificate, and nobody counts the tries. A random number
-// in [0,1) shortens it by 20 % at most, so that what waits for one server doesn't come all at once.
+// never more than 15 min. An outage says nothing against the certificate, and no CA counts the tries. A random number
+// in [0,1) shortens the wait by up to 20 %, so that names that wait for one server don't all come back at once.
 func Outage(failures int, random float64) time.Duration {
 	wait := longestOutage
 	if failures < 5 {

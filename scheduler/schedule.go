@@ -83,7 +83,7 @@ func loadZone(name string) (*time.Location, error) {
 	return zone, nil
 }
 
-// checkEvery refuses what cron would round in silence.
+// checkEvery refuses durations that cron would round in silence.
 func checkEvery(fields []string) error {
 	if len(fields) != 1 {
 		return errors.New(`@every takes one duration, as in "@every 5m"`)

@@ -1,6 +1,6 @@
 // Package scheduler decides when: it owns the ticks, the due times, the renewal rule, the back-off, the order
 // by urgency, and how many names are worked on at a time, so that a name that hangs holds up no other.
-// What is done to a name, and what is known about its certificate, it leaves to the Reconciler.
+// The work on a name, and all knowledge of its certificate, is left to the Reconciler.
 package scheduler
 
 import (
@@ -16,14 +16,14 @@ import (
 
 // A Reconciler does what is due for one name.
 type Reconciler interface {
-	// Reconcile compares what is with what should be for one name, acts, and returns when to look again. It
+	// Reconcile brings one name from its actual to its desired state, and returns when to look again. It
 	// retries nothing itself: after a failure, next is when the Scheduler shall try again (see RetryAt). It has
 	// logged its error before it returns it; the Scheduler doesn't.
 	//
 	// A next in the past is due at the next tick, one less than ten minutes ahead to the second, any other at the
 	// first tick after it. A zero next, like a panic, is an oversight: the Scheduler
 	// waits as Backoff says for so many of them in a row. A name is never reconciled twice at a time. When ctx
-	// ends, Reconcile returns soon, and what it returns no longer matters.
+	// ends, Reconcile returns soon, and its results no longer matter.
 	Reconcile(ctx context.Context, name string) (next time.Time, err error)
 }
 
@@ -34,19 +34,20 @@ type Config struct {
 	// Schedule adds ticks to those of each minute, at which due names are looked for; nil adds none.
 	Schedule Schedule
 
-	// Workers is how many names are worked on at a time; zero is 16. What waits for somebody isn't counted: a name
+	// Workers is how many names are worked on at a time; zero is 16. Names that wait for a server aren't counted: a name
 	// gives up its place when Yield is called for it, and after Patience in any case.
 	Workers int
 
-	// Patience is how long a name may hold its place; zero is a second. It's so short that a name which hangs,
-	// whatever it's for, is no trouble of the others.
+	// Patience is how long a name may hold its place; zero is a second. It's so short that a name that hangs doesn't
+	// hold up the others.
 	Patience time.Duration
 
 	// Most is how many names run at a time, those included that gave up their places; zero is 2048. It bounds memory
 	// and open files.
 	Most int
 
-	// Lane names what a name shares its troubles with, such as its CA and its zone; nil is one lane for all. However
+	// Lane names the lane of a name: names that fail or hang together, such as those of one CA and zone, share a lane;
+	// nil is one lane for all. However
 	// many names of a lane hang, some of Workers and of Most is left for each other lane. It's called for every due
 	// name at every tick, and there should be some hundred lanes at most.
 	Lane func(name string) string
@@ -72,7 +73,7 @@ type Scheduler struct {
 	changed chan struct{} // there is another schedule
 	tasks   sync.WaitGroup
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	schedule Schedule
 	next     time.Time // the next tick
 	queue    *queue
@@ -111,7 +112,7 @@ func New(config Config) *Scheduler {
 	return s
 }
 
-// Set replaces the list of names. The given due times hold; of a name given twice, the last. A name that runs gets
+// Set replaces the list of names. The given due times hold; of a name given twice, the last one does. A name that runs gets
 // its due time when it has finished, or the one that Reconcile returns if that is earlier. A name that is gone
 // finishes if it runs, and is forgotten. Names that are due wait for the next tick; see Wake.
 func (s *Scheduler) Set(items []Item) {
@@ -143,17 +144,17 @@ func (s *Scheduler) SetWorkers(n int) {
 // Wake makes the Scheduler look now and not at the next tick.
 func (s *Scheduler) Wake() { poke(s.woken) }
 
-// WakeWhere makes the names due that match, and looks now: what they waited for has come. A name that runs is looked at
+// WakeWhere makes the matching names due, and looks now. A running name is looked at
 // again when it has finished. match is called under the Scheduler's lock, so it must not call the Scheduler.
 func (s *Scheduler) WakeWhere(match func(name string) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.queue.hurry(match, wallNow())
+	s.queue.makeDue(match, wallNow())
 	s.Wake()
 }
 
-// Yield tells that a name waits for somebody from now on: it gives up its place to another, and goes on without one to the
-// end of its run.
+// Yield gives the place of a name that waits for a server from now on to another name. The first goes on without a place
+// until its run ends.
 func (s *Scheduler) Yield(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -217,7 +218,7 @@ func (s *Scheduler) startOnTick(ctx context.Context) {
 	})
 }
 
-// queueDue moves what is due to what is ready, and ranks all of that again. Lane and Urgency are asked without the lock,
+// queueDue makes the due names ready, and ranks all ready names again. Lane and Urgency are called without the lock,
 // for they may need locks of their own.
 func (s *Scheduler) queueDue(now time.Time) {
 	s.mu.Lock()
@@ -237,11 +238,11 @@ func (s *Scheduler) queueDue(now time.Time) {
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// What a worker has taken meanwhile isn't ready any more.
+	// Entries that a worker has taken meanwhile aren't ready any more.
 	s.queue.enqueue(all, lanes, ranks)
 }
 
-// startLocked starts what is ready and may run.
+// startLocked starts the ready names that may run.
 func (s *Scheduler) startLocked() {
 	if s.ctx == nil || s.ctx.Err() != nil {
 		return

@@ -70,7 +70,7 @@ func (w Window) opens(t time.Time) (first time.Time) {
 	return first
 }
 
-// next does what Window.Next does.
+// next is Window.Next for one span.
 func (s span) next(t time.Time) time.Time {
 	if s.contains(t) {
 		return t
@@ -78,7 +78,7 @@ func (s span) next(t time.Time) time.Time {
 	return s.opens(t)
 }
 
-// opens does what Window.opens does.
+// opens is Window.opens for one span.
 func (s span) opens(t time.Time) time.Time {
 	year, month, today := t.In(s.zone).Date()
 	// The day of a weekly window may be the one on which spring leaves its hours out: then it's the week after.
@@ -96,7 +96,7 @@ func (s span) opens(t time.Time) time.Time {
 	return t // a span has a day, so one of its openings was found
 }
 
-// contains goes by what the clock on the wall shows.
+// contains compares the clock on the wall.
 func (s span) contains(t time.Time) bool {
 	t = t.In(s.zone)
 	clock, today := t.Hour()*60+t.Minute(), t.Weekday()

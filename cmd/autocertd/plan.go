@@ -39,7 +39,7 @@ func planCommand(opts *options) *cobra.Command {
 	return command
 }
 
-// planReport is what plan --json prints.
+// planReport is the output of plan --json.
 type planReport struct {
 	Now          time.Time             `json:"now"`
 	Complete     time.Time             `json:"complete,omitzero"` // when every certificate is there for the first time
@@ -127,7 +127,7 @@ func positive(text string) (time.Duration, error) {
 	return d, nil
 }
 
-// printPlan writes one row for each certificate, in the order in which they come, and then what that amounts to.
+// printPlan writes one row for each certificate, in the order in which they come, and then a summary.
 func printPlan(r planReport, scenario *lifecycle.Scenario) error {
 	out := term.On(os.Stdout)
 	if _, err := r.table().Print(out); err != nil {
@@ -179,7 +179,7 @@ func whyPlanned(c lifecycle.Planned) term.Cell {
 	return term.Cell{Text: term.OneLine(c.Why), Colour: term.Plain}
 }
 
-// summary is what the rows amount to.
+// summary sums up the rows.
 func (r planReport) summary() (lines []string) {
 	if r.Held > 0 {
 		lines = append(lines, fmt.Sprintf("%d of %d held until the CA has room", r.Held, len(r.Certificates)))

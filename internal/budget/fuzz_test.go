@@ -19,7 +19,7 @@ func FuzzLedger(f *testing.F) {
 	limits := knownca.Limits{Orders: knownca.Rate{Count: 3, Per: 3 * time.Hour}, Domain: knownca.Rate{Count: 2, Per: day}}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		l, _ := Open(data, limits)
-		l.Mend(noon(), nobody)
+		l.Advance(noon(), nobody)
 		if len(l.Running) > 0 {
 			t.Fatalf("dead processes still run %v", l.Running)
 		}

@@ -1,6 +1,6 @@
 // Package budget computes what a CA's limits leave: orders, certificates and failed validations are token buckets, and a
-// plan says when each certificate finds room in all of its own. It works on values alone; where they are kept, and who
-// waits for room, is the business of lifecycle.
+// plan says when each certificate finds room in all of its buckets. It works on values alone; where they are kept, and who
+// may change them, is left to lifecycle.
 package budget
 
 import (
@@ -28,7 +28,7 @@ const (
 	failurePrefix = "failures "
 )
 
-// Keys returns the buckets that a certificate for the hostnames takes from: for a renewal those that no renewal is free of.
+// Keys returns the buckets that a certificate for the hostnames takes from. A renewal takes from fewer at some CAs.
 func Keys(l knownca.Limits, hostnames []string, renewal bool) (keys []Key) {
 	if !(renewal && l.FreeRenewals) {
 		if l.Orders.Limited() {
@@ -72,8 +72,8 @@ func setKey(hostnames []string) Key {
 	return Key(setPrefix + hex.EncodeToString(sum[:8]))
 }
 
-// RegisteredDomain returns what CAs count a hostname under: the part of it that is bought, by the public suffix list. A
-// hostname that is a public suffix itself counts as what it is.
+// RegisteredDomain returns the domain under which CAs count a hostname: the part that is bought, by the public suffix list. A
+// hostname that is a public suffix counts under itself.
 func RegisteredDomain(hostname string) string {
 	name := strings.TrimPrefix(hostname, "*.")
 	domain, _ := publicsuffix.EffectiveTLDPlusOne(name) // the error is of names like "localhost"

@@ -9,12 +9,12 @@ import (
 	"autocertd/internal/knownca"
 )
 
-// A Ledger is what is used of the limits of one account at one CA.
+// A Ledger counts the use of the limits of one account at one CA.
 //
 // A bucket is one moment: when it is full again if nothing more is taken from it. That is later by Rate.Each for each
-// token taken, and at most Rate.Per ahead, when the bucket is empty. When the CA takes a token is known only once it has
-// answered; until then what is under way counts as taken at the very moment of the question, which is the worst case. So
-// the CA's buckets are never emptier than these.
+// token taken, and at most Rate.Per ahead, when the bucket is empty. The moment at which the CA takes a token is known only
+// once it has answered; until then an order under way counts as taken at the very moment of the question, which is the worst
+// case. So the CA's buckets are never emptier than these.
 type Ledger struct {
 	Limits knownca.Limits `json:"-"`
 
@@ -22,10 +22,10 @@ type Ledger struct {
 	Running []Running         `json:"running,omitempty"`
 }
 
-// Running is an order under way, and what it will have taken.
+// Running is an order under way, and the buckets that it takes from.
 type Running struct {
 	ID    string    `json:"id"`
-	Lease string    `json:"lease"` // under which it runs; when nobody holds it any more, its process died
+	Lease string    `json:"lease"` // under which it runs; once it is free, the order has ended
 	Since time.Time `json:"since"`
 	Keys  []Key     `json:"keys"`
 }
@@ -42,9 +42,9 @@ func Open(data []byte, l knownca.Limits) (*Ledger, bool) {
 	return ledger, true
 }
 
-// Mend brings a ledger to a moment: buckets that are full leave it, a clock that was ahead leaves no bucket emptier than
-// empty, and what has ended counts as taken: at once, or when it must have ended at the latest.
-func (l *Ledger) Mend(now time.Time, alive func(Running) bool) {
+// Advance brings a ledger to a moment: buckets that are full leave it, a clock that was ahead leaves no bucket emptier than
+// empty, and orders that have ended count as taken: now, or at the latest moment at which they can have ended.
+func (l *Ledger) Advance(now time.Time, alive func(Running) bool) {
 	for _, run := range slices.Clone(l.Running) {
 		if !alive(run) || now.Sub(run.Since) > longestRun || run.Since.After(now.Add(longestRun)) {
 			l.End(run.ID)
@@ -104,7 +104,7 @@ func (l *Ledger) Spend(keys []Key, now time.Time) {
 	}
 }
 
-// Return gives a token of each of the buckets back, which was taken for what the CA hasn't counted after all.
+// Return puts a token back into each of the buckets, for an order that the CA didn't count.
 func (l *Ledger) Return(keys []Key) {
 	for _, key := range keys {
 		if r := rate(l.Limits, key); r.Limited() && !l.Full[key].IsZero() {
@@ -116,7 +116,7 @@ func (l *Ledger) Return(keys []Key) {
 // Begin notes an order under way.
 func (l *Ledger) Begin(run Running) { l.Running = append(l.Running, run) }
 
-// End forgets what runs under an id, and returns the buckets whose tokens it had under way.
+// End removes the running order of an id, and returns its buckets.
 func (l *Ledger) End(id string) (keys []Key) {
 	l.Running = slices.DeleteFunc(slices.Clone(l.Running), func(r Running) bool {
 		if r.ID == id {

@@ -92,7 +92,7 @@ func TestRoom(t *testing.T) {
 	}
 }
 
-func TestMend(t *testing.T) {
+func TestAdvance(t *testing.T) {
 	domain, other := Key("domain example.com"), Key("domain example.net")
 	each := 7 * day / 50
 	tests := []struct {
@@ -122,7 +122,7 @@ func TestMend(t *testing.T) {
 	for _, tt := range tests {
 		l := tt.ledger
 		l.Limits = letsencrypt()
-		l.Mend(noon(), tt.alive)
+		l.Advance(noon(), tt.alive)
 		got := map[Key]time.Duration{}
 		for key, full := range l.Full {
 			got[key] = full.Sub(noon())
@@ -214,7 +214,7 @@ func TestNothingIsRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 			l, _ = Open(data, limits)
-			l.Mend(now, nobody)
+			l.Advance(now, nobody)
 			for _, o := range way {
 				if !o.arrives.IsZero() {
 					full = later(full, now).Add(each)

@@ -8,37 +8,37 @@ import (
 // Queue is empty. It isn't safe for concurrent use.
 type Queue struct{ places map[string]*place }
 
-// place is one certificate's in a queue.
+// place is a certificate's position in a queue.
 type place struct {
-	wish Wish
-	turn time.Time
+	claim Claim
+	turn  time.Time
 }
 
-// turnTaking is how long room is kept for a certificate whose turn has come, and that doesn't ask.
-const turnTaking = 2 * time.Minute
+// turnKept is how long room is kept for a certificate whose turn has come, until it asks.
+const turnKept = 2 * time.Minute
 
-// Admit plans for all that ask or wait, and returns the turns of those that ask. One whose turn is now has left the queue, and
-// takes its tokens from the ledger, which stays as it is here. The others wait. Certificates that wait, don't ask, and have
-// their turn earlier than they know are returned as early.
-func (q *Queue) Admit(now time.Time, l *Ledger, asking []Wish) (turns map[string]Turn, early []string) {
+// Admit plans for all certificates that ask or wait, and returns the turns of those that ask. A certificate whose turn is now
+// has left the queue, and the caller takes its tokens from the ledger, which Admit doesn't change. The others wait. Waiting
+// certificates that don't ask and whose turn is now, earlier than the last plan had it, are returned as early.
+func (q *Queue) Admit(now time.Time, l *Ledger, asking []Claim) (turns map[string]Turn, early []string) {
 	turns = make(map[string]Turn, len(asking))
 	for _, w := range asking {
 		if p := q.places[w.Name]; p != nil {
-			w.Since = p.wish.Since
+			w.Since = p.claim.Since
 		}
 		q.Wait(w, now)
 		turns[w.Name] = Turn{}
 	}
-	wishes := make([]Wish, 0, len(q.places))
+	claims := make([]Claim, 0, len(q.places))
 	for name, p := range q.places {
-		if _, asks := turns[name]; !asks && now.Sub(p.turn) >= turnTaking {
+		if _, asks := turns[name]; !asks && now.Sub(p.turn) >= turnKept {
 			delete(q.places, name)
 			continue
 		}
-		p.wish.Due, p.wish.Ledger = now, l
-		wishes = append(wishes, p.wish)
+		p.claim.Due, p.claim.Ledger = now, l
+		claims = append(claims, p.claim)
 	}
-	for _, turn := range Plan(now, wishes) {
+	for _, turn := range Plan(now, claims) {
 		p := q.places[turn.Name]
 		_, asks := turns[turn.Name]
 		switch admitted := !turn.At.After(now); {
@@ -51,7 +51,7 @@ func (q *Queue) Admit(now time.Time, l *Ledger, asking []Wish) (turns map[string
 			p.turn = turn.At
 		}
 		if asks {
-			turn.Since = p.wish.Since
+			turn.Since = p.claim.Since
 			turns[turn.Name] = turn
 		}
 	}
@@ -59,7 +59,7 @@ func (q *Queue) Admit(now time.Time, l *Ledger, asking []Wish) (turns map[string
 }
 
 // Wait adds a certificate whose turn is known.
-func (q *Queue) Wait(w Wish, turn time.Time) {
+func (q *Queue) Wait(w Claim, turn time.Time) {
 	if q.places == nil {
 		q.places = map[string]*place{}
 	}
@@ -69,7 +69,7 @@ func (q *Queue) Wait(w Wish, turn time.Time) {
 // Waits reports whether a certificate is in the queue.
 func (q *Queue) Waits(name string) bool { return q.places[name] != nil }
 
-// Leave removes the certificates that match.
+// Leave removes the matching certificates.
 func (q *Queue) Leave(match func(name string) bool) {
 	for name := range q.places {
 		if match(name) {

@@ -39,10 +39,10 @@ func TestQueue(t *testing.T) {
 	var q Queue
 	for _, tt := range tests {
 		now := noon().Add(tt.at)
-		var asking []Wish
+		var asking []Claim
 		for name := range strings.FieldsSeq(strings.ReplaceAll(tt.asks, "at once", "at_once")) {
 			name = strings.ReplaceAll(name, "_", " ")
-			w := Wish{Name: name, Urgency: urgency[name], Since: now, Keys: []Key{orders}, AtOnce: name == "at once"}
+			w := Claim{Name: name, Urgency: urgency[name], Since: now, Keys: []Key{orders}, AtOnce: name == "at once"}
 			if name == "free" {
 				w.Keys = nil
 			}
@@ -68,13 +68,13 @@ func TestQueue(t *testing.T) {
 // TestATurnIsKeptForAWhile has a certificate whose turn came and that never asks: it was removed, or hangs.
 func TestATurnIsKeptForAWhile(t *testing.T) {
 	l := &Ledger{Limits: knownca.Limits{Orders: knownca.Rate{Count: 1, Per: time.Hour}}}
-	ask := []Wish{{Name: "a", Urgency: 1, Since: noon(), Keys: []Key{orders}}}
+	ask := []Claim{{Name: "a", Urgency: 1, Since: noon(), Keys: []Key{orders}}}
 	var q Queue
-	q.Wait(Wish{Name: "gone", Since: noon().Add(-time.Hour), Keys: []Key{orders}}, noon())
+	q.Wait(Claim{Name: "gone", Since: noon().Add(-time.Hour), Keys: []Key{orders}}, noon())
 	for _, tt := range []struct {
 		after time.Duration
 		held  bool
-	}{{0, true}, {turnTaking - 1, true}, {turnTaking, false}} {
+	}{{0, true}, {turnKept - 1, true}, {turnKept, false}} {
 		turns, early := q.Admit(noon().Add(tt.after), l, ask)
 		if held := turns["a"].At.After(noon().Add(tt.after)); held != tt.held || len(early) != 0 || q.Waits("gone") != tt.held || q.Len() == 0 != !tt.held {
 			t.Errorf("after %s: held is %t, %d wait", tt.after, held, q.Len())
@@ -88,22 +88,22 @@ func TestRoomThatComesEarly(t *testing.T) {
 	domain := []Key{"domain example.com"}
 	l.Spend(domain, noon())
 	var q Queue
-	first := Wish{Name: "first", Urgency: 0, Since: noon(), Keys: domain}
-	second := Wish{Name: "second", Urgency: 1, Since: noon(), Keys: domain}
-	q.Admit(noon(), l, []Wish{first})
-	if _, early := q.Admit(noon().Add(time.Minute), l, []Wish{second}); len(early) != 0 {
+	first := Claim{Name: "first", Urgency: 0, Since: noon(), Keys: domain}
+	second := Claim{Name: "second", Urgency: 1, Since: noon(), Keys: domain}
+	q.Admit(noon(), l, []Claim{first})
+	if _, early := q.Admit(noon().Add(time.Minute), l, []Claim{second}); len(early) != 0 {
 		t.Errorf("%q are early, and there is no room", early)
 	}
 	l.Return(domain)
-	turns, early := q.Admit(noon().Add(2*time.Minute), l, []Wish{second})
+	turns, early := q.Admit(noon().Add(2*time.Minute), l, []Claim{second})
 	if !slices.Equal(early, []string{"first"}) || !turns["second"].At.After(noon().Add(2*time.Minute)) || !turns["second"].Since.Equal(noon()) {
 		t.Errorf("%q are early, and the second is %+v", early, turns["second"])
 	}
-	if _, early := q.Admit(noon().Add(3*time.Minute), l, []Wish{second}); len(early) != 0 {
+	if _, early := q.Admit(noon().Add(3*time.Minute), l, []Claim{second}); len(early) != 0 {
 		t.Errorf("%q are woken once more", early)
 	}
 	// It hasn't come, so that the other may.
-	if turns, _ := q.Admit(noon().Add(2*time.Minute+turnTaking), l, []Wish{second}); turns["second"].At.After(noon().Add(2*time.Minute + turnTaking)) {
+	if turns, _ := q.Admit(noon().Add(2*time.Minute+turnKept), l, []Claim{second}); turns["second"].At.After(noon().Add(2*time.Minute + turnKept)) {
 		t.Errorf("the second is held for one that doesn't come: %+v", turns["second"])
 	}
 	q.Wait(first, noon())
@@ -116,14 +116,14 @@ func TestRoomThatComesEarly(t *testing.T) {
 // BenchmarkAdmit lets 128 of 20,000 that wait for a domain's token ask once more.
 func BenchmarkAdmit(b *testing.B) {
 	l := &Ledger{Limits: letsencrypt()}
-	wishes := make([]Wish, 20_000)
-	for i := range wishes {
+	claims := make([]Claim, 20_000)
+	for i := range claims {
 		host := fmt.Sprintf("host-%d.example.com", i)
-		wishes[i] = Wish{Name: host, Urgency: 1, Since: noon(), Keys: Keys(l.Limits, []string{host}, false), Needs: FailureKeys(l.Limits, []string{host})}
+		claims[i] = Claim{Name: host, Urgency: 1, Since: noon(), Keys: Keys(l.Limits, []string{host}, false), Needs: FailureKeys(l.Limits, []string{host})}
 	}
 	var q Queue
-	q.Admit(noon(), l, wishes)
+	q.Admit(noon(), l, claims)
 	for b.Loop() {
-		q.Admit(noon(), l, wishes[19_000:19_128])
+		q.Admit(noon(), l, claims[19_000:19_128])
 	}
 }

@@ -1,6 +1,6 @@
 // Package knownca holds the facts that are known of public CAs before they are asked: directories, limits, profiles. Each
-// fact stands once, in the table of All. What an administrator writes down instead, and what a CA says of itself, is left to
-// the packages that use the table.
+// fact stands once, in the table of All. Facts that an administrator writes down instead, and those that a CA states itself,
+// are left to the packages that use the table.
 package knownca
 
 import (

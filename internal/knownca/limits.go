@@ -75,7 +75,7 @@ func rateTime(text string) (time.Duration, error) {
 	return time.ParseDuration(text)
 }
 
-// Limits are what a CA allows one account. The zero Limits allow all.
+// Limits bound the use of one account at a CA. The zero Limits allow all.
 type Limits struct {
 	Orders   Rate // new orders
 	Domain   Rate // certificates for one registered domain

@@ -16,7 +16,7 @@ import (
 	"autocertd/scheduler"
 )
 
-// heldError is a CA that isn't asked since it would refuse.
+// heldError says that a CA isn't asked, since it would refuse.
 type heldError struct{ held state.Held }
 
 func (e *heldError) Error() string {
@@ -37,7 +37,8 @@ func isHeld(err error) bool {
 	return ok
 }
 
-// joinAttempts returns what the attempts at all CAs came to: held when all of them would refuse, until the first wouldn't.
+// joinAttempts joins the failures at all CAs. When all of them would refuse, it returns the one that does so for the shortest
+// time.
 func joinAttempts(failures []error) error {
 	for _, err := range failures { // one of the CAs may still give a certificate
 		if _, working := errors.AsType[*issuer.WorkingError](err); working {
@@ -59,9 +60,9 @@ func joinAttempts(failures []error) error {
 	return first
 }
 
-// request asks for admission at one CA. The one that has the turn of the ledger answers all requests.
+// request asks for admission at one CA. The goroutine that has the turn of the ledger answers all requests.
 type request struct {
-	wish     budget.Wish
+	claim    budget.Claim
 	lease    string // of the certificate
 	answered bool
 	err      error
@@ -69,13 +70,13 @@ type request struct {
 	held     state.Held
 }
 
-// admit lets a certificate order, or says until when it is held: the first of the plan for all that wait are admitted. All
-// that ask at the same time share one plan, and one change of the ledger.
+// admit answers a request: the certificates at the head of the plan for all that ask or wait may order, the others are held.
+// All that ask at the same time share one plan and one change of the ledger. Dying after it leaves orders that count as sent.
 func (l *ledger) admit(ctx context.Context, ca config.CA, r *request) error {
 	l.all.mu.Lock()
 	l.asking = append(l.asking, r)
 	l.all.mu.Unlock()
-	defer l.withdraw(r) // for the case that nobody answered
+	defer l.withdraw(r) // in case it wasn't answered
 	select {
 	case l.turn <- struct{}{}:
 	case <-ctx.Done():
@@ -106,21 +107,21 @@ func (l *ledger) withdraw(r *request) {
 	l.asking = slices.DeleteFunc(l.asking, func(other *request) bool { return other == r })
 }
 
-// answerLocked plans for all that ask or wait, and notes the orders of those that are admitted. It returns the requests that
-// it answered, and which other certificates may come earlier than they know.
+// answerLocked plans for all certificates that ask or wait, and notes the orders of those that are admitted. It returns the
+// requests that it answered, and the certificates that may come earlier than the last plan had it.
 func (l *ledger) answerLocked(b *budget.Ledger, ca config.CA, now time.Time) (batch []*request, early []string) {
 	l.all.mu.Lock()
 	defer l.all.mu.Unlock()
 	batch, l.asking = l.asking, nil
-	wishes := make([]budget.Wish, len(batch))
+	claims := make([]budget.Claim, len(batch))
 	for i, r := range batch {
-		wishes[i] = r.wish
+		claims[i] = r.claim
 	}
-	turns, early := l.queue.Admit(now, b, wishes)
+	turns, early := l.queue.Admit(now, b, claims)
 	for _, r := range batch {
-		turn := turns[r.wish.Name]
+		turn := turns[r.claim.Name]
 		if !turn.At.After(now) {
-			r.id = l.beginLocked(b, r.lease, r.wish.Keys, now)
+			r.id = l.beginLocked(b, r.lease, r.claim.Keys, now)
 			continue
 		}
 		r.held = state.Held{
@@ -134,7 +135,7 @@ func (l *ledger) answerLocked(b *budget.Ledger, ca config.CA, now time.Time) (ba
 	return batch, early
 }
 
-// leave removes the certificates that match from those that wait for room.
+// leave removes the matching certificates from the queues.
 func (a *ledgers) leave(match func(name string) bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -153,7 +154,7 @@ func (m *Manager) restoreHeld(s *Snapshot, c *state.Certificate, now time.Time) 
 	l.all.mu.Lock()
 	defer l.all.mu.Unlock()
 	if !l.queue.Waits(c.Name) {
-		l.queue.Wait(budget.Wish{
+		l.queue.Wait(budget.Claim{
 			Name:    c.Name,
 			Since:   c.Held.Since,
 			Urgency: m.Urgency(c.Name, now),
@@ -171,17 +172,17 @@ func (j *job) admit(ctx context.Context, iss *issuer.Issuer, keep state.OrderKee
 	if !limits.Any() {
 		return s, nil
 	}
-	wish := j.wish(limits, ca.Directory, now)
+	claim := j.claim(limits, ca.Directory, now)
 	if j.exempt(ca.Directory, now) {
-		s.otherwise = wish.Keys
+		s.otherwise = claim.Keys
 		return s, nil
 	}
-	s.keys = wish.Keys
+	s.keys = claim.Keys
 	if open != nil {
 		s.order, s.renewal = open.URL, open.Replaces
 		return s, nil
 	}
-	r := &request{wish: wish, lease: keep.Lock()}
+	r := &request{claim: claim, lease: keep.Lock()}
 	if err := s.ledger.admit(ctx, ca, r); err != nil {
 		return nil, err
 	}
@@ -192,9 +193,9 @@ func (j *job) admit(ctx context.Context, iss *issuer.Issuer, keep state.OrderKee
 	return s, nil
 }
 
-// wish returns what the certificate would take of a CA's limits, as plans see it.
-func (j *job) wish(l knownca.Limits, directory string, now time.Time) budget.Wish {
-	w := budget.Wish{
+// claim returns the certificate's claim on a CA's limits, for plans and for admission alike.
+func (j *job) claim(l knownca.Limits, directory string, now time.Time) budget.Claim {
+	w := budget.Claim{
 		Name:    j.cert.Name,
 		Due:     now,
 		Urgency: j.urgency(now),
@@ -218,7 +219,7 @@ func (j *job) urgency(now time.Time) float64 {
 }
 
 // rushes reports whether the certificate is renewed at once, whatever the CA's limits: it is revoked, or is about to be.
-// The CA counts the order all the same, since its window for such a certificate lies in the past.
+// The CA counts the order nevertheless, since its window for such a certificate lies in the past.
 func (j *job) rushes() bool {
 	return j.state.Bundle != nil && (j.state.ARI.Urgent() || j.state.IsCompromised() || j.state.IsRevoked())
 }

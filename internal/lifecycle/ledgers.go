@@ -17,7 +17,7 @@ import (
 	"autocertd/internal/store"
 )
 
-// ledgers count what is used of the limits of each CA. All processes share them, one object for each CA.
+// ledgers count the use of each CA's limits. All processes share them, one object for each CA.
 //
 // An order is noted before it is sent, so that killing the process forgets none. The note isn't waited for on the disk:
 // a power loss may take away the orders of the last seconds. A ledger that it tore, or that isn't there, is made of the
@@ -27,7 +27,7 @@ type ledgers struct {
 	wake    func(match func(name string) bool) // see Config.Wake
 	process string                             // names this process in the ids of its orders
 
-	mu  sync.Mutex // guards what follows, and the fields of each ledger that say so
+	mu  sync.Mutex // guards cas, and asking, queue and ended of each ledger
 	cas map[string]*ledger
 }
 
@@ -37,8 +37,8 @@ type ledger struct {
 	turn chan struct{} // holds a token while the object changes; guards runs, and the answers to requests
 	runs int           // how many orders were noted, for their ids
 
-	asking []*request           // guarded by mu, as what follows
-	queue  budget.Queue         // of those that were held
+	asking []*request           // not answered yet
+	queue  budget.Queue         // of the certificates that were held
 	ended  map[string]time.Time // orders of ours that count in full since they ended, by id; the object doesn't know yet
 }
 
@@ -88,7 +88,7 @@ func (l *ledger) changeLocked(ctx context.Context, ca config.CA, f func(b *budge
 		b.Spend(b.End(id), at)
 	}
 	now := time.Now()
-	b.Mend(now, func(run budget.Running) bool { return l.underWay(ctx, run) })
+	b.Advance(now, func(run budget.Running) bool { return l.underWay(ctx, run) })
 	if changed := f(b, now); found && !changed {
 		return nil
 	}
@@ -104,8 +104,8 @@ func (l *ledger) changeLocked(ctx context.Context, ca config.CA, f func(b *budge
 	return err
 }
 
-// underWay reports whether an order that was noted may still be: it is ours, or its lease is held. What can't be found
-// out counts as under way, which is the worst case.
+// underWay reports whether a noted order may still run: it is ours, or its lease is held. When that can't be found
+// out, it counts as running, which is the worst case.
 func (l *ledger) underWay(ctx context.Context, run budget.Running) bool {
 	if run.Lease == "" || strings.HasPrefix(run.ID, l.all.process) {
 		return run.Lease != ""
@@ -130,7 +130,7 @@ func (l *ledger) end(id string) {
 	l.ended[id] = time.Now()
 }
 
-// loadLedger returns the ledger of a CA as it was saved. When none is found it makes one of what was issued.
+// loadLedger returns the ledger of a CA as it was saved. When none is found it makes one of the certificates that were issued.
 func loadLedger(ctx context.Context, store store.Store, ca config.CA) (ledger *budget.Ledger, found bool, err error) {
 	data, err := state.LoadLedger(ctx, store, ca.Name, ca.Directory)
 	if ctx.Err() != nil {

@@ -51,7 +51,7 @@ func limitedCA() config.CA {
 // asks returns the request of a host of example.com.
 func asks(name string) *request {
 	keys := budget.Keys(limitedCA().Limits(), []string{name + ".example.com"}, false)
-	return &request{wish: budget.Wish{Name: name, Urgency: 1, Since: time.Now(), Keys: keys}, lease: state.Lock(name)}
+	return &request{claim: budget.Claim{Name: name, Urgency: 1, Since: time.Now(), Keys: keys}, lease: state.Lock(name)}
 }
 
 // TestManyAskAtOnce has two processes ask for more certificates of a domain than there may be: none is sent in vain, and all
@@ -132,7 +132,7 @@ func TestAnOrderThatSucceedsCostsOneChange(t *testing.T) {
 		if err := l.admit(t.Context(), ca, r); err != nil || r.id == "" {
 			t.Fatalf("not admitted: %+v", r)
 		}
-		sp := &spending{ledger: l, ca: ca, keys: r.wish.Keys, id: r.id}
+		sp := &spending{ledger: l, ca: ca, keys: r.claim.Keys, id: r.id}
 		if err := sp.end(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}

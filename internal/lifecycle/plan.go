@@ -14,7 +14,7 @@ import (
 	"autocertd/internal/printable"
 )
 
-// Planned is what is done for one certificate next, and when.
+// Planned says when the next order for a certificate is made, and why.
 type Planned struct {
 	Name     string    `json:"name"`
 	CA       string    `json:"ca"`
@@ -33,13 +33,13 @@ type Planned struct {
 // Late reports whether the certificate expires before its turn comes.
 func (p Planned) Late() bool { return !p.NotAfter.IsZero() && p.NotAfter.Before(p.At) }
 
-// facts are what a plan is made of, for one certificate.
+// facts are a plan's input for one certificate.
 type facts struct {
 	*job
 }
 
 // Plan says what is next for each certificate, in the order in which it happens, and how a scenario would end if one is
-// given; nil when there is no certificate to play it with. It asks nobody and changes nothing.
+// given; nil when there is no certificate to play it with. It sends nothing and changes nothing.
 func Plan(ctx context.Context, store state.Store, s *Snapshot, scenario *Scenario, now time.Time) ([]Planned, *Simulation, error) {
 	ledgers := map[string]*budget.Ledger{}
 	for name, ca := range s.CAs {
@@ -73,7 +73,7 @@ func Plan(ctx context.Context, store state.Store, s *Snapshot, scenario *Scenari
 	return planned, simulate(*scenario, all, planned, ledgers), nil
 }
 
-// facts reads what is known of a certificate. A bundle that is of no use counts as none.
+// facts reads the state of a certificate. A bundle that is of no use counts as none.
 func (m *Manager) facts(ctx context.Context, s *Snapshot, cert config.Certificate, now time.Time) (facts, error) {
 	f := facts{&job{Manager: m, snapshot: s, cert: cert}}
 	c, err := state.Load(ctx, m.cfg.Storage, cert.Name, cert.CAs)
@@ -92,9 +92,9 @@ func (m *Manager) facts(ctx context.Context, s *Snapshot, cert config.Certificat
 	return f, nil
 }
 
-// plan is the plan for what is known: a function of the facts, the ledgers and the moment.
+// plan computes the plan from the facts, the ledgers and the moment alone.
 func plan(all []facts, ledgers map[string]*budget.Ledger, now time.Time) []Planned {
-	wishes := make([]budget.Wish, len(all))
+	claims := make([]budget.Claim, len(all))
 	rows := make(map[string]Planned, len(all))
 	for i, f := range all {
 		row := f.next(now)
@@ -104,15 +104,15 @@ func plan(all []facts, ledgers map[string]*budget.Ledger, now time.Time) []Plann
 		if ledger != nil {
 			limits = ledger.Limits
 		}
-		w := f.wish(limits, f.snapshot.CAs[row.CA].Directory, now)
+		w := f.claim(limits, f.snapshot.CAs[row.CA].Directory, now)
 		if row.Exempt || f.state.Orders[row.CA] != nil { // an order that is open was counted
 			w.Keys, w.Needs = nil, nil
 		}
 		w.Due, w.Ledger = row.Due, ledger
-		wishes[i] = w
+		claims[i] = w
 	}
 	list := make([]Planned, 0, len(all))
-	for _, turn := range budget.Plan(now, wishes) {
+	for _, turn := range budget.Plan(now, claims) {
 		row := rows[turn.Name]
 		row.At = turn.At
 		if turn.Tight != "" {
@@ -126,7 +126,7 @@ func plan(all []facts, ledgers map[string]*budget.Ledger, now time.Time) []Plann
 	return list
 }
 
-// next is what is next for a certificate, if there is room.
+// next returns the row of a certificate as if there were room.
 func (f facts) next(now time.Time) Planned {
 	row := Planned{Name: f.cert.Name, First: f.state.Bundle == nil, Due: now}
 	if row.Why = f.due(now); row.Why == "" {

@@ -9,7 +9,7 @@ import (
 	"autocertd/scheduler"
 )
 
-// Scenario is a question to a plan: what if nothing could be issued for a while?
+// Scenario asks a plan: what if nothing could be issued for a while?
 type Scenario struct {
 	Lifetime time.Duration // of all certificates; 0 leaves to each its own
 	Outage   time.Duration
@@ -45,20 +45,20 @@ func simulate(sc Scenario, all []facts, planned []Planned, ledgers map[string]*b
 	})
 	result := &Simulation{From: worst.due.UTC(), To: worst.due.Add(sc.Outage).UTC()}
 	ends := map[string]time.Time{}
-	var wishes []budget.Wish
+	var claims []budget.Claim
 	for _, l := range lives {
 		if l.due.Before(result.From) || l.due.After(result.To) {
 			continue
 		}
 		// The renewal comes after the window that the CA suggested, so it counts.
-		wish := budget.Wish{Name: l.cert.Name, Due: result.To, Urgency: float64(l.notAfter.Sub(result.To)), Ledger: ledgers[l.cert.CAs[0]]}
-		if wish.Ledger != nil {
-			wish.Keys = budget.Keys(wish.Ledger.Limits, l.cert.Hostnames, true)
+		claim := budget.Claim{Name: l.cert.Name, Due: result.To, Urgency: float64(l.notAfter.Sub(result.To)), Ledger: ledgers[l.cert.CAs[0]]}
+		if claim.Ledger != nil {
+			claim.Keys = budget.Keys(claim.Ledger.Limits, l.cert.Hostnames, true)
 		}
-		wishes = append(wishes, wish)
+		claims = append(claims, claim)
 		ends[l.cert.Name] = l.notAfter
 	}
-	for _, turn := range budget.Plan(result.To, wishes) {
+	for _, turn := range budget.Plan(result.To, claims) {
 		end := ends[turn.Name]
 		result.Delayed++
 		if end.Before(turn.At) {
@@ -71,7 +71,7 @@ func simulate(sc Scenario, all []facts, planned []Planned, ledgers map[string]*b
 	return result
 }
 
-// lives are the certificates that the scenario is about: those that there are, or with another lifetime their successors.
+// lives returns the certificates of the scenario: the present ones, or with another lifetime their successors.
 func (sc Scenario) lives(all []facts, planned []Planned) (lives []life) {
 	issued := map[string]time.Time{}
 	for _, p := range planned {

@@ -15,12 +15,12 @@ type spending struct {
 	state.OrderKeeper
 	ledger    *ledger
 	ca        config.CA
-	keys      []budget.Key // what a new order takes
-	otherwise []budget.Key // what it takes when the CA doesn't take it as a renewal, though it was to be free as one
-	id        string       // of what is under way; "" when nothing is
+	keys      []budget.Key // buckets that a new order takes from
+	otherwise []budget.Key // likewise, when the CA doesn't take it for the exempt renewal that it should be
+	id        string       // of the noted order; "" when there is none
 	ordered   bool         // and the CA has answered its order
 	order     string       // URL of the order that is open at the CA
-	renewal   bool         // which the CA took as one
+	renewal   bool         // the CA took that order for a renewal
 }
 
 // Keep implements issuer.OrderKeeper. Most orders were noted before they were sent. One that takes the place of another is
@@ -73,8 +73,8 @@ func (s *spending) Void(ctx context.Context) error {
 // endTimeout bounds how long a process that shall stop waits for another to change a ledger.
 const endTimeout = 5 * time.Second
 
-// end counts what an attempt has used. A certificate counts when it is issued, or still can be; dying before it leaves
-// it counted as well. A failure counts at once.
+// end counts the tokens that an attempt has used. A certificate counts when it is issued, or still can be; dying before that
+// leaves it counted too. A failure is saved at once.
 func (s *spending) end(ctx context.Context, err error) error {
 	failed := budget.FailureKeys(s.ca.Limits(), issuer.FailedHostnames(err))
 	lost := err != nil && s.order == ""

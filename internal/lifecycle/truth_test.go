@@ -362,7 +362,7 @@ func (p *process) left(key budget.Key) int {
 	if err != nil {
 		p.Fatal(err)
 	}
-	ledger.Mend(time.Now(), func(budget.Running) bool { return false }) // what has ended with a certificate is still noted as under way
+	ledger.Advance(time.Now(), func(budget.Running) bool { return false }) // what has ended with a certificate is still noted as under way
 	return ledger.Left(key, time.Now())
 }
 
