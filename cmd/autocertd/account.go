@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"autocertd/internal/cure"
 	"autocertd/internal/term"
 	"autocertd/issuer"
 )
@@ -88,7 +89,7 @@ func (f *accountFlags) register(ctx context.Context, iss *issuer.Issuer) error {
 		case account.Status == "valid":
 			fmt.Fprintln(os.Stderr, "registered already; nothing was changed")
 		default:
-			err = fmt.Errorf("the account %s is %s; to give it up, so that another can be registered: autocertd account deactivate %s", account.URL, account.Status, iss.Argument())
+			err = cure.New(fmt.Sprintf("the account %s is %s", account.URL, account.Status), "to give it up, so that another can be registered: autocertd account deactivate "+iss.Argument())
 		}
 		return account, err
 	})

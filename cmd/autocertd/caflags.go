@@ -1,16 +1,17 @@
 package main
 
 import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
 	"autocertd/internal/config"
 	"autocertd/internal/state"
 	"autocertd/issuer"
-	"cmp"
-	"context"
-	"errors"
-	"fmt"
-	"github.com/spf13/cobra"
-	"slices"
-	"strings"
 )
 
 // caFlags say which CA, and where its account is kept, to commands that need nothing else. With directory no configuration
@@ -37,7 +38,7 @@ func (f *caFlags) add(command *cobra.Command) {
 // load reads the configuration, or the flags in its place. The session enters the state directory later.
 func (f *caFlags) load(command string) (*session, error) {
 	if f.directory == "" && len(f.roots)+len(f.hosts) > 0 {
-		return nil, &usageError{errors.New("--roots and --ca-host go with --directory; of a configured CA they stand in its table: roots = […], hosts = […]")}
+		return nil, wrong("--roots and --ca-host go with --directory", "of a configured CA they stand in its table: roots = […], hosts = […]")
 	}
 	s := &session{command: "autocertd " + command, path: f.config, stateDir: config.DefaultStateDir}
 	if f.directory != "" {
@@ -95,9 +96,9 @@ func (s *session) choose(ctx context.Context, name string) (config.CA, error) {
 	}
 	all := strings.Join(names, ", ")
 	if name == "" {
-		return config.CA{}, &usageError{fmt.Errorf("there are several CAs; name one of %s", all)}
+		return config.CA{}, wrong("there are several CAs", "name one of "+all)
 	}
-	return config.CA{}, &usageError{fmt.Errorf("no CA is called %q in the configuration; there is %s", name, all)}
+	return config.CA{}, wrong(fmt.Sprintf("no CA is called %q in the configuration", name), "there is "+all)
 }
 
 // knownAs returns the name under which the state directory has an account at a CA that flags name. When there is none, or

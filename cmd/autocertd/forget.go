@@ -104,13 +104,11 @@ func forgettable(ctx context.Context, s *session, names []string) (list []state.
 		n := slices.IndexFunc(all, func(k state.Kept) bool { return k.Name == name })
 		switch {
 		case slices.ContainsFunc(s.settings.Certificates, called):
-			return nil, &usageError{fmt.Errorf("%s is still configured; take it out of the configuration first: %s", name, strings.Join(s.settings.Files, ", "))}
+			return nil, wrong(name+" is still configured", "take it out of the configuration first: "+strings.Join(s.settings.Files, ", "))
 		case slices.ContainsFunc(works, called):
-			return nil, &usageError{fmt.Errorf("the daemon still works for %s, since it hasn't taken over the configuration; autocertd status says why", name)}
-		case n < 0 && suggest.DidYouMean(name, known) != "":
-			return nil, &usageError{fmt.Errorf("nothing is kept of %q; %s autocertd status lists what is", name, suggest.DidYouMean(name, known))}
+			return nil, wrong(fmt.Sprintf("the daemon still works for %s, since it hasn't taken over the configuration", name), "autocertd status says why")
 		case n < 0:
-			return nil, &usageError{fmt.Errorf("nothing is kept of %q; autocertd status lists what is", name)}
+			return nil, wrong(fmt.Sprintf("nothing is kept of %q", name), strings.TrimSpace(suggest.DidYouMean(name, known)+" autocertd status lists what is"))
 		}
 		list = append(list, all[n])
 	}

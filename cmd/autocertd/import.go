@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"autocertd/internal/config"
+	"autocertd/internal/cure"
 	"autocertd/internal/migrate"
 	"autocertd/internal/state"
 	"autocertd/internal/suggest"
@@ -83,11 +84,11 @@ func importTree(ctx context.Context, path, client, dir string, o importOptions) 
 	}
 	tree, err := migrate.Read(client, dir, migrate.Options{Directories: o.directories, Names: names})
 	if errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("%w; run it as root", err)
+		return cure.With(err, "run it as root")
 	}
-	if wrong, ok := errors.AsType[*fs.PathError](err); ok && wrong.Path == dir {
+	if failed, ok := errors.AsType[*fs.PathError](err); ok && failed.Path == dir {
 		usual := map[string]string{"certbot": "/etc/letsencrypt", "lego": "/var/lib/lego or .lego", "acme.sh": "/root/.acme.sh", "dehydrated": "/var/lib/dehydrated"}
-		return &usageError{fmt.Errorf("%s can't be read: %w; name the folder of %s, usually %s", dir, wrong.Err, client, usual[client])}
+		return &usageError{cure.With(fmt.Errorf("%s can't be read: %w", dir, failed.Err), fmt.Sprintf("name the folder of %s, usually %s", client, usual[client]))}
 	}
 	if err != nil {
 		return err

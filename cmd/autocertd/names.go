@@ -20,7 +20,7 @@ func selected(cfg *config.Config, names []string) ([]config.Certificate, error) 
 	for _, name := range names {
 		n := slices.IndexFunc(cfg.Certificates, func(c config.Certificate) bool { return c.Name == name })
 		if n < 0 {
-			return nil, &usageError{unknownName(cfg, name)}
+			return nil, unknownName(cfg, name)
 		}
 		if !slices.ContainsFunc(certs, func(c config.Certificate) bool { return c.Name == name }) {
 			certs = append(certs, cfg.Certificates[n])
@@ -31,17 +31,15 @@ func selected(cfg *config.Config, names []string) ([]config.Certificate, error) 
 
 // unknownName says what a person may have meant by a name that no certificate has.
 func unknownName(cfg *config.Config, name string) error {
+	unknown := fmt.Sprintf("no certificate is called %q", name)
 	var names []string
 	for _, c := range cfg.Certificates {
 		if slices.Contains(c.Hostnames, strings.ToLower(strings.TrimSuffix(name, "."))) {
-			return fmt.Errorf("no certificate is called %q; the one with this hostname is %s", name, c.Name)
+			return wrong(unknown, "the one with this hostname is "+c.Name)
 		}
 		names = append(names, c.Name)
 	}
-	if near := suggest.DidYouMean(name, names); near != "" {
-		return fmt.Errorf("no certificate is called %q; %s autocertd status lists them", name, near)
-	}
-	return fmt.Errorf("no certificate is called %q; autocertd status lists them", name)
+	return wrong(unknown, strings.TrimSpace(suggest.DidYouMean(name, names)+" autocertd status lists them"))
 }
 
 // completeNames lets shells complete the names of certificates.

@@ -1,16 +1,10 @@
 package main
 
 import (
-	"autocertd/internal/durable"
-	"autocertd/internal/state"
-	"autocertd/internal/term"
-	"autocertd/internal/zones"
-	"autocertd/issuer"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"github.com/spf13/cobra"
 	"log/slog"
 	"net"
 	"os"
@@ -18,6 +12,15 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/spf13/cobra"
+
+	"autocertd/internal/cure"
+	"autocertd/internal/durable"
+	"autocertd/internal/state"
+	"autocertd/internal/term"
+	"autocertd/internal/zones"
+	"autocertd/issuer"
 )
 
 func orderCommand(opts *options) *cobra.Command {
@@ -93,8 +96,8 @@ func (s *orderStep) new(ctx context.Context) error {
 		}
 		s.open = nil
 	case s.open != nil && !sameHostnames(s.open.Hostnames, wanted):
-		return fmt.Errorf("an order for %s is open already, since %s; to give it up: %s", strings.Join(s.open.Hostnames, ", "),
-			s.open.Created.Local().Format(time.DateTime), s.next("new", "--force"))
+		return cure.New(fmt.Sprintf("an order for %s is open already, since %s", strings.Join(s.open.Hostnames, ", "), s.open.Created.Local().Format(time.DateTime)),
+			"to give it up: "+s.next("new", "--force"))
 	case s.open == nil && !s.flags.force && s.hand.Fresh(wanted, time.Now()):
 		_, leaf := s.hand.Bundle()
 		said("already done", "a certificate for these hostnames expires %s; for another one: %s", term.Moment(leaf.NotAfter, time.Now()), s.next("new", "--force"))
@@ -155,7 +158,7 @@ func (s *orderStep) mayRegister(ctx context.Context) error {
 	if probe.Terms != "" {
 		terms += ", " + probe.Terms
 	}
-	return &usageError{fmt.Errorf("there is no account at %s yet; read %s, and add --accept-terms", s.ca.Directory, terms)}
+	return wrong(fmt.Sprintf("there is no account at %s yet", s.ca.Directory), fmt.Sprintf("read %s, and add --accept-terms", terms))
 }
 
 // show prints an order.
@@ -438,8 +441,8 @@ func (s *orderStep) validate(ctx context.Context) error {
 		}
 		if !allFound(sights) {
 			_ = showSights(os.Stderr, sights)
-			return fmt.Errorf("not all servers have the records, so the CA wasn't asked; to wait for them: %s; to ask it all the same: %s",
-				s.next("check", "--wait"), s.next("validate", "--unchecked"))
+			return cure.New("not all servers have the records, so the CA wasn't asked",
+				fmt.Sprintf("to wait for them: %s; to ask it all the same: %s", s.next("check", "--wait"), s.next("validate", "--unchecked")))
 		}
 	}
 	if view, err = s.known(s.issuer.ValidateOrder(ctx, s.request())); err != nil {
@@ -486,8 +489,8 @@ func (s *orderStep) finish(ctx context.Context) error {
 	}
 	written, err := writeFiles(s.flags.dir, bundle)
 	if err != nil {
-		return fmt.Errorf("the certificate is kept in the state directory, but its files can't be written: %w; "+
-			"for another place: %s", err, s.next("finish", "--dir", "DIR"))
+		return cure.With(fmt.Errorf("the certificate is kept in the state directory, but its files can't be written: %w", err),
+			"for another place: "+s.next("finish", "--dir", "DIR"))
 	}
 	if len(written) == 0 {
 		said("already done", "the certificate and its files are in place; it expires %s", term.Moment(leaf.NotAfter, time.Now()))
@@ -516,7 +519,7 @@ func (s *orderStep) download(ctx context.Context) ([]issuer.Record, error) {
 	case errors.Is(err, issuer.ErrNoOrder):
 		return nil, s.noOrder()
 	case errors.Is(err, issuer.ErrNotValidated):
-		return nil, fmt.Errorf("%w; before that: %s", err, s.next("validate"))
+		return nil, cure.With(err, "before that: "+s.next("validate"))
 	case err != nil:
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"autocertd/internal/config"
+	"autocertd/internal/cure"
 	"autocertd/internal/lifecycle"
 	"autocertd/internal/store"
 	"autocertd/internal/term"
@@ -40,7 +41,7 @@ func (f *orderFlags) begin(ctx context.Context, step, name string) (*orderStep, 
 		return nil, &usageError{errors.New("--directory and --ca don't go together: one names the CA by its URL, the other by its name in the configuration")}
 	}
 	if _, err := os.Stat(f.config); f.directory == "" && errors.Is(err, fs.ErrNotExist) {
-		return nil, &usageError{fmt.Errorf("there is no configuration %s; name the CA by --directory, or the file by --config", f.config)}
+		return nil, wrong("there is no configuration "+f.config, "name the CA by --directory, or the file by --config")
 	}
 	s := &orderStep{flags: f}
 	var err error
@@ -99,7 +100,7 @@ func (s *orderStep) wish(step, name string) (cas []config.CA, err error) {
 	n := slices.IndexFunc(s.settings.Certificates, func(c config.Certificate) bool { return c.Name == name })
 	if n < 0 || len(f.hostnames) > 0 {
 		if s.cert, err = adhoc.Certificate(); err == nil && step == "new" && len(cas) > 1 && f.ca == "" {
-			err = &usageError{fmt.Errorf("nothing says which CA issues for %s, and there are several; name one by --ca", s.cert.Name)}
+			err = wrong(fmt.Sprintf("nothing says which CA issues for %s, and there are several", s.cert.Name), "name one by --ca")
 		}
 	} else {
 		s.cert, s.unnamed = s.settings.Certificates[n], false
@@ -188,7 +189,7 @@ func (s *orderStep) asker() (*zones.Asker, error) {
 
 // noOrder says what to do when there is none.
 func (s *orderStep) noOrder() error {
-	return fmt.Errorf("no order is open for %s; to make one: %s", s.cert.Name, s.next("new"))
+	return cure.New("no order is open for "+s.cert.Name, "to make one: "+s.next("new"))
 }
 
 // known turns an order that the CA has given up into what to do.

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"autocertd/internal/config"
+	"autocertd/internal/cure"
 	"autocertd/internal/durable"
 	"autocertd/internal/proc"
 )
@@ -104,10 +105,10 @@ func daemonIdentity(path, dir string, does intent) (*identity, error) {
 	case who == nil || does == looks:
 		return who, nil
 	case !missing:
-		return nil, fmt.Errorf("the state directory %s belongs to root, and the daemon runs as %s; put that right: chown -R %[2]s: %[1]s", dir, who.name)
+		return nil, cure.New(fmt.Sprintf("the state directory %s belongs to root, and the daemon runs as %s", dir, who.name), fmt.Sprintf("put that right: chown -R %s: %s", who.name, dir))
 	}
 	if err := durable.MakeFolder(dir, who.uid, who.gid); err != nil {
-		return nil, fmt.Errorf("state directory: %w; make it: install -d -o %s -g %[2]s -m 0755 %s", err, who.name, dir)
+		return nil, cure.With(fmt.Errorf("state directory: %w", err), fmt.Sprintf("make it: install -d -o %s -g %[1]s -m 0755 %s", who.name, dir))
 	}
 	return who, nil
 }
@@ -208,7 +209,7 @@ func readableHere(path string) error {
 	if !ordinary(path) {
 		return nil
 	}
-	return &usageError{fmt.Errorf("%s can't be read by you: permission denied; run it as root: %s", path, withSudo())}
+	return wrong(path+" can't be read by you: permission denied", runAsRoot())
 }
 
 // ordinary reports whether the command is run by a user who is neither root nor the daemon's.
@@ -242,5 +243,5 @@ func stateDirHint(dir string, err error) error {
 	if !errors.Is(err, os.ErrPermission) || os.Geteuid() == 0 || ownedByUs(dir) {
 		return err // the storage says whose it is
 	}
-	return fmt.Errorf("%w; run it as root: %s", err, withSudo())
+	return cure.With(err, runAsRoot())
 }

@@ -286,7 +286,7 @@ func rehearsing(s *settings, certs []config.Certificate) error {
 		}
 	}
 	if missing != "" {
-		return &usageError{fmt.Errorf("CA %s has no staging directory to rehearse at; add below [ca.%s]:\nstaging = \"https://…\"", missing, missing)}
+		return wrong(fmt.Sprintf("CA %s has no staging directory to rehearse at", missing), fmt.Sprintf("add below [ca.%s]:\nstaging = \"https://…\"", missing))
 	}
 	s.CAs = cas
 	return nil

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"autocertd/internal/config"
+	"autocertd/internal/cure"
 	"autocertd/internal/durable"
 	"autocertd/internal/state"
 	"autocertd/issuer"
@@ -162,13 +163,13 @@ func (r *revocation) find(ctx context.Context) (ca string, err error) {
 	bundle, leaf, err := state.LoadBundle(ctx, r.store, r.name)
 	if _, damaged := errors.AsType[*state.DamagedError](err); damaged {
 		file := quoteWord(filepath.Join(r.stateDir, "live", r.name, "cert.pem"))
-		return "", fmt.Errorf("%w; to revoke what its file holds: autocertd revoke --cert %s --reason %s", err, file, r.reason)
+		return "", cure.With(err, fmt.Sprintf("to revoke what its file holds: autocertd revoke --cert %s --reason %s", file, r.reason))
 	}
 	if err != nil {
 		return "", err
 	}
 	if bundle == nil {
-		return "", &usageError{fmt.Errorf("nothing was issued for %q; autocertd status lists what was", r.name)}
+		return "", wrong(fmt.Sprintf("nothing was issued for %q", r.name), "autocertd status lists what was")
 	}
 	r.cert = leaf
 	if pair, err := tls.X509KeyPair([]byte(bundle.Leaf), []byte(bundle.Key)); err == nil {
@@ -184,7 +185,7 @@ func (r *revocation) find(ctx context.Context) (ca string, err error) {
 		}
 	}
 	if ca == "" {
-		return "", fmt.Errorf("the CA that issued it isn't in the configuration any more; name it: autocertd revoke %s --directory %s", r.name, bundle.Directory)
+		return "", cure.New("the CA that issued it isn't in the configuration any more", fmt.Sprintf("name it: autocertd revoke %s --directory %s", r.name, bundle.Directory))
 	}
 	return ca, nil
 }
@@ -296,7 +297,7 @@ func (r *revocation) replace(ctx context.Context, users []string) error {
 	err = errors.Join(err, p.close())
 	show.end(failed)
 	if err == nil && failed > 0 {
-		err = fmt.Errorf("%d of %d certificates with the compromised key could not be replaced yet; the daemon goes on trying: systemctl reload autocertd", failed, len(certs))
+		err = cure.New(fmt.Sprintf("%d of %d certificates with the compromised key could not be replaced yet", failed, len(certs)), "the daemon goes on trying: systemctl reload autocertd")
 	}
 	return err
 }

@@ -213,7 +213,7 @@ func (r *statusReport) find(ctx context.Context, s *session, certs []config.Cert
 func (r *statusReport) unconfiguredError(names []string, now time.Time) error {
 	for _, k := range r.Unconfigured {
 		if slices.Contains(names, k.Name) {
-			return &usageError{fmt.Errorf("%s is no longer configured, but on disk; to remove it: autocertd forget %s", describeKept([]state.Kept{k}, now), k.Name)}
+			return wrong(describeKept([]state.Kept{k}, now)+" is no longer configured, but on disk", "to remove it: autocertd forget "+k.Name)
 		}
 	}
 	return nil

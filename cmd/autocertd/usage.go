@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"autocertd/internal/config"
+	"autocertd/internal/cure"
 	"autocertd/internal/suggest"
 	"autocertd/internal/term"
 )
@@ -106,6 +107,9 @@ func wrongFlag(cmd *cobra.Command, err error) error {
 	return wrongUsage(cmd, text)
 }
 
+// wrong returns a mistake in what was asked for, with its cure.
+func wrong(problem, remedy string) error { return &usageError{cure.New(problem, remedy)} }
+
 func wrongUsage(cmd *cobra.Command, text string) error {
 	return &usageError{fmt.Errorf("%s\nsee %s --help", text, cmd.CommandPath())}
 }
@@ -116,7 +120,7 @@ func confirm(question string, yes bool) error {
 		return nil
 	}
 	if !term.CanAsk() {
-		return &usageError{fmt.Errorf("%s Nobody can be asked here; to go on, add --yes", question)}
+		return wrong(question+" Nobody can be asked here", "to go on, add --yes")
 	}
 	fmt.Fprintf(os.Stderr, "%s Type yes to go on: ", question)
 	var answer string
@@ -128,30 +132,23 @@ func confirm(question string, yes bool) error {
 	return nil
 }
 
-// quoteWord makes one word for a shell.
-func quoteWord(text string) string {
-	if strings.ContainsFunc(text, func(r rune) bool {
-		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:@[],=+", r)
-	}) {
-		return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
-	}
-	return text
-}
-
-// withSudo is the command line that was given, for root.
-func withSudo() string {
-	words := []string{"sudo", "autocertd"}
+// runAsRoot is the cure for those who may not: the command line that was given, for root.
+func runAsRoot() string {
+	words := []string{"run it as root: sudo", "autocertd"}
 	for _, word := range os.Args[1:] {
-		if strings.ContainsFunc(word, func(r rune) bool { return !strings.ContainsRune(plainInShells, r) }) || word == "" {
-			word = "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
-		}
-		words = append(words, word)
+		words = append(words, quoteWord(word))
 	}
 	return strings.Join(words, " ")
 }
 
-// plainInShells are the characters that no shell does anything with.
-const plainInShells = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_=+./:,@%"
+// quoteWord makes one word for a shell.
+func quoteWord(text string) string {
+	plain := "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_=+./:,@%[]" // no shell does anything with these
+	if text == "" || strings.Trim(text, plain) != "" {
+		return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+	}
+	return text
+}
 
 // printProblems writes a line for each mistake and warning, as every command does that meets them.
 func printProblems(out term.Screen, mistakes, warnings config.Problems) {
@@ -186,7 +183,7 @@ func withHint(mistakes config.Problems, path string) config.Problems {
 
 // printUnreadable says to a user who may not read all files that this is no mistake of the configuration.
 func printUnreadable() {
-	fmt.Fprintf(os.Stderr, "you may not read all of the configuration, so nothing is known of how the daemon finds it; run it as root: %s\n", withSudo())
+	fmt.Fprintf(os.Stderr, "you may not read all of the configuration, so nothing is known of how the daemon finds it; %s\n", runAsRoot())
 }
 
 func printWarnings(warnings []string) {
