@@ -18,6 +18,7 @@ func TestParseScheduleTicks(t *testing.T) {
 		{"a zone, the short way", "TZ=Europe/Berlin\t0 3 * * *", "2026-05-01T00:00:00Z", "2026-05-01T01:00:00Z"},
 		{"a shorthand", "@hourly", "2026-05-01T00:00:01Z", "2026-05-01T01:00:00Z"},
 		{"a shorthand in a zone", "TZ=Asia/Kolkata @daily", "2026-05-01T00:00:00Z", "2026-05-01T18:30:00Z"},
+		{"the shortest distance", "@every 1s", "2026-05-01T00:00:00Z", "2026-05-01T00:00:01Z"},
 		{"a distance", "@every 90s", "2026-05-01T00:00:00Z", "2026-05-01T00:01:30Z"},
 		{"spring leaves the hour out", "TZ=Europe/Berlin 30 2 * * *", "2026-03-28T12:00:00Z", "2026-03-30T00:30:00Z"},
 		{"autumn has the hour once", "TZ=Europe/Berlin 30 2 * * *", "2026-10-24T12:00:00Z", "2026-10-25T00:30:00Z"},

@@ -46,18 +46,17 @@ type Config struct {
 	// and open files.
 	Most int
 
-	// Lane names the lane of a name: names that fail or hang together, such as those of one CA and zone, share a lane;
-	// nil is one lane for all. However
-	// many names of a lane hang, some of Workers and of Most is left for each other lane. It's called for every due
-	// name at every tick, and there should be some hundred lanes at most.
+	// Lane names the lane of a name: names that fail or hang together, such as those of one CA and zone, share one; nil
+	// is one lane for all. However many names of a lane hang, some of Workers and of Most is left for each other lane.
+	// It's called for every due name at every tick, and there should be some hundred lanes at most.
 	Lane func(name string) string
 
 	// Urgency orders the due names, the lowest first (see Left); nil orders them by due time. It's called for
 	// every due name at every tick, so it must be quick.
 	Urgency func(name string, now time.Time) float64
 
-	// OnTick is called at every tick, the one at the start and those of Wake included. It delays no due name,
-	// and a tick that finds it still running leaves it alone. It may be nil.
+	// OnTick is called at every tick, the one at the start and those of Wake included, unless it still runs. It delays
+	// no due name. It may be nil.
 	OnTick func(ctx context.Context)
 
 	// Logger gets panics, and nothing else; nil is slog.Default().
@@ -222,10 +221,7 @@ func (s *Scheduler) startOnTick(ctx context.Context) {
 // for they may need locks of their own.
 func (s *Scheduler) queueDue(now time.Time) {
 	s.mu.Lock()
-	all := s.queue.takeDue(now)
-	if len(all) > 0 || s.queue.ready > 0 {
-		all = append(all, s.queue.readyEntries()...)
-	}
+	all := append(s.queue.takeDue(now), s.queue.readyEntries()...)
 	s.mu.Unlock()
 	if len(all) == 0 {
 		return

@@ -296,13 +296,18 @@ func TestWakeWhere(t *testing.T) {
 func TestNextInThePastWaitsForTheTick(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := newJournal()
-		j.next = func(string) time.Time { return j.began.Add(-time.Hour) }
-		s := New(Config{Reconciler: j})
-		s.Set(names("a"))
+		j.next = func(name string) time.Time {
+			if name == "now" {
+				return time.Now()
+			}
+			return j.began.Add(-time.Hour)
+		}
+		s := New(Config{Reconciler: j, Urgency: func(name string, _ time.Time) float64 { return float64(name[0]) }, Workers: 1})
+		s.Set(names("a now"))
 		stop := run(t, s)
 		time.Sleep(150 * time.Second)
 		stop()
-		j.check(t, "a at 0", "a at 60", "a at 120")
+		j.check(t, "a at 0", "now at 0", "a at 60", "now at 60", "a at 120", "now at 120")
 	})
 }
 
@@ -385,6 +390,16 @@ func TestADueTimeThatIsNearIsKept(t *testing.T) {
 		time.Sleep(4 * time.Minute)
 		stop()
 		j.check(t, "a at 0", "a at 75", "a at 150", "a at 225")
+	})
+	synctest.Test(t, func(t *testing.T) { // ten minutes are left to the ticks, and less is not
+		time.Sleep(30 * time.Second)
+		j := newJournal()
+		s := New(Config{Reconciler: j})
+		s.Set([]Item{{"far", j.began.Add(10 * time.Minute)}, {"near", j.began.Add(10*time.Minute - 10*time.Second)}})
+		stop := run(t, s)
+		time.Sleep(11 * time.Minute)
+		stop()
+		j.check(t, "near at 590", "far at 630")
 	})
 }
 
