@@ -13,7 +13,7 @@ import (
 // retryDelays are the waits before a group that failed for a reason of the moment is sent again.
 var retryDelays = [...]time.Duration{200 * time.Millisecond, time.Second}
 
-// culpritsAtMost is how many records may fail alone, none having gone through, until an answer that needn't be a record's
+// culpritsAtMost bounds how many records may fail alone, none having gone through, until an answer that needn't be a record's
 // fault counts as the fault of all.
 const culpritsAtMost = 4
 
@@ -71,8 +71,8 @@ type delivery struct {
 	alone     int   // records that failed alone, for a reason that needn't be theirs
 }
 
-// isolate finds a culprit in a group that failed with err, and tells it so. It returns the records whose fate is still
-// open.
+// isolate finds a culprit in a group that failed with err, and gives it the error. It returns the records whose results
+// are still open.
 func (d *delivery) isolate(ctx context.Context, group []int, err error) (open []int) {
 	if d.first == nil {
 		d.first = err
@@ -86,7 +86,7 @@ func (d *delivery) isolate(ctx context.Context, group []int, err error) (open []
 		}
 		group = second // the first half is through, so it is here
 		if len(group) == 1 {
-			if err = d.send(ctx, group); err == nil { // its own words
+			if err = d.send(ctx, group); err == nil { // its own error
 				return open
 			}
 		}
@@ -113,7 +113,7 @@ func (d *delivery) isolate(ctx context.Context, group []int, err error) (open []
 	return nil
 }
 
-// hopeless reports whether so much failed alone that it is probably everybody's.
+// hopeless reports whether so many failed alone that the fault is probably that of all.
 func (d *delivery) hopeless() bool { return !d.through && d.alone >= culpritsAtMost }
 
 // sample sends some of the records alone, from all over the group, until one is through. It returns those that it left out.

@@ -19,7 +19,7 @@ type Config struct {
 	Zones   *zones.Asker // asks DNS; closed with the solver. Nil makes one of its own.
 	Logger  *slog.Logger // nil logs nothing
 
-	// Wanted lists the hostnames of the orders that are open, whoever made them. While one of those may go on after a
+	// Wanted lists the hostnames of the orders that are open, in this process and in others. While one of those may go on after a
 	// crash, a record that the dead process published for its hostname isn't removed. Nil: none is open.
 	Wanted func(ctx context.Context) (hostnames []string, err error)
 }
@@ -31,7 +31,7 @@ type Solver struct {
 	began *table // nil: what is configured at the moment
 }
 
-// shared is what all orders have in common.
+// shared holds the state that all orders have in common.
 type shared struct {
 	cfg     Config
 	current atomic.Pointer[table]
@@ -56,7 +56,7 @@ type shared struct {
 //
 // The solver's mu guards all fields.
 type queue struct {
-	zones.Zone
+	zone        zones.Zone
 	solver      *Solver
 	additions   []addition
 	removals    []*record
@@ -67,7 +67,7 @@ type queue struct {
 	poke        chan struct{} // the goroutine should look again
 }
 
-// addition is a record on its way into the zone, and where the order waits for the result.
+// addition is a record on its way into the zone, and the channel where its order waits for the result.
 type addition struct {
 	record *record
 	result chan<- error

@@ -30,7 +30,7 @@ const (
 	maxSlots      = 64 // processes that publish at a time
 )
 
-// journaled is how a group is stored.
+// journaled is the stored form of a group.
 type journaled struct {
 	Provider string            `json:"provider"`
 	Zone     string            `json:"zone"`
@@ -43,7 +43,7 @@ type journaledRecord struct {
 	Challenge string `json:"challenge,omitempty"` // the name that led here, where it is another one
 }
 
-// challengeOf is the name of the challenge that the record of an entry answers.
+// challengeOf returns the name of the challenge that the record of an entry answers.
 func (j journaled) challengeOf(key zones.TXT) string {
 	for _, r := range j.Records {
 		if r.Name == key.Name && r.Value == key.Value && r.Challenge != "" {
@@ -53,7 +53,7 @@ func (j journaled) challengeOf(key zones.TXT) string {
 	return key.Name
 }
 
-// keys are the records of an entry.
+// keys returns the records of an entry.
 func (j journaled) keys() []zones.TXT {
 	keys := make([]zones.TXT, len(j.Records))
 	for i, r := range j.Records {
@@ -64,7 +64,7 @@ func (j journaled) keys() []zones.TXT {
 
 func slotLock(slot string) string { return "journal-" + slot }
 
-// slotOf is the slot that an object of the journal belongs to, "" for what isn't of the journal.
+// slotOf returns the slot that an object of the journal belongs to, "" for what isn't of the journal.
 func slotOf(object string) string {
 	parts := strings.Split(object, "/")
 	if len(parts) != 3 {
@@ -101,7 +101,7 @@ func listJournal(ctx context.Context, storage Storage, bad func(slot string, err
 	return eachSlot(func(prefix string) ([]string, error) { return storage.List(ctx, prefix) }, bad)
 }
 
-// scanJournal is listJournal with what the objects hold.
+// scanJournal returns the objects that listJournal lists.
 func scanJournal(ctx context.Context, storage Storage, bad func(slot string, err error)) ([]store.Object, error) {
 	return eachSlot(func(prefix string) ([]store.Object, error) { return scan(ctx, storage, prefix) }, bad)
 }
@@ -174,7 +174,7 @@ func ListRecords(ctx context.Context, storage Storage) ([]JournalRecord, error) 
 		if _, asked := holders[slot]; !asked {
 			holders[slot], unknown[slot] = storage.Holder(ctx, slotLock(slot))
 		}
-		if err := unknown[slot]; err != nil { // nor can anybody take over what it holds
+		if err := unknown[slot]; err != nil { // nor can a process take over its records
 			all = append(all, JournalRecord{Object: o.Key, Damaged: err})
 			continue
 		}
@@ -186,7 +186,7 @@ func ListRecords(ctx context.Context, storage Storage) ([]JournalRecord, error) 
 			all = append(all, r)
 		}
 	}
-	if failed > 0 && failed == len(objects) && errors.Is(failure, fs.ErrPermission) { // who asks may read none of it
+	if failed > 0 && failed == len(objects) && errors.Is(failure, fs.ErrPermission) { // the caller may read none of it
 		return nil, fmt.Errorf("journal: %w", failure)
 	}
 	return eachOnce(all), nil
@@ -208,6 +208,7 @@ func recordsOf(o store.Object) (list []JournalRecord) {
 	return list
 }
 
+// eachOnce returns each record once, sorted.
 func eachOnce(all []JournalRecord) []JournalRecord {
 	slices.SortStableFunc(all, func(a, b JournalRecord) int {
 		return slices.Compare([]string{a.Zone, a.Name, a.Value, a.Provider}, []string{b.Zone, b.Name, b.Value, b.Provider})
@@ -304,7 +305,7 @@ func (j *journal) giveUp(g *group, err error) {
 	j.setAsideLocked(journalFolder+"/"+slot, "another one is used", err)
 }
 
-// forgetLost has another slot written from now on. Whoever has the lost one by now removes what is in it.
+// forgetLost has another slot written from now on. The process that has the lost one by now removes the records in it.
 func (j *journal) forgetLost(g *group) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -358,7 +359,7 @@ func (j *journal) openSlotLocked(ctx context.Context, inherit inheritor) error {
 		}
 		lease, err := j.storage.Try(ctx, slotLock(slot))
 		if last = err; err != nil {
-			continue // somebody else's, or nobody's to have
+			continue // another process's, or not to be had
 		}
 		if last = j.takeOverLocked(ctx, slot, lease, inherit); last != nil {
 			j.setAsideLocked(journalFolder+"/"+slot, "another one is used", last)
@@ -480,7 +481,7 @@ func (j *journal) refreshLocked(ctx context.Context, inherit inheritor) error {
 }
 
 // drop deletes the objects of groups that are empty. When that fails, the next process removes their records once more,
-// which is harmless. So does whoever has a slot by now that we lost.
+// which is harmless. So does the process that has a slot by now that we lost.
 func (j *journal) drop(ctx context.Context, empty []*group) {
 	for _, g := range empty {
 		err := g.lease.Delete(context.WithoutCancel(ctx), g.object)

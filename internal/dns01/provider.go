@@ -17,7 +17,7 @@ type Client interface {
 	libdns.RecordDeleter
 }
 
-// Provider is a configured way to write records into zones: the facts that asking needs, and who writes.
+// Provider is a configured way to write records into zones: the facts that asking needs, and the client that writes.
 type Provider struct {
 	zones.Provider
 	Client  Client

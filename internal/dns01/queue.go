@@ -16,11 +16,11 @@ import (
 	"autocertd/internal/zones"
 )
 
-// How long a queue gathers. A group leaves at once when nobody else is on the way to it, so that a single order never
-// waits; these bounds are for the case that somebody on the way is slow.
+// How long a queue gathers. A group leaves at once when no other order is about to publish, so that a single order never
+// waits; these bounds are for the case that another order is slow.
 const (
 	maxGroup        = 200                    // records in one update; well below the 64 KiB of a DNS message
-	addIdle         = 250 * time.Millisecond // nobody has come for that long
+	addIdle         = 250 * time.Millisecond // no addition has come for that long
 	addOldest       = 2 * time.Second        // the first has waited for that long
 	removeOldest    = 5 * time.Second
 	sendTimeout     = 30 * time.Second // one group at an RFC 2136 server
@@ -31,7 +31,7 @@ const (
 func (s *Solver) queueLocked(zone zones.Zone) *queue {
 	q := s.queues[zone]
 	if q == nil {
-		q = &queue{Zone: zone, solver: s.during(nil), poke: make(chan struct{}, 1)}
+		q = &queue{zone: zone, solver: s.during(nil), poke: make(chan struct{}, 1)}
 		s.queues[zone] = q
 	}
 	return q
@@ -219,7 +219,7 @@ func (q *queue) enter(records []*record) (*group, error) {
 			entries[i].Challenge = r.challenge
 		}
 	}
-	g, err := s.journal.enter(s.ctx, q.Zone, entries, s.inherit)
+	g, err := s.journal.enter(s.ctx, q.zone, entries, s.inherit)
 	if err != nil {
 		return nil, err
 	}
@@ -243,7 +243,7 @@ func (s *Solver) refused(records []*record, results []error) (refused []*record)
 	return refused
 }
 
-// withdraw removes what the server refused: a refusal may have had an effect all the same, when the signature of the
+// withdraw removes what the server refused: a refusal may have had an effect nevertheless, when the signature of the
 // answer couldn't be verified, or an API did half of a group. What it refuses to remove, too, was never there: it leaves
 // the journal, since its removal would be tried without end.
 func (q *queue) withdraw(g *group, refused []*record) {
@@ -296,7 +296,7 @@ func (q *queue) sendRemovals(removals []*record) {
 // logFailureLocked logs once for all records that couldn't be removed for one reason.
 func (q *queue) logFailureLocked(list []*record) {
 	first := list[0]
-	logger := q.solver.cfg.Logger.With("provider", q.Provider, "zone", q.Name, "records", len(list), "first", first.Name)
+	logger := q.solver.cfg.Logger.With("provider", q.zone.Provider, "zone", q.zone.Name, "records", len(list), "first", first.Name)
 	if errors.Is(first.failure, zones.ErrNoProvider) {
 		logger.Warn("records can't be removed: their provider isn't in the configuration any more; put it back until they are gone")
 		return
@@ -357,7 +357,7 @@ func (s *Solver) byTable(records []*record) map[*table][]int {
 // doesn't stop the others' records.
 func (q *queue) sendBy(t *table, records []*record, do write) []error {
 	s := q.solver
-	p, known := t.provider(q.Provider)
+	p, known := t.provider(q.zone.Provider)
 	if !known {
 		return repeat(zones.ErrNoProvider, len(records))
 	}
@@ -378,16 +378,16 @@ func (q *queue) sendBy(t *table, records []*record, do write) []error {
 		if !taken {
 			ttl = cmp.Or(r.ttl, p.TTL)
 		}
-		batch[i] = libdns.TXT{Name: libdns.RelativeName(r.Name, q.Name), TTL: ttl, Text: r.Value}
+		batch[i] = libdns.TXT{Name: libdns.RelativeName(r.Name, q.zone.Name), TTL: ttl, Text: r.Value}
 	}
 	s.mu.Unlock()
 	begin := time.Now()
 	results, calls := deliver(ctx, batch, do.divisible, func(part []libdns.Record) error {
-		_, err := do.call(p.Client, ctx, q.Name+".", part)
+		_, err := do.call(p.Client, ctx, q.zone.Name+".", part)
 		return err
 	})
-	t.asker.Note(q.Provider, cure.Join(results...))
-	s.cfg.Logger.Debug("update sent", "provider", q.Provider, "zone", q.Name, "records", len(records), "calls", calls, "took", time.Since(begin))
+	t.asker.Note(q.zone.Provider, cure.Join(results...))
+	s.cfg.Logger.Debug("update sent", "provider", q.zone.Provider, "zone", q.zone.Name, "records", len(records), "calls", calls, "took", time.Since(begin))
 	return results
 }
 

@@ -9,7 +9,7 @@ import (
 	"autocertd/internal/zones"
 )
 
-// Rehearsal is what happened to a record that no CA asked for.
+// Rehearsal is the result of publishing a record that no CA asked for.
 type Rehearsal struct {
 	Target    zones.Target
 	Step      string // that failed: "locate", "publish" or "wait"; "" when all went well
@@ -23,12 +23,12 @@ type Rehearsal struct {
 	end    func()
 }
 
-// rehearsedTTL is that of a record that is rehearsed, where the provider has servers of its own: a resolver that was asked
-// for it is soon ready for the real one.
+// rehearsedTTL is the TTL of a rehearsed record, where the provider has servers of its own: a resolver that was asked for it
+// soon forgets it.
 const rehearsedTTL = time.Second
 
-// Rehearse does for one record what an order does, with a random value: it finds its place, publishes it through the same
-// queue and journal, and looks whether all servers get it. The record stays until End. progress is told each step as it
+// Rehearse does for one record what an order does, with a random value: it finds its target, publishes it through the same
+// queue and journal, and looks whether all servers get it. The record stays until End. progress is called with each step as it
 // begins.
 func (s *Solver) Rehearse(ctx context.Context, name string, progress func(step string)) (r Rehearsal) {
 	sol := s.begin()
@@ -63,14 +63,14 @@ func (s *Solver) Rehearse(ctx context.Context, name string, progress func(step s
 	return r
 }
 
-// End removes the record. The removal is done when the solver is closed, which tells of one that failed.
+// End removes the record. The removal is done when the solver is closed, which returns an error for one that failed.
 func (r Rehearsal) End() {
 	if r.end != nil {
 		r.end()
 	}
 }
 
-// canary is a value that looks like those of a CA (RFC 8555, section 8.4) and is none.
+// canary returns a value that looks like those of a CA (RFC 8555, section 8.4) and is none.
 func canary() string {
 	random := make([]byte, 32)
 	_, _ = rand.Read(random)

@@ -20,7 +20,7 @@ type solution struct {
 	ended    bool
 	records  []*record
 	ttl      time.Duration        // of its records, 0 for the provider's
-	led      map[zones.TXT]string // the challenge names that led to other names
+	led      map[zones.TXT]string // by record, the challenge name whose alias leads there
 }
 
 // errClosed is returned to orders that arrive after Close.
@@ -69,7 +69,7 @@ func (sol *solution) Publish(ctx context.Context, records []issuer.Record) error
 	return sol.submit(ctx, keys)
 }
 
-// submit writes records whose place is known.
+// submit writes records whose target is known.
 func (sol *solution) submit(ctx context.Context, keys []zones.TXT) error {
 	failures := make([]error, len(keys))
 	for i, result := range sol.enqueue(keys) {
@@ -110,7 +110,7 @@ func (sol *solution) enqueue(keys []zones.TXT) []chan error {
 	return results
 }
 
-// arrivedLocked takes the solution off the list of those worth waiting for.
+// arrivedLocked stops counting the solution among those worth waiting for.
 func (sol *solution) arrivedLocked() {
 	if !sol.expected {
 		return
@@ -198,7 +198,7 @@ func (s *Solver) awaited(ctx context.Context, records []issuer.Record) error {
 func lookedFor(records []issuer.Record) []zones.Wanted {
 	list := make([]zones.Wanted, len(records))
 	for i, r := range records {
-		list[i] = zones.Wanted{Name: r.Name, Value: r.Value}
+		list[i] = zones.Wanted(r)
 	}
 	return list
 }

@@ -17,11 +17,11 @@ import (
 type CAASet struct {
 	Domain  string // the hostname or the name above that has the records; "" when no name has
 	Owner   string // where they are written: Domain, or what it is an alias of
-	Zone    string // the nearest zone that the way up led through; "" when no answer told of one
+	Zone    string // the nearest zone on the way up; "" when no answer names one
 	Records []CAARecord
 
-	// Unseen is the name at which the way up ended, since nobody could be asked: our own servers don't serve it, no resolver
-	// is configured, and this machine's don't answer. It is "" when the set is what a CA sees.
+	// Unseen is the name at which the way up ended, since no server could be asked: our own don't serve it, no resolver is
+	// configured, and this machine's don't answer. It is "" when the set is the one that a CA sees.
 	Unseen string
 }
 
@@ -32,12 +32,12 @@ type CAARecord struct {
 	Value string
 }
 
-// String is the record as zone files have it.
+// String returns the record as zone files have it.
 func (r CAARecord) String() string { return fmt.Sprintf("%d %s %q", r.Flag, r.Tag, r.Value) }
 
 // CAA looks for the CAA records that a CA obeys when it issues for the hostname, a wildcard or not. It asks the configured
 // resolvers, which see what the CA sees; without any, each zone's own servers, or this machine's resolvers when no provider
-// has servers. An error is what a CA takes for a refusal, too.
+// has servers. A CA takes such an error for a refusal, too.
 func (a *Asker) CAA(ctx context.Context, hostname string) (set CAASet, err error) {
 	name := strings.TrimPrefix(Canonical(hostname), "*.")
 	for domain, more := name, name != ""; more; _, domain, more = strings.Cut(domain, ".") {
@@ -60,10 +60,10 @@ func (a *Asker) CAA(ctx context.Context, hostname string) (set CAASet, err error
 	return set, nil
 }
 
-// errUnseen says that nobody who may be asked knows a name.
-var errUnseen = errors.New("nobody can be asked")
+// errUnseen says that no server that may be asked knows a name.
+var errUnseen = errors.New("no server can be asked")
 
-// caaAt returns the records of one name. It follows aliases, as resolvers do; servers of a zone leave that to whoever asks.
+// caaAt returns the records of one name. It follows aliases, as resolvers do; servers of a zone leave that to resolvers.
 func (a *Asker) caaAt(ctx context.Context, domain string) (at CAASet, err error) {
 	at.Owner = domain
 	for range 1 + maxAliases {
@@ -117,7 +117,7 @@ func (a *Asker) askCAA(ctx context.Context, name string) (*dns.Msg, error) {
 	return answer, nil
 }
 
-// asked says in few words what was answered that is no answer.
+// asked shortens the error of a server that refuses.
 func asked(answer *dns.Msg, err error) (*dns.Msg, error) {
 	if refused, ok := errors.AsType[*refusedQuery](err); ok {
 		return nil, fmt.Errorf("%s answers %s", refused.server, dns.RcodeToString[refused.rcode])

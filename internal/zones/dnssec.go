@@ -12,19 +12,19 @@ import (
 	"autocertd/internal/printable"
 )
 
-// Validity is what a resolver found out about the signatures of a zone (RFC 4035, section 4.3).
+// Validity is a resolver's judgement of the signatures of a zone (RFC 4035, section 4.3).
 type Validity string
 
 // A resolver that doesn't validate can't tell the first three apart.
 const (
 	Secure        Validity = "secure"         // signed, and the signatures are right
 	Insecure      Validity = "insecure"       // not signed, and the zones above say so
-	Bogus         Validity = "bogus"          // it must be signed and isn't, or not rightly: who validates gets no answer
+	Bogus         Validity = "bogus"          // it must be signed and isn't, or not rightly: resolvers that validate get no answer
 	NotValidating Validity = "not validating" // the resolver doesn't look at signatures
 	Unanswered    Validity = "unanswered"     // the resolver has no answer, for another reason than signatures
 )
 
-// Verdict is what one resolver says of a name.
+// Verdict is the judgement of one resolver about a name.
 type Verdict struct {
 	Resolver string // host:port
 	Zone     string // that holds the name, or its alias; "" when not known
@@ -34,7 +34,7 @@ type Verdict struct {
 }
 
 // Validation asks each of the configured resolvers, which stand for the validating resolvers of a CA, what the signatures of
-// a name are worth: best a zone's apex. It asks nobody when no resolver is configured.
+// a name are worth, best of a zone's apex. Without configured resolvers it returns nothing.
 func (a *Asker) Validation(ctx context.Context, name string) []Verdict {
 	resolvers := a.resolving
 	verdicts := make([]Verdict, len(resolvers))

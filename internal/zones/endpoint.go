@@ -54,7 +54,7 @@ type search struct {
 	again bool // the order that searched was given up: another one must
 }
 
-// get returns the search for a zone's servers; ours is whether the caller has to make it.
+// get returns the search for a zone's servers, and whether the caller has to make it.
 func (s *searches) get(zone Zone) (one *search, ours bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -67,7 +67,7 @@ func (s *searches) get(zone Zone) (one *search, ours bool) {
 	return one, true
 }
 
-// finish ends a search for those who wait for it, and keeps its result if it is one.
+// finish ends a search for the orders that wait for it, and keeps its result unless it failed.
 func (s *searches) finish(zone Zone, one *search) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

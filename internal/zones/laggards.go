@@ -22,7 +22,7 @@ type PropagationError struct {
 // Silent reports whether none of the servers that lack the record said anything.
 func (e *PropagationError) Silent() bool { return e.late > 0 && e.silent == e.late }
 
-// lateShown is how many of the addresses that lack a record are named in an error.
+// lateShown bounds how many of the addresses that lack a record an error names.
 const lateShown = 5
 
 // Error returns how many servers have the records, and the first of those that haven't.
@@ -33,8 +33,8 @@ func (e *PropagationError) Error() string {
 // Cure returns the hint.
 func (e *PropagationError) Cure() string { return e.Hint }
 
-// laggards says which servers lack which record, and what they answered last. It is nil when the
-// last of them got it at the last moment.
+// laggards returns an error that says which servers lack which record, and what they answered last; nil when the last of them
+// got it at the last moment.
 func laggards(quorums []*quorum, after time.Duration) error {
 	e := &PropagationError{After: after}
 	failed := slices.DeleteFunc(slices.Clone(quorums), (*quorum).satisfied)
@@ -51,7 +51,7 @@ func laggards(quorums []*quorum, after time.Duration) error {
 	e.late = len(late)
 	e.Have, e.Servers = tally(membersOf(quorums))
 	e.Hint = hintFor(failed)
-	walled := func(q *quorum) bool { // none of the servers that others are told to ask can be asked
+	walled := func(q *quorum) bool { // none of the servers in its NS records can be asked from here
 		return !slices.ContainsFunc(q.members, func(m *member) bool { return m.recurse || !m.hidden && !m.isSilent() })
 	}
 	if slices.ContainsFunc(failed, walled) && failed[0].provider.Check != CheckResolvers {
@@ -60,7 +60,7 @@ func laggards(quorums []*quorum, after time.Duration) error {
 	return e
 }
 
-// lacking says of each of the first few servers in order that it lacks a record.
+// lacking returns a sentence for each of the first few servers, in order, about a record that it lacks.
 func lacking(late []*member) (said []string) {
 	for _, m := range late {
 		it, last := m.missing()

@@ -17,10 +17,11 @@ import (
 // maxAliases bounds a chain of CNAMEs. Resolvers give up at about the same length.
 const maxAliases = 10
 
-// maxName is how many characters a name has at most, without the trailing dot.
+// maxName bounds the characters of a name, without the trailing dot (RFC 1035, section 2.3.4).
 const maxName = 253
 
-// Target is how a name leads to the place where its record is written. Names are lower case without trailing dot.
+// Target is the place where the record of a name is written, and the chain of aliases that leads there. Names are lower case
+// without trailing dot.
 type Target struct {
 	Chain    []string // the name, then every alias that was followed
 	Wildcard string   // where a wildcard CNAME points that answers for the name and isn't followed
@@ -112,7 +113,7 @@ func (a *Asker) hinted(ctx context.Context, p Provider, t Target, err error, hin
 }
 
 // locateOthers finds the zones of a few other hostnames that the same provider serves: where all have their certificates, no
-// zone is known yet since the start.
+// zone has been found since the start.
 func (a *Asker) locateOthers(ctx context.Context, p Provider, name string) {
 	const most = 3
 	domain := func(host string) string {
@@ -145,8 +146,8 @@ func (a *Asker) noProvider(e NoProviderError, t Target) *NoProviderError {
 	return &e
 }
 
-// explain asks the provider's client, where that can find it out, why a server doesn't take the key: the look-ups are the
-// first to meet what the update would.
+// explain adds to the error of a server that doesn't take the key why it doesn't, where the provider can find that out: a
+// look-up fails before the update would.
 func (p Provider) explain(ctx context.Context, refused *keyError, name string) error {
 	if p.ExplainKey == nil {
 		return refused

@@ -52,7 +52,7 @@ func (e *NoProviderError) Cure() string {
 	return text
 }
 
-// few joins the first of several names.
+// few returns the first of several names, and how many more there are.
 func few(names []string) string {
 	const most = 5
 	if len(names) > most {
@@ -83,10 +83,10 @@ func Meant(name string, zones []string) (host, zone string) {
 	return host, zone
 }
 
-// slips is how many characters may be wrong, missing, too many, or changed with their neighbour.
+// slips bounds the characters that may be wrong, missing, too many, or changed with their neighbour.
 const slips = 2
 
-// distance is how many such slips lead from one word to the other.
+// distance returns how many such slips lead from one word to the other.
 func distance(a, b string) int {
 	before, row := make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range row {

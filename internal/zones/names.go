@@ -26,6 +26,7 @@ func inZone(name, zone string) bool {
 	return name == zone || strings.HasSuffix(name, "."+zone)
 }
 
+// distinct returns each value once.
 func distinct[T comparable](list []T) (result []T) {
 	known := map[T]bool{}
 	for _, v := range list {
@@ -37,13 +38,13 @@ func distinct[T comparable](list []T) (result []T) {
 	return result
 }
 
-// looksAtATime bounds how many names are asked about at a time by those who only look.
-const looksAtATime = 16
+// atATime bounds how many questions of one call are asked at a time.
+const atATime = 16
 
 // each calls f for 0 to n-1, a few at a time.
 func each(n int, f func(i int)) {
 	var group errgroup.Group
-	group.SetLimit(looksAtATime)
+	group.SetLimit(atATime)
 	for i := range n {
 		group.Go(func() error {
 			f(i)

@@ -43,7 +43,7 @@ func (a *Asker) knownEndpoints(ctx context.Context, p Provider, zone string) ([]
 	}
 }
 
-// endpoints returns who must have the records of a zone, each address once.
+// endpoints returns the servers that must have the records of a zone, each address once.
 func (a *Asker) endpoints(ctx context.Context, p Provider, zone string) ([]endpoint, error) {
 	switch {
 	case p.Check == CheckNone:
@@ -235,7 +235,7 @@ func withPort(ip string, configured []string) string {
 	return net.JoinHostPort(ip, "53")
 }
 
-// serversOf are the servers of a zone that resolvers know, remembered as endpoints are.
+// serversOf returns the servers of a zone that resolvers know.
 func (a *Asker) serversOf(ctx context.Context, p Provider, zone string) ([]server, error) {
 	if p.Check == CheckNone || p.Check == CheckPrimary {
 		return nil, errors.New("the zone's servers aren't asked")

@@ -29,13 +29,13 @@ type Key struct {
 	Secret    secret.Secret // base64
 }
 
-// server is whom to ask: host:port, and the key that opens the right view there, nil for none.
+// server is a host:port to ask, and the key that opens the right view there, nil for none.
 type server struct {
 	addr string
 	key  *Key
 }
 
-// unsigned are servers that are asked without a key.
+// unsigned returns servers that are asked without a key.
 func unsigned(addrs []string) []server {
 	list := make([]server, len(addrs))
 	for i, addr := range addrs {
@@ -55,7 +55,7 @@ func question(name string, qtype uint16, recurse bool) *dns.Msg {
 
 // exchange asks once over a connection. A signed question is answered by a signed reply or not at all (RFC 8945, section
 // 5.3): what comes unsigned is an error, except for the word that the answer doesn't fit. It is never asked unsigned
-// instead, which would be a question about another view, and one whose answer anybody may have written.
+// instead, which would be a question about another view, and one whose answer may be forged.
 func exchange(ctx context.Context, client dns.Client, conn *dns.Conn, q *dns.Msg, key *Key) (*dns.Msg, error) {
 	if key == nil {
 		client.TsigSecret = nil
@@ -82,7 +82,7 @@ func exchange(ctx context.Context, client dns.Client, conn *dns.Conn, q *dns.Msg
 	return nil, err
 }
 
-// errUnsigned is a reply that anybody may have written.
+// errUnsigned says that a reply may be forged.
 var errUnsigned = errors.New("the reply to a signed question isn't signed")
 
 // keyError says that a server doesn't take the key of a question.
@@ -127,7 +127,7 @@ func RefusesKey(err error) bool {
 	return ok
 }
 
-// exchangeOnce is exchange over a connection of its own.
+// exchangeOnce asks once over a connection of its own.
 func exchangeOnce(ctx context.Context, client dns.Client, q *dns.Msg, s server) (*dns.Msg, error) {
 	conn, err := client.DialContext(ctx, s.addr)
 	if err != nil {
@@ -142,7 +142,7 @@ func ask(ctx context.Context, s server, q *dns.Msg) (*dns.Msg, error) {
 	return askBy(ctx, []string{"udp", "tcp"}, s, q)
 }
 
-// askBy is ask by these protocols.
+// askBy asks one server by the given protocols in turn.
 func askBy(ctx context.Context, networks []string, s server, q *dns.Msg) (*dns.Msg, error) {
 	var failures []error
 	for _, network := range networks {

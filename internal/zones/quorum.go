@@ -6,8 +6,7 @@ import (
 	"sync"
 )
 
-// quorum is what one order waits for in one zone: its records, the servers that should have them, and how many of these
-// are enough. The resolvers that are asked about a zone after its servers are a quorum of their own.
+// quorum holds the records of one order in one zone, the servers that should have them, and how many of these are enough. The resolvers that are asked about a zone after its servers are a quorum of their own.
 type quorum struct {
 	provider Provider
 	records  []TXT
@@ -54,7 +53,7 @@ func (m *member) complete() bool {
 	return it == nil && m.items != nil
 }
 
-// begin makes all members look for all records.
+// begin has all members watched for all records.
 func (q *quorum) begin(running *sync.WaitGroup, poke chan<- struct{}) {
 	looks := 1
 	if q.provider.Settle {
@@ -73,7 +72,7 @@ func (q *quorum) begin(running *sync.WaitGroup, poke chan<- struct{}) {
 	}
 }
 
-// leave ends the looking.
+// leave ends the watching.
 func (q *quorum) leave() {
 	for _, m := range q.members {
 		for _, it := range m.items {

@@ -188,7 +188,7 @@ func (a *Asker) Absent(ctx context.Context, list []TXT) []bool {
 
 func isAbsent(ctx context.Context, servers []server, txt TXT) bool {
 	for _, at := range servers {
-		// By TCP nobody answers in the server's place who isn't on the way to it.
+		// By TCP only a machine on the way to the server can answer in its place.
 		reply, err := askBy(ctx, []string{"tcp"}, at, question(txt.Name, dns.TypeTXT, false))
 		if err != nil || !isAnswer(reply) || !reply.Authoritative || holds(reply, txt.Value) {
 			return false

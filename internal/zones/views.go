@@ -11,10 +11,10 @@ import (
 	"autocertd/internal/printable"
 )
 
-// View is what somebody is told about a zone.
+// View is the answer about a zone that a client gets in one way of asking.
 type View struct {
-	Who         string   // who was asked and how
-	Outside     bool     // as those see it who aren't ours: by resolvers
+	Who         string   // the server, and how it was asked
+	Outside     bool     // it is a resolver, which stands for the world outside
 	Zone        string   // "" when there is none
 	Nameservers []string // of its NS records, sorted
 	Serial      uint32   // of its SOA
@@ -44,7 +44,7 @@ func (a *Asker) Views(ctx context.Context, provider, zone string) (views []View)
 
 func withoutKey(addr string) string { return addr + " without a key" }
 
-// viewOf fills in what one server says.
+// viewOf fills in the answers of one server.
 func viewOf(ctx context.Context, at server, zone string, v View) View {
 	soa, err := askFirst(ctx, []server{at}, question(zone, dns.TypeSOA, v.Outside))
 	if err != nil {
@@ -74,9 +74,9 @@ func viewOf(ctx context.Context, at server, zone string, v View) View {
 	return v
 }
 
-// Glance is whether somebody who isn't us sees a rehearsed record.
+// Glance says whether a rehearsed record is visible to a client that isn't us.
 type Glance struct {
-	Who     string        // who was asked and how, as in a View
+	Who     string        // the server, and how it was asked, as in a View
 	Outside bool          // it is a resolver, which stands for the world outside
 	Key     string        // the provider's, by which the record was written; "" for none
 	Answer  string        // what it said; "" when it has the record
@@ -85,7 +85,7 @@ type Glance struct {
 }
 
 // Glances asks for a value that its servers have in the ways of others: the provider's servers without its key, and the
-// configured resolvers. Who sees another view of the zone doesn't find it. Resolvers are asked now and not before, since one
+// configured resolvers. A client that gets another view of the zone doesn't find it. Resolvers are asked now and not before, since one
 // that was asked too early remembers that there was nothing.
 func (a *Asker) Glances(ctx context.Context, txt TXT) []Glance {
 	var list []Glance
@@ -120,7 +120,7 @@ func (a *Asker) Glances(ctx context.Context, txt TXT) []Glance {
 	return list
 }
 
-// soaTTL is the TTL of a zone's SOA at its primary, and very long where that isn't known.
+// soaTTL returns the TTL of a zone's SOA at its primary, in seconds; the longest one where that isn't known.
 func (a *Asker) soaTTL(ctx context.Context, p Provider, zone string) uint32 {
 	if len(p.Servers) > 0 {
 		if reply, err := a.askOwn(ctx, p, question(zone, dns.TypeSOA, false)); err == nil {
@@ -132,7 +132,7 @@ func (a *Asker) soaTTL(ctx context.Context, p Provider, zone string) uint32 {
 	return math.MaxUint32
 }
 
-// cachedFor is how much longer a denial is remembered, when it comes from a cache: the TTL of its SOA is then below the one
+// cachedFor returns how much longer a denial is remembered, when it comes from a cache: the TTL of its SOA is then below the one
 // that it begins with, which is that of the SOA itself or the SOA's last number (RFC 2308, section 5).
 func cachedFor(reply *dns.Msg, full uint32) time.Duration {
 	for _, rr := range reply.Ns {

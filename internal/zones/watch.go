@@ -49,7 +49,7 @@ func (a *Asker) wait(ctx context.Context, records []TXT, note func([]*member)) (
 	return servers, members, err
 }
 
-// warnAfter is how long servers are waited for until a line says so.
+// warnAfter is the time after which a line says which servers are waited for.
 const warnAfter = 5 * time.Second
 
 // gather waits until all quorums are satisfied, and calls note whenever more is known. It logs once that it takes long.
@@ -87,7 +87,7 @@ func (a *Asker) gather(ctx context.Context, quorums []*quorum, note func()) erro
 }
 
 // unreachable reports whether resolvers stand for a quorum's servers: none of those can be asked from here, by UDP nor by
-// TCP, and the configuration wants resolvers asked. What took the update must have the records all the same.
+// TCP, and the configuration wants resolvers asked. The server that took the update must have the records nevertheless.
 func (a *Asker) unreachable(q *quorum) bool {
 	if q.provider.Check != CheckResolvers || len(q.members) == 0 || q.members[0].recurse || !q.effective() {
 		return false
@@ -129,7 +129,7 @@ func (a *Asker) mayWarn(zone Zone) bool {
 	return true
 }
 
-// quorums returns what is waited for at the servers of the records' zones.
+// quorums returns the quorums of the servers of the records' zones.
 func (a *Asker) quorums(ctx context.Context, records []TXT) (list []*quorum, err error) {
 	known := map[Zone]*quorum{}
 	for _, r := range records {
@@ -166,7 +166,7 @@ func (a *Asker) quorums(ctx context.Context, records []TXT) (list []*quorum, err
 	return list, nil
 }
 
-// resolverQuorums returns what is waited for at the resolvers, for those who want them asked.
+// resolverQuorums returns the quorums of resolvers, for the providers that want them asked.
 func (a *Asker) resolverQuorums(servers []*quorum) (list []*quorum, err error) {
 	for _, q := range servers {
 		if q.provider.Check != CheckResolvers {
@@ -185,7 +185,7 @@ func (a *Asker) resolverQuorums(servers []*quorum) (list []*quorum, err error) {
 	return list, nil
 }
 
-// watch returns what watches an address, for all orders that wait there.
+// watch returns the watched server at an address, one for all orders that wait there.
 func (a *Asker) watch(at server) *watched {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -213,11 +213,11 @@ type Sighting struct {
 	Walled bool          // it can't be asked from here, and resolvers stand for it
 }
 
-// silence is how long a rehearsal asks servers that don't answer at all.
+// silence is the time after which a rehearsal gives up servers that don't answer at all.
 const silence = 10 * time.Second
 
 // Watch waits as Wait does, and returns when each server was seen to have the value. It ends early when all servers that lack
-// it are silent: an order asks them until the propagation timeout, but a person who looks on learns no more by waiting.
+// it are silent: an order asks them until the propagation timeout, but waiting longer would show a person nothing more.
 func (a *Asker) Watch(ctx context.Context, txt TXT) ([]Sighting, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -22,7 +22,7 @@ const (
 	watchMisses  = 4 // records of a zone that a server is asked about in one go while it has none of them
 )
 
-// pause is how long to wait before a server is asked again that had nothing new for so long.
+// pause returns how long to wait before a server is asked again that had nothing new for so long.
 func pause(quiet time.Duration) time.Duration {
 	latest := watchLatest
 	if quiet <= watchLong {
@@ -31,7 +31,7 @@ func pause(quiet time.Duration) time.Duration {
 	return min(max(quiet/watchShare, watchSoonest), latest)
 }
 
-// watched is one server and what it is expected to get. It is asked about many records in one go, and only about the
+// watched is one server and the records that it is expected to get. It is asked about many records in one go, and only about the
 // first few of a zone while nothing has arrived there.
 type watched struct {
 	where server
@@ -58,7 +58,7 @@ type item struct {
 
 	mu     sync.Mutex
 	seen   bool
-	gone   bool   // nobody waits any more
+	gone   bool   // no order waits any more
 	last   string // what the server said last
 	silent bool   // it said nothing at all the last time
 }
@@ -77,7 +77,7 @@ func (s *watched) expect(it *item, running *sync.WaitGroup) {
 	running.Go(s.run)
 }
 
-// run asks until nobody waits for anything any more.
+// run asks until no order waits for anything any more.
 func (s *watched) run() {
 	for since := time.Now(); ; {
 		items := s.pending()
@@ -214,7 +214,7 @@ func (it *item) note(seen bool, last string) {
 	}
 }
 
-// signal makes the receiver look, unless it was already told to.
+// signal makes the receiver look, unless it is about to.
 func signal(c chan<- struct{}) {
 	select {
 	case c <- struct{}{}:

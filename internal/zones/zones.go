@@ -31,16 +31,16 @@ const (
 // Provider holds the facts about a configured provider that asking needs.
 type Provider struct {
 	Name               string
-	Zones              []string // zones that it serves, without trailing dot; empty for a lone provider that serves what it serves
+	Zones              []string // zones that it serves, without trailing dot; empty for a lone provider that serves whatever its servers do
 	Servers            []string // host:port of servers that know its zones first; empty for an HTTP API
 	Key                *Key     // signs what is asked of Servers; nil asks unsigned
-	Nameservers        []string // host:port of those who must have a record; empty for the zone's NS records
+	Nameservers        []string // host:port of those that must have a record; empty for the zone's NS records
 	Check              Check    // "" means CheckAuthoritative
 	MinNameservers     int      // how many servers are enough; 0: all of them
 	Settle             bool     // each server must be seen to have a record twice in a row
 	PropagationTimeout time.Duration
 
-	// ExplainKey finds out why a server doesn't take Key; nil where nobody can.
+	// ExplainKey finds out why a server doesn't take Key; nil where that can't be found out.
 	ExplainKey func(ctx context.Context, server, name string) error
 }
 
@@ -233,7 +233,7 @@ func (a *Asker) resolvers() ([]string, error) {
 	return a.cfg.System()
 }
 
-// unheardFor is how long this machine's resolvers aren't asked again about the zones of others when they didn't answer.
+// unheardFor is the time for which this machine's resolvers aren't asked again when they didn't answer.
 const unheardFor = time.Minute
 
 // ownResolvers returns this machine's resolvers, unless they didn't answer a moment ago.
