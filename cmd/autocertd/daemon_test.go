@@ -49,7 +49,8 @@ func (s *site) begin(t *testing.T) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{cmd: exec.Command("autocertd", "run", "--config", s.config()), log: log.Name(), ended: make(chan struct{})}
+	command := append(slices.Clone(s.under), "autocertd", "run", "--config", s.config())
+	p := &process{cmd: exec.Command(command[0], command[1:]...), log: log.Name(), ended: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.Env = append(os.Environ(), s.env...)
 	p.cmd.SysProcAttr = dieWithTests()

@@ -26,11 +26,12 @@ const (
 
 // site is where a daemon works: BIND, a CA, and a folder with its configuration and state.
 type site struct {
-	env  []string // of daemons, beside that of the tests
-	bind *testbed.BIND
-	ca   *testbed.CA
-	dir  string
-	root *x509.CertPool // what the certificates chain to
+	env   []string // of daemons, beside that of the tests
+	under []string // a command that runs daemons; none runs them directly
+	bind  *testbed.BIND
+	ca    *testbed.CA
+	dir   string
+	root  *x509.CertPool // what the certificates chain to
 
 	// The configuration. See write.
 	hostnames []string
