@@ -23,6 +23,7 @@ const module = "autocertd"
 var limits = []limit{
 	{pkg: "scheduler", only: []string{"internal/cure"}},
 	{pkg: "internal/cure", only: []string{}},
+	{pkg: "internal/event", only: []string{}},
 	{pkg: "internal/secret", only: []string{"internal/printable", "internal/durable", "internal/cure"}},
 	{pkg: "internal/printable", only: []string{}},
 	{pkg: "internal/term", only: []string{"internal/cure"}},

@@ -62,7 +62,7 @@ func TestMessagesAreDocumented(t *testing.T) {
 	}
 	_, table, _ := strings.Cut(string(page), "| message | level | means |")
 	table, _, _ = strings.Cut(table, "\n\n")
-	call := regexp.MustCompile(`\.(?:Info|Warn|Error)\("([^"]+)"`)
+	call := regexp.MustCompile(`(?:\.(?:Info|Warn|Error)\(|Kind += )"([^"]+)"`)
 	var documented []string
 	for _, found := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(table, -1) {
 		documented = append(documented, found[1])

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"autocertd/internal/event"
 	"cmp"
 	"context"
 	"errors"
@@ -131,7 +132,8 @@ const takeSoon = time.Second
 
 // take takes the certificate's lock, and says for whom it waits.
 func (s *orderStep) take(ctx context.Context) (err error) {
-	hand := lifecycle.Config{Storage: s.store, Logger: newLogger(config.Log{Level: slog.LevelWarn})}
+	logger := newLogger(config.Log{Level: slog.LevelWarn})
+	hand := lifecycle.Config{Storage: s.store, Logger: logger, Tell: event.Log(logger)}
 	soon, cancel := context.WithTimeout(ctx, takeSoon)
 	defer cancel()
 	s.hand, err = lifecycle.TakeInHand(soon, hand, s.cert)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"autocertd/internal/event"
 	"context"
 	"fmt"
 	"log/slog"
@@ -162,7 +163,7 @@ func (s *session) program(c programConfig) (*program, error) {
 			c.progress(name, issuer.Step{Name: lifecycle.Deploying})
 		}
 	}})
-	p.manager = lifecycle.New(lifecycle.Config{Storage: s.store, Logger: c.logger, Wait: c.wait, Progress: c.progress, Wake: c.wake,
+	p.manager = lifecycle.New(lifecycle.Config{Storage: s.store, Logger: c.logger, Tell: event.Log(c.logger), Wait: c.wait, Progress: c.progress, Wake: c.wake,
 		Deployer: p.deployer})
 	return p, p.use(s.settings)
 }

@@ -237,22 +237,6 @@ func (j *job) again(directory string) bool {
 		slices.Equal(slices.Sorted(slices.Values(j.state.Bundle.Hostnames)), slices.Sorted(slices.Values(j.cert.Hostnames)))
 }
 
-// hold notes that a certificate is held, and reports whether that is all that there is to say of an attempt.
-func (j *job) hold(err error) bool {
-	held, ok := err.(*heldError) // beside failures it would be one of several
-	if !ok {
-		j.state.Held = state.Held{}
-		j.leaveQueues()
-		return false
-	}
-	if was := j.state.Held; was.CA != held.held.CA || was.Limit != held.held.Limit {
-		j.cfg.Logger.Info("certificate held", "certificate", j.cert.Name, "ca", held.held.CA,
-			"until", held.held.Until.Format(time.RFC3339), "reason", held.held.Reason)
-	}
-	j.state.Held = held.held
-	return true
-}
-
 // leaveQueues ends the wait for room at all CAs.
 func (j *job) leaveQueues() {
 	j.ledgers.leave(func(name string) bool { return name == j.cert.Name })

@@ -6,42 +6,12 @@ import (
 	"context"
 	"crypto/x509"
 	"slices"
-	"strings"
 	"time"
 
 	"autocertd/internal/budget"
 	"autocertd/internal/config"
 	"autocertd/issuer"
 )
-
-// awaitHand remembers for which records a certificate waits that a person publishes, and tells it once. Waiting isn't
-// failing: there is no back-off, and each tick looks again.
-func (j *job) awaitHand(waiting *issuer.ByHandError) {
-	var lines []string
-	for _, r := range waiting.Records {
-		lines = append(lines, strings.NewReplacer("\t", " ", `"`, "").Replace(r.ZoneLine()))
-	}
-	told := j.state.ByHand
-	j.state.ByHand, j.state.Issue = lines, state.Trouble{}
-	for _, line := range lines {
-		if j.insist != onSchedule || !slices.Contains(told, line) {
-			j.cfg.Logger.Warn("a person must add this TXT record", "certificate", j.cert.Name, "record", line)
-		}
-	}
-	j.tellRemovable(slices.DeleteFunc(told, func(line string) bool { return slices.Contains(lines, line) }))
-}
-
-// handDone tells which records aren't needed any more.
-func (j *job) handDone() {
-	j.tellRemovable(j.state.ByHand)
-	j.state.ByHand = nil
-}
-
-func (j *job) tellRemovable(lines []string) {
-	for _, line := range lines {
-		j.cfg.Logger.Info("a person may remove this TXT record", "certificate", j.cert.Name, "record", line)
-	}
-}
 
 // Hand is one certificate that a person orders step by step. It holds the certificate's lease, keeps the same objects as a
 // Manager, and must be released.
@@ -57,9 +27,9 @@ func TakeInHand(ctx context.Context, cfg Config, cert config.Certificate) (*Hand
 	if err != nil {
 		return nil, err
 	}
-	j := &job{Manager: m, lease: lease, snapshot: &Snapshot{}, cert: cert, insist: byHand}
+	j := &job{Manager: m, snapshot: &Snapshot{}, cert: cert, insist: byHand, lease: lease}
 	if err = j.read(ctx); err == nil {
-		err = j.load(ctx)
+		err = j.open(ctx)
 	}
 	if err != nil {
 		lease.Release()
@@ -112,7 +82,7 @@ func (h *Hand) Wanted(ctx context.Context, iss *issuer.Issuer, ca config.CA) (is
 		}
 	}
 	return issuer.Request{Hostnames: j.cert.Hostnames, KeyType: issuer.KeyType(j.cert.KeyType), Profile: cmp.Or(j.cert.Profile, ca.Profile),
-		Key: j.keyToReuse(), CSR: j.cert.CSR, Replaces: j.replaces(iss), Orders: counted}, j.checkCSR(ctx)
+		Key: j.keyToReuse(), CSR: j.cert.CSR, Replaces: j.replaces(iss), Orders: counted}, j.checkCSR()
 }
 
 // GoingOn is the request that goes on with an open order.
@@ -127,13 +97,8 @@ func (h *Hand) Save(ctx context.Context, iss *issuer.Issuer, open *issuer.OpenOr
 	j := h.job
 	j.cert.Hostnames, j.cert.KeyType = open.Hostnames, cmp.Or(string(open.KeyType), config.DefaultKeyType)
 	j.cert.Profile, j.cert.CSR = open.Profile, open.CSR
-	if err := j.keep(ctx, iss, issued); err != nil {
-		return err
-	}
 	if !slices.Contains(j.cert.CAs, iss.Name()) {
 		j.cert.CAs = append(slices.Clone(j.cert.CAs), iss.Name())
 	}
-	j.dropOrders(ctx)
-	j.state.Issue, j.state.Working, j.state.ByHand, j.state.NextLook = state.Trouble{}, state.Working{}, nil, time.Time{}
-	return state.Save(ctx, j.lease, j.state)
+	return j.commitByHand(ctx, j.bundleOf(iss, issued), issued.Cert)
 }

@@ -28,7 +28,7 @@ func storageFaults() []storageFault {
 		{"the bundle", "Save", "bundles/", 0, 1, 1},
 		{"the order that has served", "Delete", "orders/", 0, 1, 1},
 		{"the journal, afterwards", "Delete", "journal/", 0, 1, 1},
-		{"the state, afterwards", "SaveLazily", "states/", 1, 1, 1},
+		{"the deployment", "SaveLazily", "deployments/", 0, 1, 1},
 	}
 }
 

@@ -1,7 +1,10 @@
 package lifecycle
 
 import (
+	"autocertd/internal/event"
+	"autocertd/internal/state"
 	"context"
+	"log/slog"
 	"maps"
 	"slices"
 	"sync"
@@ -31,7 +34,7 @@ func (m *Manager) diskFailed(name string, err error) bool {
 	defer d.mu.Unlock()
 	if d.err == nil {
 		d.since, d.stopped = time.Now(), map[string]bool{}
-		m.cfg.Logger.Error("the state directory can't be written; nothing is issued until it can, which is tried all the time", "err", err)
+		m.cfg.Tell.Tell(event.Event{Kind: event.StoreUnwritable, Err: err})
 	}
 	if d.err = err; name != "" {
 		d.stopped[name] = true
@@ -52,17 +55,15 @@ func (m *Manager) DiskTrouble() (since time.Time, err error) {
 // room is how much a disk must take before it counts as one with room: some bundles.
 const room = 64 << 10
 
-const probeObject = "probe"
-
 // TryDisk tries whether the state directory can be written again, and returns the certificates then that it had stopped. It
 // returns nothing when there was no trouble, or when there still is.
 func (m *Manager) TryDisk(ctx context.Context) (stopped []string) {
 	if _, err := m.DiskTrouble(); err == nil {
 		return nil
 	}
-	err := m.cfg.Storage.SaveLazily(ctx, probeObject, make([]byte, room))
+	err := m.cfg.Storage.SaveLazily(ctx, state.ProbeKey, make([]byte, room))
 	if err == nil {
-		err = m.cfg.Storage.Delete(ctx, probeObject)
+		err = m.cfg.Storage.Delete(ctx, state.ProbeKey)
 	}
 	if err != nil {
 		return nil
@@ -70,7 +71,8 @@ func (m *Manager) TryDisk(ctx context.Context) (stopped []string) {
 	d := &m.disk
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	m.cfg.Logger.Info("the state directory can be written again", "after", time.Since(d.since).Round(time.Second), "certificates", len(d.stopped))
+	m.cfg.Tell.Tell(event.Event{Kind: event.StoreWritable, Details: []slog.Attr{
+		slog.Duration("after", time.Since(d.since).Round(time.Second)), slog.Int("certificates", len(d.stopped))}})
 	stopped = slices.Collect(maps.Keys(d.stopped))
 	d.err, d.since, d.stopped = nil, time.Time{}, nil
 	return stopped

@@ -42,7 +42,7 @@ func TestRenewal(t *testing.T) {
 		if tt.suggested != 0 {
 			j.state.ARI = state.Suggestion{Moment: noon.Add(tt.suggested), ChosenAt: noon.Add(tt.chosen)}
 		}
-		at, why := j.renewal(noon.Add(tt.now))
+		at, why := j.view().renewal(noon.Add(tt.now))
 		if got := at.Sub(noon); got != tt.want || why == "" {
 			t.Errorf("%s: renewed after %v (%s), want %v", tt.what, got, why, tt.want)
 		}
@@ -61,14 +61,15 @@ func TestShortLived(t *testing.T) {
 		j := issuedJob(now, now, now.Add(tt.lifetime))
 		const renewals = 20
 		for range renewals {
-			next := j.schedule(now)
+			j.plan(now)
+			next := j.state.NextLook
 			for now.Before(next) {
 				now = now.Add(tt.tick)
 			}
 			if left := j.state.X509.NotAfter.Sub(now); left < tt.lifetime/4 {
 				t.Fatalf("%v at ticks of %v: looked at when %v were left", tt.lifetime, tt.tick, left)
 			}
-			if at, _ := j.renewal(now); !now.Before(at) {
+			if at, _ := j.view().renewal(now); !now.Before(at) {
 				j = issuedJob(now, now, now.Add(tt.lifetime))
 			}
 		}
@@ -99,8 +100,9 @@ func TestSchedule(t *testing.T) {
 	} {
 		j := issuedJob(in(-50*day), in(-50*day), in(40*day))
 		tt.change(j)
-		next := j.schedule(now)
-		if wait := next.Sub(now); wait < tt.want || wait > tt.want*6/5 || !j.state.NextLook.Equal(next) {
+		j.plan(now)
+		next := j.state.NextLook
+		if wait := next.Sub(now); wait < tt.want || wait > tt.want*6/5 {
 			t.Errorf("%s: the next look is in %v, want %v", tt.what, wait, tt.want)
 		}
 	}

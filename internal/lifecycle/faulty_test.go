@@ -9,6 +9,7 @@ import (
 	"errors"
 	"iter"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 
@@ -43,6 +44,7 @@ type faulty struct {
 	hits     int // calls that the fault is for
 	dead     bool
 	releases []func()
+	scans    int
 	leases   int      // that were given out
 	writes   []string // "Save KEY", in their order
 }
@@ -140,15 +142,37 @@ func (f *faulty) write(op, key string, do func() error) error {
 	return f.after(err)
 }
 
+// Scan is a load of each object. An object that is named may fail though it isn't there.
 func (f *faulty) Scan(ctx context.Context, prefixes ...string) iter.Seq2[store.Object, error] {
+	f.mu.Lock()
+	f.scans++
+	f.mu.Unlock()
 	return func(yield func(store.Object, error) bool) {
-		for object, err := range f.Store.Scan(ctx, prefixes...) {
-			if err == nil {
-				if f.OnLoad != nil {
-					f.OnLoad(object.Key)
+		failed := map[string]bool{}
+		fails := func(key string) error {
+			if f.OnLoad != nil {
+				f.OnLoad(key)
+			}
+			_, err := f.call("Load", key)
+			return f.after(err)
+		}
+		for _, key := range prefixes {
+			if strings.HasSuffix(key, ".json") {
+				if err := fails(key); err != nil {
+					failed[key] = true
+					if !yield(store.Object{Key: key, Err: err}, nil) {
+						return
+					}
 				}
-				if _, failed := f.call("Load", object.Key); failed != nil {
-					object = store.Object{Key: object.Key, Err: f.after(failed)}
+			}
+		}
+		for object, err := range f.Store.Scan(ctx, prefixes...) {
+			if failed[object.Key] {
+				continue
+			}
+			if err == nil && !slices.Contains(prefixes, object.Key) {
+				if failed := fails(object.Key); failed != nil {
+					object = store.Object{Key: object.Key, Err: failed}
 				}
 			}
 			if !yield(object, err) {

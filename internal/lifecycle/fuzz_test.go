@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"autocertd/internal/config"
 	"autocertd/internal/state"
+	"autocertd/internal/store"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -11,6 +12,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"iter"
 	"math/big"
 	"testing"
 	"time"
@@ -25,6 +27,16 @@ type oneObject struct {
 }
 
 func (o oneObject) Load(context.Context, string) ([]byte, error) { return o.Data, nil }
+
+func (o oneObject) Scan(_ context.Context, keys ...string) iter.Seq2[store.Object, error] {
+	return func(yield func(store.Object, error) bool) {
+		for _, key := range keys {
+			if !yield(store.Object{Key: key, Data: o.Data}, nil) {
+				return
+			}
+		}
+	}
+}
 
 func (o oneObject) SaveLazily(context.Context, string, []byte) error { return nil }
 
@@ -53,8 +65,8 @@ func FuzzStored(f *testing.F) {
 		_, wrong := errors.AsType[*state.DamagedError](j.state.Faults.Bundle)
 		switch {
 		case j.state.Bundle != nil:
-			j.adopt(j.state.Bundle, j.state.X509)
-			j.due(now)
+			j.takeOver(j.state.Bundle, j.state.X509)
+			j.view().due(now)
 		case !wrong:
 			t.Fatalf("bundle: %v", j.state.Faults.Bundle)
 		}
@@ -66,15 +78,15 @@ func FuzzStored(f *testing.F) {
 		if j.state.Issue.Failures < 1 {
 			t.Errorf("%d failures", j.state.Issue.Failures)
 		}
-		if next := j.schedule(now); next.After(now.Add(2 * lookInterval)) {
-			t.Errorf("the next look is at %s", next)
+		if j.plan(now); j.state.NextLook.After(now.Add(2 * lookInterval)) {
+			t.Errorf("the next look is at %s", j.state.NextLook)
 		}
 		here, err := state.LoadDeployment(ctx, m.cfg.Storage, m.cfg.Node, name)
 		if err != nil {
 			t.Fatal(err)
 		}
 		here.Sanitize(now)
-		if longest := now.Add(state.LongestWait + time.Hour); here.Trouble.RetryAt.After(longest) || j.state.Issue.RetryAt.After(longest) || j.askAfter().After(longest) {
+		if longest := now.Add(state.LongestWait + time.Hour); here.Trouble.RetryAt.After(longest) || j.state.Issue.RetryAt.After(longest) || askAfter(j.state, j.cert.CAs).After(longest) {
 			t.Errorf("the state is %+v", j.state)
 		}
 		if err := errors.Join(state.Save(ctx, m.cfg.Storage, j.state), state.SaveDeployment(ctx, m.cfg.Storage, m.cfg.Node, here)); err != nil {

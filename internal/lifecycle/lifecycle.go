@@ -4,6 +4,7 @@
 package lifecycle
 
 import (
+	"autocertd/internal/event"
 	"cmp"
 	"context"
 	"log/slog"
@@ -85,7 +86,8 @@ type Config struct {
 	Storage  state.Store
 	Node     string           // of this host's deployments; "" is state.LocalNode
 	Deployer *deploy.Deployer // nil: one of its own
-	Logger   *slog.Logger
+	Logger   *slog.Logger     // of what is for developers alone; nil is fine
+	Tell     event.Sink       // hears what happens; nil is fine
 	// Progress is told of each step of a certificate as it happens; nil is fine.
 	Progress func(name string, step issuer.Step)
 	// Wake makes the names due that match, since what they waited for has come; nil is fine. It is called while a certificate
@@ -263,7 +265,7 @@ func (m *Manager) Items(ctx context.Context) ([]scheduler.Item, error) {
 func (m *Manager) openOrders(ctx context.Context) map[string]bool {
 	open, err := state.OpenOrders(ctx, m.cfg.Storage)
 	if err != nil {
-		m.cfg.Logger.Warn("open orders can't be listed, so that they don't come first", "err", err)
+		m.cfg.Tell.Tell(event.Event{Kind: event.OrdersNotListed, Err: err})
 	}
 	return open
 }

@@ -66,7 +66,7 @@ func TestForcedOrder(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		open   issuer.OpenOrder
-		insist insistence
+		insist Insistence
 		goesOn bool
 	}{
 		{"on schedule", issuer.OpenOrder{URL: "https://ca/1", Failures: 1}, onSchedule, true},

@@ -3,14 +3,12 @@ package lifecycle
 import (
 	"autocertd/internal/state"
 	"errors"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
 
 	"autocertd/internal/zones"
 	"autocertd/issuer"
-	"autocertd/scheduler"
 )
 
 // A server that gives no answer says nothing about a certificate. So an outage is waited for in another way than a refusal:
@@ -58,18 +56,6 @@ func silentParties(t state.Trouble) []string {
 
 // outage reports whether nothing went wrong but that somebody gave no answer.
 func (s silence) outage() bool { return len(s.parties) > 0 && !s.others }
-
-// retryAt is when to try again after one more failure.
-func (j *job) retryAt(now time.Time, s silence) time.Time {
-	failures, asked, left := j.state.Issue.Failures+1, j.askAfter(), j.state.Leaf.NotAfter.Sub(now)
-	retry := scheduler.RetryAt(now, failures, rand.Float64(), asked, left)
-	if s.outage() && !asked.After(now) {
-		if sooner := now.Add(scheduler.Outage(failures, rand.Float64())); sooner.Before(retry) {
-			retry = sooner
-		}
-	}
-	return j.windowed(retry)
-}
 
 // answered notes that somebody has helped to issue a certificate, or to prove a hostname, and wakes those who wait for that.
 func (m *Manager) answered(parties ...string) {

@@ -129,8 +129,8 @@ func plan(all []facts, ledgers map[string]*budget.Ledger, now time.Time) []Plann
 // next returns the row of a certificate as if there were room.
 func (f facts) next(now time.Time) Planned {
 	row := Planned{Name: f.cert.Name, First: f.state.Bundle == nil, Due: now}
-	if row.Why = f.due(now); row.Why == "" {
-		row.Due, row.Why = f.renewal(now)
+	if row.Why = f.view().due(now); row.Why == "" {
+		row.Due, row.Why = f.view().renewal(now)
 	}
 	if f.state.X509 != nil {
 		row.NotAfter = f.state.X509.NotAfter.UTC()

@@ -1,44 +1,22 @@
 package lifecycle
 
 import (
+	"autocertd/issuer"
 	"context"
 	"errors"
-	"fmt"
+	"log/slog"
 	"time"
 
-	"autocertd/internal/config"
 	"autocertd/internal/cure"
+	"autocertd/internal/event"
 	"autocertd/internal/state"
 	"autocertd/internal/store"
-	"autocertd/issuer"
 )
 
 const (
-	lookInterval = time.Hour        // how often outputs are looked at when nothing else is due
 	lockedRetry  = 15 * time.Second // when another process works on the certificate
 	brokenRetry  = 50 * time.Second // when what is kept of one certificate can't be read or written
 	removedRetry = 24 * time.Hour   // for a name that is on the list by mistake only
-)
-
-// job is one look at one certificate.
-type job struct {
-	*Manager
-	lease    store.Lease // of the certificate
-	snapshot *Snapshot
-	cert     config.Certificate
-	state    *state.Certificate
-	insist   insistence
-	ask      bool // the CA when it wants the certificate renewed, though it was asked a while ago
-	silence  silence
-}
-
-// insistence is what a look doesn't wait for.
-type insistence int
-
-const (
-	onSchedule insistence = iota // waits for everything
-	byHand                       // a person asks: not for our own back-off, but for what a CA asked for
-	forced                       // for nothing, and renews what isn't due
 )
 
 // Reconcile implements scheduler.Reconciler: it brings one certificate to what is configured, as far as that is due, and
@@ -66,7 +44,9 @@ func (m *Manager) Renew(ctx context.Context, name string) error {
 	return err
 }
 
-func (m *Manager) reconcile(ctx context.Context, name string, insist insistence, ask bool) (time.Time, error) {
+// reconcile takes the lease of a certificate, loads what is known, decides, issues and commits. Then it deploys here, under
+// the lease of the deployment.
+func (m *Manager) reconcile(ctx context.Context, name string, insist Insistence, ask bool) (time.Time, error) {
 	snapshot := m.snapshot.Load()
 	snapshot.jobs.Add(1)
 	defer snapshot.jobs.Add(-1)
@@ -85,14 +65,13 @@ func (m *Manager) reconcile(ctx context.Context, name string, insist insistence,
 	}
 	j := &job{
 		Manager:  m,
-		lease:    lease,
 		snapshot: snapshot,
 		cert:     cert,
 		insist:   insist,
-		ask:      ask,
+		lease:    lease,
 	}
 	within, cancel := store.Within(ctx, lease)
-	next, err := j.run(within)
+	next, err := j.run(within, ask)
 	lost := within.Err() != nil && ctx.Err() == nil // another process may work on it by now
 	if lost {
 		next, err = m.broken(ctx, name, context.Cause(within))
@@ -109,38 +88,6 @@ func (m *Manager) reconcile(ctx context.Context, name string, insist insistence,
 	return next, cure.Join(err, deployErr)
 }
 
-// run is what happens under the lease.
-func (j *job) run(ctx context.Context) (time.Time, error) {
-	if err := j.read(ctx); err != nil {
-		return j.broken(ctx, j.cert.Name, err)
-	}
-	if err := j.load(ctx); err != nil {
-		return j.unreadable(ctx, err)
-	}
-	if j.insist == byHand && j.state.Bundle != nil && j.due(time.Now()) == "" {
-		j.askRenewalInfo(ctx) // the CA may want it renewed now, and nobody looks again after this
-	}
-	j.ask = false // the next one it is asked about in its own time
-	issueErr := j.issueIfDue(ctx)
-	disk := j.diskFailed(j.cert.Name, issueErr)
-	if ctx.Err() != nil {
-		return time.Time{}, ctx.Err() // told to stop, which is nobody's failure; the next look finds what was done
-	}
-	j.askRenewalInfo(ctx)
-	next := j.schedule(time.Now())
-	if disk { // by then there may be room, though the state could be saved
-		next = time.Now().Add(jitter(diskRetry))
-		j.state.NextLook = next.UTC()
-	}
-	j.remember(j.state)
-	if err := state.Save(ctx, j.lease, j.state); err != nil {
-		next, err = j.broken(ctx, j.cert.Name, err)
-		return next, cure.Join(issueErr, err)
-	}
-	j.tell(j.cert.Name, "")
-	return next, issueErr
-}
-
 func (m *Manager) acquire(ctx context.Context, name string) (store.Lease, error) {
 	if m.cfg.Wait {
 		return m.cfg.Storage.Acquire(ctx, state.Lock(name))
@@ -148,8 +95,76 @@ func (m *Manager) acquire(ctx context.Context, name string) (store.Lease, error)
 	return m.cfg.Storage.Try(ctx, state.Lock(name))
 }
 
-// broken is for failures of the state directory: nothing can be remembered, so only time helps, and what a person does. It is
-// told once for each cause.
+// run is what happens under the lease. With ask, the CA is asked first whether it wants the certificate renewed, though it
+// was asked a while ago.
+func (j *job) run(ctx context.Context, ask bool) (time.Time, error) {
+	if err := j.read(ctx); err != nil {
+		return j.broken(ctx, j.cert.Name, err)
+	}
+	if err := j.open(ctx); err != nil {
+		return j.unreadable(ctx, err)
+	}
+	if j.insist == byHand && j.state.Bundle != nil && j.view().due(time.Now()) == "" {
+		j.renewalInfo(ctx, ask) // the CA may want it renewed now, and nothing looks again after this
+	}
+	d := Decide(time.Now(), j.view().Wish, j.state, Room{Answered: j.hasAnswered(j.state.Issue)})
+	if d.Changed && d.Why == "" {
+		j.tellContacts(ctx)
+	}
+	issueErr := j.commit(ctx, j.issue(ctx, d))
+	disk := j.diskFailed(j.cert.Name, issueErr)
+	if ctx.Err() != nil {
+		return time.Time{}, ctx.Err() // told to stop, which is nobody's failure; the next look finds what was done
+	}
+	j.renewalInfo(ctx, false)
+	j.finish(time.Now(), disk)
+	j.remember(j.state)
+	if err := j.save(ctx); err != nil {
+		next, err := j.broken(ctx, j.cert.Name, err)
+		return next, cure.Join(issueErr, err)
+	}
+	j.isNew(j.cert.Name, "")
+	return j.state.NextLook, issueErr
+}
+
+// open takes over the bundle that was loaded, and drops the orders for keys that are compromised. A damaged bundle is set
+// aside, and treated as if there was none.
+func (j *job) open(ctx context.Context) error {
+	if err := j.state.Faults.Compromised; err != nil && ctx.Err() == nil {
+		j.tell(event.Event{Kind: event.KeyUnknown, Err: err})
+	}
+	j.dropOrders(ctx, j.state.Spoiled)
+	err := j.state.Faults.Bundle
+	var damaged *state.DamagedError
+	switch {
+	case errors.As(err, &damaged):
+		key, err := state.SetAside(context.WithoutCancel(ctx), j.lease, j.cert.Name, damaged)
+		if err != nil {
+			return cure.Join(damaged, err)
+		}
+		j.tell(event.Event{Kind: event.BundleSetAside, Details: []slog.Attr{slog.String("kept_as", key)}, Err: damaged})
+	case err != nil && ctx.Err() == nil && overdue(j.state, time.Now()):
+		j.tell(event.Event{Kind: event.BundleUnreadable, Err: err})
+	case err != nil:
+		return err
+	case j.state.Bundle != nil:
+		j.takeOver(j.state.Bundle, j.state.X509)
+	}
+	return nil
+}
+
+// unreadable shows in the status that a bundle can't be read, too. There is nothing to deploy, and the CA isn't asked.
+func (j *job) unreadable(ctx context.Context, err error) (time.Time, error) {
+	next, err := j.broken(ctx, j.cert.Name, err)
+	if ctx.Err() != nil {
+		return next, err
+	}
+	j.commitUnreadable(err, next)
+	return next, cure.Join(err, j.save(ctx))
+}
+
+// broken is for failures of the store: nothing can be remembered, so only time helps, and what a person does. Each cause is
+// told once.
 func (m *Manager) broken(ctx context.Context, name string, err error) (time.Time, error) {
 	if ctx.Err() != nil {
 		return time.Time{}, err
@@ -159,14 +174,14 @@ func (m *Manager) broken(ctx context.Context, name string, err error) (time.Time
 		return time.Now().Add(jitter(diskRetry)), err
 	}
 	next := time.Now().Add(jitter(brokenRetry))
-	if m.tell(name, err.Error()) {
-		m.cfg.Logger.Error("certificate can't be looked at", "certificate", name, "retry", next.UTC().Format(time.RFC3339), "err", err)
+	if m.isNew(name, err.Error()) {
+		m.cfg.Tell.Tell(event.Event{Kind: event.NotLookedAt, Certificate: name, Retry: next, Err: err})
 	}
 	return next, err
 }
 
-// tell notes what is wrong with a certificate, "" when nothing is, and reports whether that is new.
-func (m *Manager) tell(name, wrong string) bool {
+// isNew notes what is wrong with a certificate, "" when nothing is, and reports whether that is new.
+func (m *Manager) isNew(name, wrong string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.told[name] == wrong {
@@ -177,83 +192,4 @@ func (m *Manager) tell(name, wrong string) bool {
 		delete(m.told, name)
 	}
 	return true
-}
-
-// read loads what is known of the certificate.
-func (j *job) read(ctx context.Context) (err error) {
-	if j.state, err = state.Load(ctx, j.cfg.Storage, j.cert.Name, j.cert.CAs); err != nil {
-		return err
-	}
-	if err := state.DivideHost(ctx, j.cfg.Storage, j.lease, j.cfg.Node, j.state); err != nil {
-		return err
-	}
-	j.state.Sanitize(time.Now())
-	return nil
-}
-
-// load takes over the bundle. One that is damaged is set aside, and looked at as if there was none.
-func (j *job) load(ctx context.Context) error {
-	err := j.state.Faults.Bundle
-	var damaged *state.DamagedError
-	switch {
-	case errors.As(err, &damaged):
-		return j.setAside(ctx, damaged)
-	case err != nil && ctx.Err() == nil && j.overdue(time.Now()):
-		j.cfg.Logger.Error("bundle still can't be read, a new certificate is needed", "certificate", j.cert.Name, "err", err)
-	case err != nil:
-		return err
-	case j.state.Bundle != nil:
-		j.adopt(j.state.Bundle, j.state.X509)
-	}
-	return nil
-}
-
-// setAside keeps a damaged bundle for a person to look at.
-func (j *job) setAside(ctx context.Context, damaged *state.DamagedError) error {
-	key, err := state.SetAside(context.WithoutCancel(ctx), j.lease, j.cert.Name, damaged)
-	if err != nil {
-		return cure.Join(damaged, err)
-	}
-	j.cfg.Logger.Error("bundle set aside, a new certificate is needed", "certificate", j.cert.Name, "kept_as", key, "err", damaged)
-	return nil
-}
-
-// overdue reports whether a bundle that can't be read has been waited for long enough: half of the time from its renewal
-// to its expiry. Until then a person may put right what is wrong with the disk or its permissions, and no certificate is
-// ordered that isn't needed.
-func (j *job) overdue(now time.Time) bool {
-	s := j.state
-	return !now.Before(s.RenewAt.Add(s.Leaf.NotAfter.Sub(s.RenewAt) / 2)) // both zero when the state is lost too
-}
-
-// unreadable tells of a bundle that can't be read, in the status too. There is nothing to deploy, and the CA isn't asked.
-func (j *job) unreadable(ctx context.Context, err error) (time.Time, error) {
-	next, err := j.broken(ctx, j.cert.Name, err)
-	if ctx.Err() != nil {
-		return next, err
-	}
-	j.state.Issue = worse(j.state.Issue, err, time.Now(), next)
-	j.state.NextLook = next.UTC()
-	return next, cure.Join(err, state.Save(ctx, j.lease, j.state))
-}
-
-// WaitingError says that a certificate is due, and isn't tried yet since it failed before.
-type WaitingError struct{ Last state.Trouble }
-
-func (e *WaitingError) Error() string {
-	failed := "failed once"
-	if n := e.Last.Failures; n > 1 {
-		failed = fmt.Sprintf("failed %d times", n)
-	}
-	return fmt.Sprintf("%s, next try at %s: %s", failed, e.Last.RetryAt.Format(time.RFC3339), e.Last.Error)
-}
-
-// Cure returns the cure of the last failure.
-func (e *WaitingError) Cure() string { return e.Last.Cure }
-
-// worse returns the trouble after one more failure.
-func worse(t state.Trouble, err error, now, retry time.Time) state.Trouble {
-	next := t.Next(err, now, retry)
-	_, next.AtCA = errors.AsType[*issuer.Error](err)
-	return next
 }

@@ -1,8 +1,10 @@
 package lifecycle
 
 import (
+	"autocertd/internal/event"
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -33,7 +35,7 @@ func (m *Manager) Rehearse(ctx context.Context, name string) error {
 	}
 	err := cure.Join(failures...)
 	if err != nil && ctx.Err() == nil {
-		m.cfg.Logger.Warn("rehearsal failed", "certificate", name, "err", err)
+		m.cfg.Tell.Tell(event.Event{Kind: event.NotRehearsed, Certificate: name, Err: err})
 	}
 	return err
 }
@@ -49,9 +51,12 @@ func (m *Manager) rehearseAt(ctx context.Context, s *Snapshot, cert config.Certi
 	if err != nil {
 		return err
 	}
-	m.cfg.Logger.Info("rehearsed; nothing is kept", "certificate", cert.Name, "ca", iss.Name(), "directory", iss.DirectoryURL(),
-		"hostnames", strings.Join(cert.Hostnames, ","), "lifetime", got.Cert.NotAfter.Sub(got.Cert.NotBefore).Round(time.Minute),
-		"took", time.Since(begin).Round(time.Millisecond))
+	m.cfg.Tell.Tell(event.Event{Kind: event.Rehearsed, Certificate: cert.Name, CA: iss.Name(), Details: []slog.Attr{
+		slog.String("directory", iss.DirectoryURL()),
+		slog.String("hostnames", strings.Join(cert.Hostnames, ",")),
+		slog.Duration("lifetime", got.Cert.NotAfter.Sub(got.Cert.NotBefore).Round(time.Minute)),
+		slog.Duration("took", time.Since(begin).Round(time.Millisecond)),
+	}})
 	return nil
 }
 

@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"autocertd/internal/state"
+	"autocertd/internal/store"
 	"context"
 	"encoding/json"
 	"errors"
@@ -82,16 +83,12 @@ func TestCompromisedKeyOfAnOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.compromise()
-	lease, err := p.store.Acquire(p.ctx, state.Lock(name))
-	if err != nil {
+	j := &job{Manager: p.Manager, snapshot: p.snapshot.Load(), cert: p.cfg.Certificates[0]}
+	j.lease = p.lease()
+	defer j.lease.Release()
+	if err := errors.Join(j.read(p.ctx), j.open(p.ctx)); err != nil {
 		t.Fatal(err)
 	}
-	defer lease.Release()
-	j := &job{Manager: p.Manager, lease: lease, snapshot: p.snapshot.Load(), cert: p.cfg.Certificates[0]}
-	if err := errors.Join(j.read(p.ctx), j.load(p.ctx)); err != nil {
-		t.Fatal(err)
-	}
-	j.noteCompromised(p.ctx)
 	if open, err := state.LoadOrder(p.ctx, p.store, "one", name); open != nil || err != nil || !j.state.IsCompromised() {
 		t.Errorf("the order is %+v, %v; compromised %t", open, err, j.state.IsCompromised())
 	}
@@ -124,4 +121,14 @@ func TestKeyOfOthers(t *testing.T) {
 	if err != nil || json.Unmarshal(data, &note) != nil || note.Serial == "" || note.Noted.IsZero() {
 		t.Errorf("the note is %s, %v", data, err)
 	}
+}
+
+// lease takes the lease of the certificate.
+func (p *process) lease() store.Lease {
+	p.Helper()
+	lease, err := p.store.Acquire(p.ctx, state.Lock(name))
+	if err != nil {
+		p.Fatal(err)
+	}
+	return lease
 }

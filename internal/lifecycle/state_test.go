@@ -124,6 +124,8 @@ func TestItems(t *testing.T) {
 	w := newWorld(t)
 	p := w.start()
 	p.look()
+	p.forgetIssuing()
+	p.look()
 	looked := p.status().NextLook
 	for _, tt := range []struct {
 		what  string

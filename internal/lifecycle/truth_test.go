@@ -261,9 +261,8 @@ func TestBlockedKey(t *testing.T) {
 			if tt.always != (err != nil) || tt.always != (after.Key == before.Key) {
 				t.Errorf("%v; the same key: %t", err, after.Key == before.Key)
 			}
-			j := &job{Manager: p.Manager, cert: p.cfg.Certificates[0]}
-			if marked := j.isCompromised(p.ctx, leaf.RawSubjectPublicKeyInfo); marked != tt.marked {
-				t.Errorf("marked: %t", marked)
+			if marked, err := state.IsCompromised(p.ctx, p.store, leaf.RawSubjectPublicKeyInfo); marked != tt.marked {
+				t.Errorf("marked: %t, %v", marked, err)
 			}
 		})
 	}

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"autocertd/internal/event"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -138,7 +139,7 @@ func (w *world) startWith(cfg Config, lost *losing) *process {
 	p.store.Die, lost.Die = die, die
 	logger := slog.New(slog.NewTextHandler(p.logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	p.solver = dns01.New(dns01.Config{Storage: p.store, Logger: logger})
-	cfg.Storage, cfg.Logger = p.store, logger
+	cfg.Storage, cfg.Logger, cfg.Tell = p.store, logger, event.Log(logger)
 	cfg.Progress = func(_ string, step issuer.Step) { p.steps = append(p.steps, step.Name) }
 	p.Manager = New(cfg)
 	p.use()

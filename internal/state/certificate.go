@@ -1,10 +1,11 @@
 package state
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
-	"errors"
+	"strings"
 	"time"
 
 	"autocertd/internal/cure"
@@ -37,13 +38,15 @@ type Certificate struct {
 	// BundleMark is the mark of the bundle that was last opened, and found to be of one piece.
 	BundleMark string `json:"bundle,omitempty"`
 
-	Bundle *Bundle                      `json:"-"` // nil before the first, and when it is of no use
-	X509   *x509.Certificate            `json:"-"` // the leaf of the bundle
-	Orders map[string]*issuer.OpenOrder `json:"-"` // the open orders, by CA
-	Faults Faults                       `json:"-"`
+	Bundle  *Bundle                      `json:"-"` // nil before the first, and when it is of no use
+	X509    *x509.Certificate            `json:"-"` // the leaf of the bundle
+	Orders  map[string]*issuer.OpenOrder `json:"-"` // the open orders, by CA
+	Spoiled []string                     `json:"-"` // the CAs at which an order is open for a key that is compromised
+	Faults  Faults                       `json:"-"`
 
-	data    []byte // of the bundle's object
-	earlier *host  // what the object held of this host before that had an object of its own
+	data    []byte          // of the bundle's object
+	marked  map[string]bool // the keys of the objects of all compromised keys
+	earlier *host           // what the object held of this host before that had an object of its own
 }
 
 // Faults are the parts of a certificate that are there and couldn't be read.
@@ -155,69 +158,152 @@ type stored struct {
 	*host
 }
 
-// Load returns everything that is known about a certificate: the facts, the bundle, the open orders at the CAs, and whether
-// its key is compromised. It is empty when there is nothing. Parts that couldn't be read are among its Faults; without the
-// facts there is an error.
+// Load returns everything that is known about a certificate, by one scan: the facts, the bundle, the open orders at the CAs,
+// and which keys are compromised. It is empty when there is nothing. Parts that couldn't be read are among its Faults; without
+// the facts there is an error.
 func Load(ctx context.Context, r store.Reader, name string, cas []string) (*Certificate, error) {
-	c, err := LoadFacts(ctx, r, name)
+	keys := []string{certificateKey(name), bundleKey(name), compromised}
+	for _, ca := range cas {
+		keys = append(keys, OrderKey(ca, name))
+	}
+	objects, err := scan(ctx, r, keys...)
+	if err != nil {
+		return nil, err
+	}
+	c, err := facts(name, objects)
 	if err != nil {
 		return nil, err
 	}
 	if c.data != nil {
 		c.Bundle, c.X509, c.Faults.Bundle = open(c.data)
 	}
+	c.marked = map[string]bool{}
+	for key, object := range objects {
+		if strings.HasPrefix(key, compromised+"/") {
+			c.marked[key], c.Faults.Compromised = true, cmp.Or(object.Err, c.Faults.Compromised)
+		}
+	}
 	c.Orders, c.Faults.Orders = map[string]*issuer.OpenOrder{}, map[string]error{}
 	for _, ca := range cas {
-		switch order, err := LoadOrder(ctx, r, ca, name); {
+		order, err := parseOrder(objects[OrderKey(ca, name)])
+		switch {
 		case err != nil:
 			c.Faults.Orders[ca] = err
+		case order != nil && c.IsMarked(PublicKey(order.Key)):
+			c.Spoiled = append(c.Spoiled, ca)
 		case order != nil:
 			c.Orders[ca] = order
 		}
 	}
-	if c.X509 == nil {
-		return c, nil
-	}
-	marked, err := IsCompromised(ctx, r, c.X509.RawSubjectPublicKeyInfo)
-	c.Compromised, c.Faults.Compromised = "", err
-	if marked {
-		c.Compromised = c.Bundle.Describe(c.X509).Fingerprint
+	if c.X509 != nil {
+		c.Compromised = ""
+		if c.IsMarked(c.X509.RawSubjectPublicKeyInfo) {
+			c.Compromised = c.Bundle.Describe(c.X509).Fingerprint
+		}
 	}
 	return c, nil
 }
 
-// LoadFacts is Load without opening the bundle, and without what is kept in other objects. Facts that can't be decoded were
-// torn by a power loss; they are found out again.
+// LoadFacts is Load without opening the bundle, and without what is kept in other objects.
 func LoadFacts(ctx context.Context, r store.Reader, name string) (*Certificate, error) {
-	c := &Certificate{Name: name}
-	data, err := r.Load(ctx, certificateKey(name))
-	switch {
-	case errors.Is(err, store.ErrNotExist):
-	case err != nil:
+	objects, err := scan(ctx, r, certificateKey(name), bundleKey(name))
+	if err != nil {
 		return nil, err
-	default:
+	}
+	return facts(name, objects)
+}
+
+// Known is what is known of a certificate, and of its files on one host.
+type Known struct {
+	*Certificate
+	Deployment *Deployment
+	Err        error // why nothing is known
+}
+
+// LoadAll returns what is known of all certificates by their names, by one scan. One that can't be read hides no other.
+func LoadAll(ctx context.Context, r store.Reader, node string) (map[string]Known, error) {
+	all := map[string]Known{}
+	objects := map[string]store.Object{} // of the bundles the facts alone
+	for object, err := range r.Scan(ctx, bundles, certificates, deployments+"/"+node) {
+		if err != nil {
+			return nil, err
+		}
+		name, ok := nameOf(object.Key)
+		if !ok {
+			continue
+		}
+		if object.Key == bundleKey(name) && object.Err == nil {
+			c := &Certificate{}
+			c.supersede(name, object.Data)
+			all[name] = Known{Certificate: c}
+			continue
+		}
+		if _, known := all[name]; !known {
+			all[name] = Known{}
+		}
+		objects[object.Key] = object
+	}
+	for name, k := range all {
+		newer := k.Certificate
+		if k.Certificate, k.Err = facts(name, objects); k.Err == nil {
+			if newer != nil && newer.Revision > k.Revision {
+				newer.earlier = k.earlier
+				k.Certificate = newer
+			}
+			k.Deployment, k.Err = deployment(name, objects[deploymentKey(node, name)], objects[certificateKey(name)])
+		}
+		all[name] = k
+	}
+	return all, ctx.Err()
+}
+
+// scan returns the objects with the keys, or below them.
+func scan(ctx context.Context, r store.Reader, keys ...string) (map[string]store.Object, error) {
+	objects := map[string]store.Object{}
+	for object, err := range r.Scan(ctx, keys...) {
+		if err != nil {
+			return nil, err
+		}
+		objects[object.Key] = object
+	}
+	return objects, ctx.Err()
+}
+
+// facts returns the facts of a certificate. Those that can't be decoded were torn by a power loss; they are found out again.
+func facts(name string, objects map[string]store.Object) (*Certificate, error) {
+	c := &Certificate{Name: name}
+	if own := objects[certificateKey(name)]; own.Err != nil {
+		return nil, own.Err
+	} else if own.Key != "" {
 		earlier := &host{}
-		if json.Unmarshal(data, &stored{c, earlier}) != nil || c.Name != name {
+		if json.Unmarshal(own.Data, &stored{c, earlier}) != nil || c.Name != name {
 			c = &Certificate{Name: name}
 		} else if !earlier.empty() {
 			c.earlier = earlier
 		}
 	}
-	data, err = r.Load(ctx, bundleKey(name))
-	if err != nil {
-		if !errors.Is(err, store.ErrNotExist) {
-			c.Faults.Bundle = err
-		}
-		return c, nil
+	if issued := objects[bundleKey(name)]; issued.Err != nil {
+		c.Faults.Bundle = issued.Err
+	} else if issued.Key != "" {
+		c.supersede(name, issued.Data)
+		c.data = issued.Data
 	}
-	var issued struct{ State *Certificate }
-	if json.Unmarshal(data, &issued) == nil && issued.State != nil && issued.State.Name == name && issued.State.Revision > c.Revision {
-		earlier := c.earlier
-		c = issued.State
-		c.BundleMark, c.earlier = markOf(data), earlier
-	}
-	c.data = data
 	return c, nil
+}
+
+// supersede takes over the facts that were saved with a bundle, if those are later.
+func (c *Certificate) supersede(name string, bundle []byte) {
+	var issued struct{ State *Certificate }
+	if json.Unmarshal(bundle, &issued) == nil && issued.State != nil && issued.State.Name == name && issued.State.Revision > c.Revision {
+		earlier := c.earlier
+		*c = *issued.State
+		c.BundleMark, c.earlier = markOf(bundle), earlier
+	}
+}
+
+// IsMarked reports whether a public key was marked as compromised. A note that can't be read is one: it was made for a reason.
+func (c *Certificate) IsMarked(spki []byte) bool {
+	return len(spki) > 0 && c.marked[compromisedKey(spki)]
 }
 
 // Save replaces the facts without waiting for the disk.

@@ -23,6 +23,9 @@ type CompromisedKey struct {
 	Why    string    `json:"why,omitempty"` // "" when a person said that others may have it
 }
 
+// BlockedByCA is the Why of a key for which a CA issues no certificate any more.
+const BlockedByCA = "blocked by the CA"
+
 // MarkKey saves the note of a key, by its SubjectPublicKeyInfo.
 func MarkKey(ctx context.Context, w store.Writer, spki []byte, note CompromisedKey) error {
 	note.Noted = time.Now().UTC().Truncate(time.Second)

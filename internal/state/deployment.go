@@ -3,7 +3,6 @@ package state
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"slices"
 	"time"
 
@@ -76,29 +75,31 @@ func (h *host) empty() bool { return h.Deploy == Trouble{} && len(h.Pending)+len
 // LoadDeployment returns the deployment of a certificate on a host, an empty one when there is none. One that can't be
 // decoded was torn by a power loss. One that isn't there yet is what the object of the certificate held of this host.
 func LoadDeployment(ctx context.Context, r store.Reader, node, name string) (*Deployment, error) {
-	d := &Deployment{Name: name}
-	data, err := r.Load(ctx, deploymentKey(node, name))
-	switch {
-	case errors.Is(err, store.ErrNotExist):
-		data, err = r.Load(ctx, certificateKey(name))
-		if errors.Is(err, store.ErrNotExist) {
-			return d, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		earlier := &host{}
-		if json.Unmarshal(data, earlier) == nil {
-			d.take(earlier)
-		}
-		return d, nil
-	case err != nil:
+	objects, err := scan(ctx, r, deploymentKey(node, name))
+	own := objects[deploymentKey(node, name)]
+	if err == nil && own.Key == "" {
+		objects, err = scan(ctx, r, certificateKey(name))
+	}
+	if err != nil {
 		return nil, err
 	}
-	if json.Unmarshal(data, d) != nil || d.Name != name {
-		return &Deployment{Name: name}, nil
+	return deployment(name, own, objects[certificateKey(name)])
+}
+
+// deployment makes a deployment of its object, or of that of the certificate.
+func deployment(name string, own, certificate store.Object) (*Deployment, error) {
+	d := &Deployment{Name: name}
+	if own.Key == "" {
+		earlier := &host{}
+		if certificate.Err == nil && json.Unmarshal(certificate.Data, earlier) == nil {
+			d.take(earlier)
+		}
+		return d, certificate.Err
 	}
-	return d, nil
+	if own.Err == nil && (json.Unmarshal(own.Data, d) != nil || d.Name != name) {
+		d = &Deployment{Name: name}
+	}
+	return d, own.Err
 }
 
 func (d *Deployment) take(h *host) { d.Outputs, d.Trouble, d.Pending = h.Outputs, h.Deploy, h.Pending }
@@ -118,17 +119,16 @@ func DivideHost(ctx context.Context, r store.Reader, w store.Writer, node string
 	if c.earlier == nil {
 		return nil
 	}
-	if _, err := r.Load(ctx, deploymentKey(node, c.Name)); errors.Is(err, store.ErrNotExist) {
+	objects, err := scan(ctx, r, deploymentKey(node, c.Name))
+	if err == nil && len(objects) == 0 {
 		d := &Deployment{Name: c.Name}
 		d.take(c.earlier)
-		if err := SaveDeployment(ctx, w, node, d); err != nil {
-			return err
-		}
-	} else if err != nil {
-		return err
+		err = SaveDeployment(ctx, w, node, d)
 	}
-	c.earlier = nil
-	return nil
+	if err == nil {
+		c.earlier = nil
+	}
+	return err
 }
 
 // maxFailures bounds what is counted. It is far beyond what can happen.

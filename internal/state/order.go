@@ -3,7 +3,6 @@ package state
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"path"
 
 	"autocertd/internal/cure"
@@ -46,16 +45,17 @@ func LoadOrder(ctx context.Context, r store.Reader, ca, name string) (*issuer.Op
 }
 
 func loadOrder(ctx context.Context, r store.Reader, key string) (*issuer.OpenOrder, error) {
-	data, err := r.Load(ctx, key)
-	if errors.Is(err, store.ErrNotExist) {
-		return nil, nil
-	}
+	objects, err := scan(ctx, r, key)
 	if err != nil {
 		return nil, err
 	}
+	return parseOrder(objects[key])
+}
+
+func parseOrder(object store.Object) (*issuer.OpenOrder, error) {
 	order := new(issuer.OpenOrder)
-	if json.Unmarshal(data, order) != nil || order.URL == "" {
-		return nil, nil
+	if object.Err != nil || json.Unmarshal(object.Data, order) != nil || order.URL == "" {
+		return nil, object.Err
 	}
 	return order, nil
 }
