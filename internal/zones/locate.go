@@ -57,11 +57,11 @@ func (a *Asker) Locate(ctx context.Context, name string) (Target, error) {
 			return t, a.noProvider(NoProviderError{Name: t.String(), Alias: by}, t)
 		}
 		if refused, ok := errors.AsType[*keyError](err); ok && ctx.Err() == nil {
-			return t, fmt.Errorf("publishing %s: %w", t, p.explain(ctx, refused, t.Name()))
+			return t, cure.For("publishing", t.String(), p.explain(ctx, refused, t.Name()))
 		}
 		switch {
 		case err != nil && (served || ctx.Err() != nil):
-			return t, a.hinted(ctx, p, t, fmt.Errorf("finding the zone of %s: %w", t, err), "")
+			return t, a.hinted(ctx, p, t, cure.For("finding the zone of", t.String(), err), "")
 		case f.alias == "" && (!served || f.cut):
 			return t, a.noProvider(NoProviderError{Name: t.String(), Zone: f.zone, Delegated: f.cut && served, Unasked: err}, t)
 		case f.alias == "" && f.zone == "":

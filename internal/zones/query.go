@@ -121,6 +121,12 @@ func (e *keyError) Cure() string {
 	return "name, algorithm and secret must be the same on both sides"
 }
 
+// SameCause reports whether another error is that of the same key at the same server, and for the same reason.
+func (e *keyError) SameCause(other error) bool {
+	o, ok := other.(*keyError)
+	return ok && e.server == o.server && e.key == o.key && e.code == o.code && cure.Same(e.why, o.why)
+}
+
 // RefusesKey reports whether an error is that of a server that doesn't take our key.
 func RefusesKey(err error) bool {
 	_, ok := errors.AsType[*keyError](err)
