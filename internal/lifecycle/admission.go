@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"autocertd/internal/budget"
-	"autocertd/internal/config"
 	"autocertd/internal/cure"
 	"autocertd/internal/knownca"
 	"autocertd/internal/state"
@@ -58,109 +57,6 @@ func joinAttempts(failures []error) error {
 		return nil
 	}
 	return first
-}
-
-// request asks for admission at one CA. The goroutine that has the turn of the ledger answers all requests.
-type request struct {
-	claim    budget.Claim
-	lease    string // of the certificate
-	answered bool
-	err      error
-	id       string // of the order that may be sent; "" when it is held
-	held     state.Held
-}
-
-// admit answers a request: the certificates at the head of the plan for all that ask or wait may order, the others are held.
-// All that ask at the same time share one plan and one change of the ledger. Dying after it leaves orders that count as sent.
-func (l *ledger) admit(ctx context.Context, ca config.CA, r *request) error {
-	l.all.mu.Lock()
-	l.asking = append(l.asking, r)
-	l.all.mu.Unlock()
-	defer l.withdraw(r) // in case it wasn't answered
-	select {
-	case l.turn <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	defer func() { <-l.turn }()
-	if r.answered {
-		return r.err
-	}
-	var batch []*request
-	var early []string
-	err := l.changeLocked(ctx, ca, func(b *budget.Ledger, now time.Time) (changed bool) {
-		batch, early = l.answerLocked(b, ca, now)
-		return slices.ContainsFunc(batch, func(r *request) bool { return r.id != "" })
-	})
-	for _, r := range batch {
-		r.answered, r.err = true, err
-	}
-	if len(early) > 0 && l.all.wake != nil {
-		l.all.wake(func(name string) bool { return slices.Contains(early, name) })
-	}
-	return err
-}
-
-func (l *ledger) withdraw(r *request) {
-	l.all.mu.Lock()
-	defer l.all.mu.Unlock()
-	l.asking = slices.DeleteFunc(l.asking, func(other *request) bool { return other == r })
-}
-
-// answerLocked plans for all certificates that ask or wait, and notes the orders of those that are admitted. It returns the
-// requests that it answered, and the certificates that may come earlier than the last plan had it.
-func (l *ledger) answerLocked(b *budget.Ledger, ca config.CA, now time.Time) (batch []*request, early []string) {
-	l.all.mu.Lock()
-	defer l.all.mu.Unlock()
-	batch, l.asking = l.asking, nil
-	claims := make([]budget.Claim, len(batch))
-	for i, r := range batch {
-		claims[i] = r.claim
-	}
-	turns, early := l.queue.Admit(now, b, claims)
-	for _, r := range batch {
-		turn := turns[r.claim.Name]
-		if !turn.At.After(now) {
-			r.id = l.beginLocked(b, r.lease, r.claim.Keys, now)
-			continue
-		}
-		r.held = state.Held{
-			CA:     ca.Name,
-			Reason: budget.Describe(b.Limits, turn.Tight),
-			Limit:  string(turn.Tight),
-			Since:  turn.Since.UTC(),
-			Until:  turn.At.UTC(),
-		}
-	}
-	return batch, early
-}
-
-// leave removes the matching certificates from the queues.
-func (a *ledgers) leave(match func(name string) bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, l := range a.cas {
-		l.queue.Leave(match)
-	}
-}
-
-// restoreHeld takes over a certificate that an earlier process left waiting for room, unless it waits here.
-func (m *Manager) restoreHeld(s *Snapshot, c *state.Certificate, now time.Time) {
-	ca, ok := s.CAs[c.Held.CA]
-	if !ok {
-		return
-	}
-	l := m.ledgers.of(ca)
-	l.all.mu.Lock()
-	defer l.all.mu.Unlock()
-	if !l.queue.Waits(c.Name) {
-		l.queue.Wait(budget.Claim{
-			Name:    c.Name,
-			Since:   c.Held.Since,
-			Urgency: m.Urgency(c.Name, now),
-			Keys:    []budget.Key{budget.Key(c.Held.Limit)},
-		}, c.Held.Until)
-	}
 }
 
 // admit returns the right to order, or a *heldError when the CA would refuse. An order that is open already has been

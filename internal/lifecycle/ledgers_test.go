@@ -70,7 +70,7 @@ func TestManyAskAtOnce(t *testing.T) {
 		}
 		s := &countingStore{Store: opened}
 		stores = append(stores, s)
-		l := newLedgers(Config{Storage: s}).of(ca)
+		l := newLedgers(s, nil).of(ca)
 		for i := range each {
 			lease, err := s.Try(t.Context(), state.Lock(fmt.Sprintf("host-%d-%d", p, i)))
 			if err != nil {
@@ -112,7 +112,7 @@ func TestAnOrderThatSucceedsCostsOneChange(t *testing.T) {
 			t.Fatal(err)
 		}
 		s := &countingStore{Store: opened}
-		return s, newLedgers(Config{Storage: s}).of(ca)
+		return s, newLedgers(s, nil).of(ca)
 	}
 	left := func(l *ledger) (orders, running int) {
 		t.Helper()
@@ -160,7 +160,7 @@ func TestWhoAsksIsAnsweredThoughAnotherGaveUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := newLedgers(Config{Storage: opened}).of(ca)
+	l := newLedgers(opened, nil).of(ca)
 	busy, err := opened.Acquire(t.Context(), state.LedgerLock(ca.Name, ca.Directory))
 	if err != nil {
 		t.Fatal(err)

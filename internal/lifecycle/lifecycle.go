@@ -140,7 +140,7 @@ func New(cfg Config) *Manager {
 	if cfg.Deployer == nil {
 		cfg.Deployer = deploy.New(deploy.Config{Store: cfg.Storage, Node: cfg.Node, Logger: cfg.Logger, Wait: cfg.Wait})
 	}
-	return &Manager{cfg: cfg, ledgers: newLedgers(cfg), lifetime: map[string]lifetime{}, failing: map[string]bool{},
+	return &Manager{cfg: cfg, ledgers: newLedgers(cfg.Storage, cfg.Wake), lifetime: map[string]lifetime{}, failing: map[string]bool{},
 		silent: map[string]map[string]bool{}, heard: map[string]time.Time{}, told: map[string]string{}}
 }
 
@@ -268,6 +268,13 @@ func (m *Manager) openOrders(ctx context.Context) map[string]bool {
 		m.cfg.Tell.Tell(event.Event{Kind: event.OrdersNotListed, Err: err})
 	}
 	return open
+}
+
+// restoreHeld takes over a certificate that an earlier process left waiting for room at a CA.
+func (m *Manager) restoreHeld(s *Snapshot, c *state.Certificate, now time.Time) {
+	if ca, ok := s.CAs[c.Held.CA]; ok {
+		m.ledgers.of(ca).restore(c.Name, c.Held, m.Urgency(c.Name, now))
+	}
 }
 
 // forget drops what is remembered of certificates that are no longer configured.
