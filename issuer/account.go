@@ -13,15 +13,16 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 )
 
-// remember keeps the account in memory for the orders to come.
+// remember keeps the account in memory for later orders.
 func (i *Issuer) remember(ctx context.Context, account acme.Account) error {
 	files, err := i.stored.read(ctx)
 	i.known.Store(&knownAccount{account, files})
 	return err
 }
 
-// current returns the account in memory while it is what the storage has, else nil: another process may have given it a new
-// key, or deactivated it. While a rollover isn't finished nothing is sure. A storage that can't be read changes nothing.
+// current returns the account in memory, or nil when the storage has another: a second process may have changed the key, or
+// deactivated the account. While a rollover is unfinished the account in memory isn't used. A failure to read the storage
+// counts as no change.
 func (i *Issuer) current(ctx context.Context) *knownAccount {
 	k := i.known.Load()
 	if k == nil {
@@ -85,7 +86,7 @@ func (i *Issuer) existing(ctx context.Context, w accountWriter) (acme.Account, e
 }
 
 // register makes the account at the CA, or finds it there when the key already has one. The key is durable before the
-// CA hears of it: dying after that leaves a key whose account is found again by the next call.
+// request: dying after it leaves a key whose account is found again by the next call.
 func (i *Issuer) register(ctx context.Context, w accountWriter, key crypto.Signer) (account acme.Account, err error) {
 	if !i.cfg.AcceptTerms {
 		return account, &Error{CA: i.cfg.Name, Step: "account", Err: errors.New("the CA's terms of service aren't accepted"),
@@ -250,8 +251,8 @@ func (i *Issuer) describe(ctx context.Context, account acme.Account) (Account, e
 	return result, nil
 }
 
-// Account asks the CA for the account that is stored. It never registers one. One that was deactivated here isn't asked
-// for.
+// Account asks the CA for the stored account. It never registers one. For an account that was deactivated here it doesn't
+// ask.
 func (i *Issuer) Account(ctx context.Context) (result Account, err error) {
 	err = i.exclusively(ctx, func(ctx context.Context, w accountWriter) error {
 		account, err := i.existing(ctx, w)
@@ -267,7 +268,7 @@ func (i *Issuer) Account(ctx context.Context) (result Account, err error) {
 	return result, err
 }
 
-// AccountState is what became of our account at the CA.
+// AccountState is the status of our account at the CA.
 type AccountState struct {
 	URL     string // "" when none is registered
 	Status  string // as the CA says (RFC 8555 section 7.1.6): "valid", "deactivated", "revoked"
@@ -293,8 +294,8 @@ func (i *Issuer) AccountState(ctx context.Context) (AccountState, error) {
 	return state, nil
 }
 
-// Register makes the account, or finds the one that there is; made says which. In the place of one that was deactivated
-// here, or that the CA has forgotten, it makes another. It is the one call that does so for the former.
+// Register makes the account, or finds the existing one; made says which. It replaces an account that was deactivated
+// here, or that the CA has forgotten. Nothing else replaces a deactivated one.
 func (i *Issuer) Register(ctx context.Context) (result Account, made bool, err error) {
 	err = i.exclusively(ctx, func(ctx context.Context, w accountWriter) error {
 		account, err := i.existing(ctx, w)
@@ -322,9 +323,9 @@ func (i *Issuer) Register(ctx context.Context) (result Account, made bool, err e
 	return result, made, err
 }
 
-// Deactivate ends the account for good (RFC 8555 section 7.3.6): the CA takes nothing from it any more. That is stored, so
-// that nothing registers another one until Register is called. Dying before it is stored leaves an account of which the CA
-// takes no orders; the next Deactivate stores it.
+// Deactivate ends the account permanently (RFC 8555 section 7.3.6): the CA refuses all its requests from then on. A stored mark
+// keeps orders from registering another account until Register is called. Dying before the mark is stored leaves an account
+// whose orders the CA refuses; the next Deactivate stores it.
 func (i *Issuer) Deactivate(ctx context.Context) error {
 	return i.exclusively(ctx, func(ctx context.Context, w accountWriter) error {
 		account, err := i.existing(ctx, w)
@@ -342,9 +343,9 @@ func (i *Issuer) Deactivate(ctx context.Context) error {
 	})
 }
 
-// Rollover gives the account a new key (RFC 8555 section 7.3.5). The new key is durable, as key-next.pem, before the CA is
-// told, and becomes key.pem afterwards. Dying at any moment leaves the key that the CA accepts in one of the two; the next
-// order, or the next Rollover, finds out which and finishes it. A Rollover that finds one unfinished makes no further key.
+// Rollover gives the account a new key (RFC 8555 section 7.3.5). The new key is durable, as key-next.pem, before it is
+// sent to the CA, and becomes key.pem afterwards. Dying at any moment leaves the key that the CA accepts in one of the two files;
+// the next order, or the next Rollover, finds out which, and finishes. A Rollover that finds one unfinished makes no new key.
 func (i *Issuer) Rollover(ctx context.Context) (result Account, err error) {
 	err = i.exclusively(ctx, func(ctx context.Context, w accountWriter) error {
 		account, err := i.stored.account(ctx)
@@ -383,8 +384,8 @@ func (i *Issuer) beginRollover(ctx context.Context, w accountWriter, key crypto.
 	return err
 }
 
-// finishRollover finishes a rollover that was begun, if one was: the account has the key afterwards that the CA accepts, as
-// far as that could be found out. An error says that the rollover isn't finished.
+// finishRollover finishes an unfinished rollover, if there is one. It sets the account's key to the one that the CA accepts, as
+// far as the CA says. After an error the rollover is still unfinished.
 func (i *Issuer) finishRollover(ctx context.Context, w accountWriter, account *acme.Account) error {
 	next, err := i.stored.nextKey(ctx)
 	if err != nil || next == nil {
@@ -415,7 +416,7 @@ func (i *Issuer) changeKey(ctx context.Context, w accountWriter, account acme.Ac
 	if err == nil {
 		return nil
 	}
-	// The reply may be lost, or the library has sent once more what had served.
+	// The reply may be lost, or the library has repeated a request that had succeeded.
 	holds, askErr := i.holds(ctx, account.Location, next)
 	if askErr == nil && holds {
 		return nil

@@ -52,7 +52,7 @@ func TestSilentCA(t *testing.T) {
 	var lost, spared atomic.Int32
 	for range 8 {
 		group.Go(func() {
-			_, err := w.Obtain(t.Context(), issuer.Request{Hostnames: []string{"s.example.test"}, Orders: &orders{}, Spare: true})
+			_, err := w.Obtain(t.Context(), issuer.Request{Hostnames: []string{"s.example.test"}, Orders: &orders{}, HasFallback: true})
 			switch {
 			case err == nil:
 				t.Error("there is a certificate")
@@ -78,7 +78,7 @@ func TestSilentCA(t *testing.T) {
 	}
 	way.Answers.Store(true)
 	for _, spare := range []bool{false, true} {
-		request.Spare = spare
+		request.HasFallback = spare
 		if _, err := w.Obtain(t.Context(), request); err != nil {
 			t.Error(err)
 		}
@@ -100,7 +100,7 @@ func TestRefusalIsNoSilence(t *testing.T) {
 	} {
 		t.Run(tt.what, func(t *testing.T) {
 			w := newWorld(t, testbed.CAConfig{Wrap: answer("order-plz", tt.status, "", tt.kind)}, nil)
-			request := issuer.Request{Hostnames: []string{"r.example.test"}, Orders: &orders{}, Spare: true}
+			request := issuer.Request{Hostnames: []string{"r.example.test"}, Orders: &orders{}, HasFallback: true}
 			for n := range 2 {
 				_, err := w.Obtain(t.Context(), request)
 				if err == nil {

@@ -21,8 +21,8 @@ import (
 	"autocertd/internal/printable"
 )
 
-// usable makes a bundle of the preferred chain, when that is what services and their clients can use. What is merely odd is
-// told.
+// usable makes a bundle of the preferred chain. A chain that services or their clients can't use is an error; oddities are
+// logged.
 func (c Config) usable(chains []acme.Certificate, req Request, key crypto.PublicKey) (*Bundle, error) {
 	text, err := c.choose(chains)
 	if err != nil {
@@ -48,11 +48,11 @@ func (c Config) usable(chains []acme.Certificate, req Request, key crypto.Public
 	return bundleOf(certs), nil
 }
 
-// Bounds of what a certificate is taken with.
+// Bounds for certificates.
 const (
 	longestChain = 10
 	clockError   = time.Hour        // by which our clock or the CA's may be wrong
-	clockOdd     = 5 * time.Minute  // by which neither is without being told
+	clockOdd     = 5 * time.Minute  // above which the difference is logged
 	shortestUse  = 10 * time.Second // that must be left of a certificate's lifetime, and a tenth of it
 	shortLived   = 4 * time.Minute  // in which no certificate ends that takes the place of one that lasts longer
 )
@@ -112,8 +112,8 @@ func arrange(certs []*x509.Certificate, key crypto.PublicKey) ([]*x509.Certifica
 // nameOf shows a name in a certificate.
 func nameOf(name pkix.Name) string { return strconv.Quote(printable.Short(name.String(), 100)) }
 
-// judge checks that a certificate is for the hostnames, and of use now and for a while, with its chain. It returns what is
-// odd about it and may be meant.
+// judge checks that a certificate is for the hostnames, and valid now and for a while, with its chain. It returns oddities
+// that may be intended.
 func judge(chain []*x509.Certificate, hostnames []string, now time.Time) (odd []string, err error) {
 	cert := chain[0]
 	for _, h := range hostnames {

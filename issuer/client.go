@@ -30,8 +30,8 @@ const (
 	mostAlternates = 10              // alternate chains that are looked at
 )
 
-// client is the ACME library as it is used here: with a directory that was fetched before, replies that were read before
-// (see replies.go), and calls that end.
+// client wraps the ACME library: the directory is fetched by us, replies are checked before the library reads them (see
+// replies.go), and every call ends.
 type client struct {
 	cfg      Config
 	http     *http.Client
@@ -39,9 +39,9 @@ type client struct {
 	known    atomic.Pointer[known]
 }
 
-// known is a directory and the library's client for it. The library keeps what it once took for the directory, and
-// fetches it under a lock that all clients of the process share: a CA that doesn't answer would keep all others from
-// theirs. So it is given what was fetched here, for a client of its own, under a URL that nobody asks anywhere.
+// known is a directory and the library's client for it. The library caches directories by URL, and fetches them under a lock
+// that all clients of the process share: one CA that doesn't answer would block all others. So each directory that we
+// fetched gets a client of its own, under a URL that is never requested.
 type known struct {
 	directory acme.Directory
 	fetched   time.Time
@@ -105,8 +105,7 @@ func (c *client) fetch(ctx context.Context) (*known, error) {
 		Directory:  c.cfg.Directory + "#" + hex.EncodeToString(sum[:]), // see observer.RoundTrip
 		HTTPClient: c.http,
 		UserAgent:  c.cfg.UserAgent,
-		// The library polls at a fixed pace after finalizing. A time that is over at once keeps it from that; every poll
-		// is ours, see poll.
+		// The library polls at a fixed pace after finalizing. A timeout of next to nothing prevents that; see order.poll.
 		PollInterval: time.Nanosecond,
 		PollTimeout:  time.Nanosecond,
 	}
@@ -178,8 +177,8 @@ func (c *client) do(ctx context.Context, what *libraryCall, request func(ctx con
 	return err
 }
 
-// get fetches an object (RFC 8555 section 6.3). The library is asked for an order, whatever it is: of the objects only the
-// way to them is the library's.
+// get fetches an object by a POST-as-GET (RFC 8555 section 6.3). Whatever the object is, the library is asked for an order: it
+// sends the same request, and the reply is decoded here.
 func (c *client) get(ctx context.Context, want shape, account acme.Account, url string, into any) error {
 	what := &libraryCall{want: want}
 	err := c.do(ctx, what, func(ctx context.Context, library *acme.Client) error {
@@ -192,10 +191,9 @@ func (c *client) get(ctx context.Context, want shape, account acme.Account, url 
 	return json.Unmarshal(what.object, into)
 }
 
-// post sends a signed request (RFC 8555 section 6.2) and returns where the CA put what it made. Of all requests of the library
-// only the one for challenges lets the caller choose the payload, so this is one of those, to another URL. Its newOrder
-// sends fields that a client has nothing to say about, and its finalize polls, and returns what it knew of the order before
-// instead of what the CA said.
+// post sends a signed request (RFC 8555 section 6.2) and returns the Location of the reply. Only the library's request for
+// challenges lets the caller choose the payload, so all requests are sent by it. The library's own newOrder sends fields that
+// a client must not set, and its finalize polls, and returns the order as it was before.
 func (c *client) post(ctx context.Context, what libraryCall, account acme.Account, url string, payload, into any) (location string, err error) {
 	err = c.do(ctx, &what, func(ctx context.Context, library *acme.Client) error {
 		_, err := library.InitiateChallenge(ctx, account, acme.Challenge{URL: url, Payload: payload})
@@ -261,7 +259,7 @@ func (c *client) GetAccount(ctx context.Context, account acme.Account) (got acme
 	return got, err
 }
 
-// UpdateAccount changes what the payload says of the account.
+// UpdateAccount changes the fields of the account that the payload has.
 func (c *client) UpdateAccount(ctx context.Context, account acme.Account, payload map[string]any) error {
 	var got acme.Account
 	_, err := c.post(ctx, libraryCall{want: accountShape(), empty: true}, account, account.Location, payload, &got)
@@ -276,7 +274,7 @@ func (c *client) AccountKeyRollover(ctx context.Context, account acme.Account, n
 	})
 }
 
-// newOrder is what a new order is made of (RFC 8555 section 7.4, RFC 9773 section 5).
+// newOrder is the payload of a new order (RFC 8555 section 7.4, RFC 9773 section 5).
 type newOrder struct {
 	Identifiers []acme.Identifier `json:"identifiers"`
 	Profile     string            `json:"profile,omitempty"`
@@ -320,8 +318,8 @@ func orderStatus(order acme.Order) error {
 	return fmt.Errorf("an order can't be %q", order.Status)
 }
 
-// FinalizeOrder sends the CSR (RFC 8555 section 7.4). The order that it returns has the status that the CA says; some say
-// nothing, and that is what they are asked for then.
+// FinalizeOrder sends the CSR (RFC 8555 section 7.4) and returns the order. Some CAs reply without the order; then it is
+// fetched.
 func (c *client) FinalizeOrder(ctx context.Context, account acme.Account, order acme.Order, csr []byte) (got acme.Order, err error) {
 	payload := map[string]string{"csr": base64.RawURLEncoding.EncodeToString(csr)}
 	_, err = c.post(ctx, libraryCall{want: orderShape(), empty: true}, account, order.Finalize, payload, &got)
@@ -354,8 +352,8 @@ func (c *client) InitiateChallenge(ctx context.Context, account acme.Account, ur
 	return got, err
 }
 
-// GetCertificateChain downloads a certificate with its chain, and those of its alternates (RFC 8555 section 7.4.2) that
-// are wanted and can be had.
+// GetCertificateChain downloads a certificate with its chain, and on request its alternates (RFC 8555 section 7.4.2), as far
+// as they can be downloaded.
 func (c *client) GetCertificateChain(ctx context.Context, account acme.Account, url string, alternates bool) ([]acme.Certificate, error) {
 	chains, others, err := c.chain(ctx, account, url)
 	if err != nil || !alternates {

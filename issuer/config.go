@@ -33,10 +33,10 @@ type Solver interface {
 type Solution interface {
 	// Publish returns nil when the zones' servers have accepted every record.
 	Publish(ctx context.Context, records []Record) error
-	// Wait returns nil when every server that must have the records was seen to have them. seen is told of progress:
+	// Wait returns nil when every server that must have the records was seen to have them. seen is called with the progress:
 	// how many of the servers have all of them.
 	Wait(ctx context.Context, seen func(have, want int)) error
-	// Remove makes sure that the records go, now or later; it doesn't wait for that.
+	// Remove has the records removed, now or later; it doesn't wait for that.
 	Remove()
 }
 
@@ -52,9 +52,9 @@ type EAB struct {
 	HMACKey string // base64url, as the CA hands it out
 }
 
-// Config says which CA, and as whom.
+// Config describes a CA and our account there.
 type Config struct {
-	Name           string              // what the configuration calls the CA
+	Name           string              // of the CA in the configuration
 	Directory      string              // its directory URL
 	Email          string              // the account's contact, or ""
 	AcceptTerms    bool                // without it no account is registered

@@ -58,11 +58,11 @@ func (i *Issuer) checkProfile(ctx context.Context, profile string) error {
 	return e
 }
 
-// Probe is what a CA says of itself, and what its answers tell besides.
+// Probe holds facts about a CA: from its directory, and from how it answers.
 type Probe struct {
 	Terms         string            // URL of the terms of service, "" when it names none
-	CAAIdentities []string          // what CAA records call it (RFC 8659)
-	Profiles      map[string]string // those offered, with what the CA says of each; empty when it knows no profiles
+	CAAIdentities []string          // its names in CAA records (RFC 8659)
+	Profiles      map[string]string // offered, with the CA's description of each; empty when it has no profiles
 	NeedsEAB      bool              // accounts need an external account binding
 	Took          time.Duration     // until the directory was there
 	Ahead         time.Duration     // how far this machine's clock is ahead of the CA's, to the second
@@ -122,8 +122,8 @@ type Suggestion struct {
 	RetryAfter     time.Time // when to ask again; zero when the CA didn't say
 }
 
-// RenewalInfo asks the CA when it wants the certificate renewed. It is one request without retries, and none of it is
-// on the way of an issuance. A window that makes no sense is an error: the caller's own rule holds then.
+// RenewalInfo asks the CA when it wants the certificate renewed: one request, without retries, and never during an issuance.
+// A window that makes no sense is an error; the caller's own rule applies then.
 func (i *Issuer) RenewalInfo(ctx context.Context, cert *x509.Certificate) (Suggestion, error) {
 	dir, err := i.Directory(ctx)
 	if err != nil {

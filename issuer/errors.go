@@ -19,26 +19,26 @@ import (
 	"autocertd/internal/printable"
 )
 
-// Error says at which step which CA failed, and what helps.
+// Error is a failure of a CA at a step, with its cure.
 type Error struct {
 	CA         string
 	Step       string // account, directory, order, authorization, challenge, finalize, certificate, renewal information
-	Hostname   string // which it is about, when it is about one
+	Hostname   string // "" when the failure isn't about a single one
 	Err        error
 	Hint       string    // the cure, where it is known
 	RetryAfter time.Time // when the CA wants to be asked again; zero when it didn't say
 	Silent     bool      // the CA didn't answer, or said that it can't (HTTP 5xx)
 
-	limit bool // the CA limits what is no order yet, so that it concerns all
+	limit bool // the CA refused a request that comes before an order, so all orders are affected
 }
 
-// Error returns which CA failed at what, and why.
+// Error returns the CA, the step, the hostname and the cause.
 func (e *Error) Error() string {
 	text := fmt.Sprintf("CA %s: %s: ", e.CA, e.Step)
 	if e.Hostname != "" {
 		text += e.Hostname + ": "
 	}
-	return text + shown(e.Err.Error()) // which may quote what the CA sent in several places
+	return text + shown(e.Err.Error()) // it may quote the CA several times
 }
 
 // Cure returns the hint, else what the cause knows.
@@ -52,8 +52,8 @@ func (e *Error) Cure() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// WorkingError says that the CA hasn't decided about an order yet. It is no failure: the order stays open, and the same
-// one is asked about again.
+// WorkingError says that the CA hasn't decided about an order yet. It is no failure: the order stays open, and the next attempt
+// resumes it.
 type WorkingError struct {
 	CA       string
 	Hostname string    // whose validation runs; "" when it is the certificate that is made
@@ -76,7 +76,7 @@ func RetryAfter(err error) time.Time {
 	return time.Time{}
 }
 
-// failed turns what a request returned into an Error, with what its reply says. One that is an Error already stays as it is.
+// failed turns the error of a request into an Error, with the facts of its reply. An Error is returned unchanged.
 func (c Config) failed(step string, r reply, err error) error {
 	if _, already := errors.AsType[*Error](err); already {
 		return err
@@ -107,7 +107,7 @@ func (c Config) failed(step string, r reply, err error) error {
 	return err
 }
 
-// about says which hostname a failure is about.
+// about sets the hostname of a failure.
 func about(hostname string, err error) error {
 	if e, ok := errors.AsType[*Error](err); ok && e.Hostname == "" {
 		e.Hostname = hostname
@@ -115,7 +115,7 @@ func about(hostname string, err error) error {
 	return err
 }
 
-// explain turns a failure into an Error in words that a person can act on. A cancelled context stays what it is.
+// explain turns a failure into an Error with a text that a person can act on. A cancellation is returned unchanged.
 func (c Config) explain(step string, err error) error {
 	if _, already := errors.AsType[*Error](err); already || err == nil || errors.Is(err, context.Canceled) {
 		return err
@@ -170,8 +170,7 @@ func (c Config) explain(step string, err error) error {
 	return e
 }
 
-// untrusted says which authority isn't trusted, and how to trust it. Who named roots already has named others than the
-// CA's.
+// untrusted names the authority that isn't trusted, and the cure. If roots are configured, they are another CA's.
 func (c Config) untrusted(cert *x509.Certificate) (hint string, err error) {
 	by := "an authority"
 	if cert != nil {
@@ -189,7 +188,7 @@ func (c Config) untrusted(cert *x509.Certificate) (hint string, err error) {
 		fmt.Errorf("%s shows a certificate by %s, which none of the configured roots has signed: %s", c.Directory, by, strings.Join(roots, ", "))
 }
 
-// namesOf lists what a certificate is for.
+// namesOf lists the names in a certificate.
 func namesOf(cert *x509.Certificate) string {
 	names := slices.Clone(cert.DNSNames)
 	for _, ip := range cert.IPAddresses {
@@ -201,8 +200,8 @@ func namesOf(cert *x509.Certificate) string {
 	return printable.Line(strings.Join(names, ", "))
 }
 
-// dialled names what couldn't be reached: the host that was asked for, and the address that was tried where it is another.
-// Behind a proxy the address is the proxy's.
+// dialled names the host that couldn't be reached, and the address that was tried where that differs: behind a proxy it is the
+// proxy's.
 func dialled(err error, op *net.OpError) string {
 	address := "the server"
 	if op.Addr != nil {
@@ -246,7 +245,7 @@ func problemHint(p acme.Problem, step string, cfg Config) string {
 }
 
 // KeyRefused reports whether a CA refused the key of a certificate, or the CSR by it, as it does when it has blocked the
-// key. sure says that it can have meant nothing else.
+// key. sure says that the refusal can have no other reason.
 func KeyRefused(err error) (refused, sure bool) {
 	e, ok := errors.AsType[*Error](err)
 	if !ok || e.Step != "finalize" {

@@ -55,16 +55,16 @@ func (o *order) finish(ctx context.Context) (*Bundle, error) {
 	return bundle, err
 }
 
-// advance makes the request that the order's state asks for (RFC 8555 section 7.4): it finalizes an order that is ready,
-// and asks for the state of one that the CA works on. again is when the CA wants to be asked again. An order that came to
-// nothing is an error, with the CA's reason, and is dropped.
+// advance makes the request that the order's state calls for (RFC 8555 section 7.4): it finalizes an order that is ready,
+// and fetches one that the CA is working on. again is when the CA wants to be asked again. A failed order is dropped, and
+// the error has the CA's reason.
 func (o *order) advance(ctx context.Context, csr []byte) (again time.Time, err error) {
 	var r reply
 	switch s := o.state.Status; {
 	case s == acme.StatusValid:
 		return time.Time{}, nil
 	case s == acme.StatusInvalid: // from the beginning
-	case s == acme.StatusReady, s == acme.StatusPending && !o.early: // what is pending has been validated since it was looked at
+	case s == acme.StatusReady, s == acme.StatusPending && !o.early: // its authorizations have become valid since it was fetched
 		r, err = o.signed(ctx, "finalize", func(ctx context.Context) error {
 			state, err := o.ca.client.FinalizeOrder(ctx, o.account, o.state, csr)
 			if err == nil {
@@ -93,8 +93,8 @@ func (o *order) advance(ctx context.Context, csr []byte) (again time.Time, err e
 	return r.retryAfter, nil
 }
 
-// refused finds out from the order what it means that the CA refused to finalize it: its reply to an earlier request may be
-// lost, it may have given the order up for a reason of its own, or it isn't ready yet after all. None of these is an error.
+// refused fetches the order after the CA refused to finalize it: the reply to an earlier request may have been lost, the CA may
+// have given the order up for a reason that the order has, or the order isn't ready yet. None of these is an error here.
 func (o *order) refused(ctx context.Context, r reply, err error) (reply, error) {
 	now, askErr := o.ca.call(ctx, "finalize", o.refresh)
 	if askErr != nil {
@@ -120,7 +120,7 @@ func (o *order) refresh(ctx context.Context) error {
 	return err
 }
 
-// download fetches the certificate of a valid order and checks that it is what was ordered.
+// download fetches the certificate of a valid order and checks it against the request.
 func (o *order) download(ctx context.Context) (*Bundle, error) {
 	if o.state.Certificate == "" {
 		return nil, o.spoiled(ctx, "certificate", errors.New("the CA calls the order valid, and doesn't say where its certificate is"))

@@ -9,8 +9,8 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 )
 
-// How long a CA that doesn't answer is left alone by orders that another CA can serve, and one that refuses the account by
-// all orders: twice as long each time.
+// How long orders with a fallback CA avoid a CA that doesn't answer, and all orders avoid one that refuses the account. The
+// time doubles with each failure in a row.
 const (
 	silenceFirst = 5 * time.Second
 	refusalFirst = time.Minute
@@ -24,13 +24,13 @@ type health struct {
 	until    time.Time
 	last     error
 
-	served   bool      // the last order was taken, so that orders need not go one by one
+	accepted bool      // the CA accepted the last order, so that orders need not go one by one
 	refusals int       // of the account, in a row
-	closed   []refusal // to whom the CA takes no orders
+	refused  []refusal // those still in force
 	suspect  *suspect
 }
 
-// refusal is a refusal that would meet other orders as well.
+// refusal is a refusal that other orders would meet as well.
 type refusal struct {
 	domain string // of the orders that it meets, "" for all of the account
 	limit  bool   // it is one of the CA's rate limits, of which some renewals are free
@@ -38,11 +38,11 @@ type refusal struct {
 	why    *Error
 }
 
-// suspect is the last order that met a limit. Whether that was the account's, the next order tells.
+// suspect is the last order that met a limit. The next order shows whether it is a limit of the account.
 type suspect struct{ hostnames, domains []string }
 
-// failed learns from how a request ended. What the CA answered to one order says nothing about others, so that only
-// silence and errors of its own (HTTP 5xx) count here.
+// failed records the failure of a request. A refusal of one order says nothing about others, so only silence and errors of the
+// CA itself (HTTP 5xx) count.
 func (h *health) failed(err error, now time.Time) {
 	var e *Error
 	if !errors.As(err, &e) || !e.Silent {
@@ -50,7 +50,7 @@ func (h *health) failed(err error, now time.Time) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if now.Before(h.until) { // it was on its way when another found out
+	if now.Before(h.until) { // the request was sent before the first failure
 		return
 	}
 	wait := longestWait
@@ -77,17 +77,17 @@ func (h *health) silentUntil(now time.Time) (until time.Time, why error) {
 	return h.until, h.last
 }
 
-// ordered learns from how the CA received an order, or the account before it. A refusal that concerns the account would
-// meet every order, so it is found out by one of them: whatever the CA says when it is asked for the account; a limit that
-// it calls one of the account; and a limit, or a refusal of rights, that two orders meet in a row that have nothing in
-// common. When they have a domain in common, it meets new certificates for that domain.
+// ordered records how the CA answered to an order, or to the request for the account before it. A refusal of the account
+// affects every order, so one order finds out for all. These count as one: any refusal of the request for the account; a
+// limit that the CA calls the account's; and a limit or a lack of rights that two orders in a row meet that have no domain
+// in common. If they have one in common, new certificates for that domain are affected.
 func (h *health) ordered(req Request, err error, now time.Time) {
 	var e *Error
 	var problem acme.Problem
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err == nil {
-		h.served, h.refusals, h.closed, h.suspect = true, 0, nil, nil
+		h.accepted, h.refusals, h.refused, h.suspect = true, 0, nil, nil
 		return
 	}
 	if !errors.As(err, &e) || !e.limit && !errors.As(err, &problem) || e.Silent {
@@ -111,16 +111,16 @@ func (h *health) ordered(req Request, err error, now time.Time) {
 				}
 			}
 		}
-		h.served = false
-	default: // that was about this order alone
-		h.served = true
+		h.accepted = false
+	default: // only this order is affected
+		h.accepted = true
 	}
 }
 
-// longestRefusal bounds what a Retry-After may ask for, so that a wrong one doesn't end orders for good.
+// longestRefusal bounds a Retry-After, so that a wrong one doesn't stop orders permanently.
 const longestRefusal = 7 * 24 * time.Hour
 
-// refuseLocked notes a refusal, until the CA wants to be asked again, or for a while that grows where it doesn't say.
+// refuseLocked records a refusal, until the CA's Retry-After, or for a time that grows where it gives none.
 func (h *health) refuseLocked(domain string, limit bool, why *Error, now time.Time, most time.Duration) {
 	until := why.RetryAfter
 	if !until.After(now) {
@@ -130,20 +130,20 @@ func (h *health) refuseLocked(domain string, limit bool, why *Error, now time.Ti
 		until = latest
 	}
 	h.refusals++
-	h.served = false
-	h.closed = slices.DeleteFunc(h.closed, func(c refusal) bool { return c.domain == domain || !now.Before(c.until) })
-	h.closed = append(h.closed, refusal{domain, limit, until, why})
+	h.accepted = false
+	h.refused = slices.DeleteFunc(h.refused, func(c refusal) bool { return c.domain == domain || !now.Before(c.until) })
+	h.refused = append(h.refused, refusal{domain, limit, until, why})
 }
 
 func overlap(a, b []string) bool {
 	return slices.ContainsFunc(a, func(s string) bool { return slices.Contains(b, s) })
 }
 
-// refusal returns what the CA would answer to an order, as it answered to another; nil when that isn't known.
+// refusal returns the refusal that the order would meet, as another order has; nil when none is known.
 func (h *health) refusal(req Request, now time.Time) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, c := range h.closed {
+	for _, c := range h.refused {
 		switch {
 		case !now.Before(c.until), c.limit && req.Exempt:
 		case c.domain != "" && (req.Replaces != nil || !slices.Contains(req.Domains, c.domain)):
@@ -156,9 +156,9 @@ func (h *health) refusal(req Request, now time.Time) error {
 	return nil
 }
 
-// unproven reports whether orders go one by one, since it isn't known whether the CA takes them.
+// unproven reports whether orders go one by one, since it isn't known whether the CA accepts them.
 func (h *health) unproven() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return !h.served
+	return !h.accepted
 }

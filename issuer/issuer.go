@@ -67,8 +67,8 @@ func (i *Issuer) Close() { i.http.CloseIdleConnections() }
 
 func (i *Issuer) String() string { return fmt.Sprintf("CA %s (%s)", i.cfg.Name, i.cfg.Directory) }
 
-// call makes one request for a step, and returns what is known of the last reply. Its error says what failed at which CA, and
-// when that wants to be asked again.
+// call makes the requests of a step, and returns the facts of the last reply. Its error is an *Error, with the Retry-After of
+// that reply.
 func (i *Issuer) call(ctx context.Context, step string, request func(ctx context.Context) error) (reply, error) {
 	var r reply
 	err := request(with(ctx, func(f *facts) { f.reply = &r }))

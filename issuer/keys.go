@@ -50,7 +50,7 @@ func encodeKey(key crypto.Signer) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
 }
 
-// decodeKey reads what encodeKey wrote. Its errors never hold the key.
+// decodeKey reads a key that encodeKey wrote. Its errors never hold the key.
 func decodeKey(text []byte) (crypto.Signer, error) {
 	block, _ := pem.Decode(text)
 	if block == nil {

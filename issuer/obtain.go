@@ -14,10 +14,10 @@ import (
 )
 
 // Obtain gets a certificate: it resumes req.Open or makes a new order, proves control of the hostnames through the
-// Solver, finalizes and downloads. It retries what the protocol says to retry; everything else is the caller's.
+// Solver, finalizes and downloads. It retries where the protocol says so; all other retries are the caller's.
 //
-// On failure the open order is kept when it can be resumed later, and dropped when it can't. On success it is kept:
-// the caller drops it when the bundle is durable, since until then the order is where it can be had again.
+// On failure the open order is kept when it can be resumed later, and dropped when it can't. On success it is kept too, since
+// the bundle can be downloaded again by it: the caller drops it when the bundle is durable.
 func (i *Issuer) Obtain(ctx context.Context, req Request) (*Bundle, error) {
 	bundle, err := i.obtain(ctx, req)
 	if errors.Is(err, errImpasse) { // the order is given up
@@ -45,15 +45,15 @@ func (i *Issuer) obtain(ctx context.Context, req Request) (bundle *Bundle, err e
 	return o.finish(ctx)
 }
 
-// silentAge is how old an order may be that a CA answers by errors of its own (HTTP 5xx) alone: it outlasts an outage, and
-// not what the CA has lost.
+// silentAge is how long an order is kept that the CA answers with its own errors (HTTP 5xx) only: longer than an outage, but
+// an order that the CA has lost isn't kept until it expires.
 const silentAge = 24 * time.Hour
 
-// settle counts an attempt that ended by an answer that the CA would give again: an object of the order that it has lost, or
-// that makes no sense. Without that, such an order is asked about until it expires.
+// settle counts an attempt that failed by an answer that the CA would repeat: an object of the order is lost, or makes no
+// sense. Without the count such an order would be resumed until it expires.
 func (o *order) settle(ctx context.Context, err error) error {
 	e, ok := errors.AsType[*Error](err)
-	if !ok || ctx.Err() != nil || o.kept == nil || o.left || o.counted {
+	if !ok || ctx.Err() != nil || o.kept == nil || o.dropped || o.counted {
 		return err
 	}
 	if _, working := errors.AsType[*WorkingError](err); working || FailedValidation(err) || e.Step == "account" {
@@ -73,7 +73,7 @@ func (o *order) settle(ctx context.Context, err error) error {
 func (o *order) publish(ctx context.Context) error {
 	records := o.records()
 	if len(records) == 0 {
-		o.solution.Remove() // no other order need wait for this one
+		o.solution.Remove() // so that no other order waits for this one
 		if len(o.pending) == 0 {
 			o.progress(Step{Name: Proven})
 		}
@@ -93,8 +93,8 @@ func (o *order) publish(ctx context.Context) error {
 	})
 }
 
-// lookByHand keeps an order whose records a person publishes from asking the CA at every attempt, for days: it is left alone
-// until the records are there, or until it has expired.
+// lookByHand ends the attempt at an order whose records a person publishes, until the records are there or the order has
+// expired. So the CA isn't asked at every attempt, for days.
 func (o *order) lookByHand(ctx context.Context) error {
 	looker, ok := o.solution.(Looker)
 	open := o.req.Open
@@ -104,7 +104,7 @@ func (o *order) lookByHand(ctx context.Context) error {
 	return looker.Look(ctx, open.ByHand)
 }
 
-// keepByHand remembers for which records of a person an order waits.
+// keepByHand stores the records that a person is to publish for the order.
 func (o *order) keepByHand(ctx context.Context, records []Record) error {
 	open, expires := *o.kept, o.state.Expires
 	for _, a := range o.pending { // some CAs let authorizations end before their order
@@ -119,9 +119,8 @@ func (o *order) keepByHand(ctx context.Context, records []Record) error {
 	return o.req.Orders.Keep(ctx, open)
 }
 
-// An order can be driven one step at a time, each by a process of its own, with days in between. Each step begins with
-// what the CA says of the order, so every step is safe to repeat after a crash. Request.Open is what goes from one to the
-// next.
+// An order can be driven one step at a time, each by a process of its own, with days in between. Each step begins by
+// fetching the order, so every step is safe to repeat after a crash. Request.Open is passed from one to the next.
 
 // ErrNotValidated says that an order can't be finished yet: the CA hasn't seen the records of all its hostnames.
 var ErrNotValidated = errors.New("the CA hasn't validated all hostnames")
@@ -188,7 +187,7 @@ func (i *Issuer) ValidateOrder(ctx context.Context, req Request) (*OrderView, er
 		view.Status = acme.StatusReady
 	}
 	view.Records = nil
-	if view.Status != acme.StatusReady { // what was ordered long ago is shown without what led to it
+	if view.Status != acme.StatusReady { // an old order is shown without its authorizations
 		return view, nil
 	}
 	for _, url := range o.state.Authorizations {
@@ -217,8 +216,8 @@ func (i *Issuer) FinishOrder(ctx context.Context, req Request) (*Bundle, error) 
 	return o.finish(ctx)
 }
 
-// GiveUpOrder deactivates what is pending of the open order (RFC 8555 section 7.5.2), since a CA may answer a new order
-// with the one that is open, and forgets the order.
+// GiveUpOrder deactivates the pending authorizations of the open order (RFC 8555 section 7.5.2), and drops the order. Without
+// that a CA may answer a new order with the open one.
 func (i *Issuer) GiveUpOrder(ctx context.Context, req Request) error {
 	o, ctx := i.begin(ctx, req)
 	defer o.leave()

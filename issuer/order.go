@@ -22,17 +22,17 @@ type order struct {
 	state    acme.Order // as the CA said last
 	key      orderKey
 	kept     *OpenOrder // as it was kept last
-	resumed  bool       // it was open before
+	resumed  bool       // an earlier attempt or process made it
 	replaced bool       // the CA took the order as one that replaces a certificate
-	pending  []*proof   // what is still to be proved
+	pending  []*proof   // the authorizations that aren't valid yet
 	early    bool       // the CA has refused to finalize it, since it wasn't ready
-	inside   bool       // is one of those that may talk to the CA; see enter
+	inside   bool       // it holds one of the slots; see enter
 	seen     int        // servers that had the records when the CA was asked to look; 0 when none was asked
 	counted  bool       // the attempt is counted in kept.Failures
-	left     bool       // the open order is forgotten
+	dropped  bool       // the open order is no longer stored
 }
 
-// proof is one hostname that is still to be proved.
+// proof is an authorization that isn't valid yet.
 type proof struct {
 	acme.Authorization
 	challenge acme.Challenge // that is answered
@@ -85,8 +85,8 @@ func (o *order) progress(s Step) {
 	}
 }
 
-// How the CA is asked for the state of an authorization or an order: soon, then less and less often, and never before
-// the Retry-After that it gave (RFC 8555 sections 7.5.1 and 7.4).
+// The pace of polling an authorization or an order: fast at first, then slower, and never before the CA's Retry-After (RFC 8555
+// sections 7.5.1 and 7.4).
 const (
 	pollFirst   = 10 * time.Millisecond
 	pollFactor  = 2
@@ -96,8 +96,8 @@ const (
 // errNoResult says that the CA has decided nothing within Config.Patience.
 var errNoResult = errors.New("no result yet")
 
-// poll calls look until it says done, fails, or the issuer's patience is over, which is errNoResult. Other orders talk to
-// the CA between the looks. again is when the CA wants to be asked again, zero when it doesn't say.
+// poll calls look until it is done or fails, or until Config.Patience is over, which is errNoResult. The order's slot is free
+// between two calls. again is when the CA wants to be asked again, zero when it doesn't say.
 func (o *order) poll(ctx context.Context, look func(ctx context.Context) (done bool, again time.Time, err error)) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, o.ca.cfg.Patience, errNoResult)
 	defer cancel()
@@ -113,8 +113,8 @@ func (o *order) poll(ctx context.Context, look func(ctx context.Context) (done b
 		if done || err != nil {
 			return err
 		}
-		if told := time.Until(again); told > delay {
-			delay = min(told, o.ca.cfg.Patience) / pollFactor // the loop multiplies it again
+		if wait := time.Until(again); wait > delay {
+			delay = min(wait, o.ca.cfg.Patience) / pollFactor // the loop multiplies it again
 		}
 	}
 }
@@ -130,15 +130,15 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Times of a change of the account's key: the CA may answer by what it knew before for some seconds.
+// Times after a change of the account's key: for some seconds the CA may still expect the old one.
 const (
 	newKeyFirst = 250 * time.Millisecond
 	newKeyMost  = 10 * time.Second // all pauses together
 )
 
-// signed is Issuer.call for a request that the account's key signs. A CA that got a new key a moment ago may take the signature
-// for that of another key, and says "malformed". Whether it is that, the account tells: its own URL is refused in the same
-// way then. The request is made again until the CA knows the key, for some seconds, and once more when it does.
+// signed is Issuer.call for a request that the account's key signs. A CA that got a new key a moment ago may still expect the
+// old one, and answer "malformed"; it then answers the same to a request for the account. The request is repeated until the
+// CA knows the key, for some seconds, and once more when it does.
 func (o *order) signed(ctx context.Context, step string, request func(ctx context.Context) error) (reply, error) {
 	r, err := o.ca.call(ctx, step, request)
 	for pauses, wait := time.Duration(0), newKeyFirst; isMalformed(r, err) && pauses < newKeyMost; pauses, wait = pauses+wait, 2*wait {
@@ -158,12 +158,12 @@ func (o *order) signed(ctx context.Context, step string, request func(ctx contex
 	return r, err
 }
 
-// isMalformed reports whether the CA found fault with a request. A 404 of this type means what it says.
+// isMalformed reports whether the CA found a request malformed. A 404 of this type means that the object isn't there.
 func isMalformed(r reply, err error) bool {
 	return r.status == http.StatusBadRequest && isProblem(err, acme.ProblemTypeMalformed)
 }
 
-// keyUnknown reports whether the CA doesn't take the account's signatures: for malformed, when it is asked for the account.
+// keyUnknown reports whether the CA finds a request for the account malformed too, since it doesn't know its key.
 func (o *order) keyUnknown(ctx context.Context) bool {
 	r, err := o.ca.call(ctx, "account", func(ctx context.Context) error {
 		_, err := o.ca.client.GetAccount(ctx, o.account)
@@ -172,22 +172,22 @@ func (o *order) keyUnknown(ctx context.Context) bool {
 	return isMalformed(r, err)
 }
 
-// void forgets the open order: the CA gave it up.
+// void drops the open order: the CA gave it up.
 func (o *order) void(ctx context.Context) error {
 	if keeper, ok := o.req.Orders.(Voider); ok {
-		o.left = true
+		o.dropped = true
 		return keeper.Void(context.WithoutCancel(ctx))
 	}
 	return o.drop(ctx)
 }
 
-// drop forgets the open order: it can't be resumed.
+// drop removes the open order from the storage: it can't be resumed.
 func (o *order) drop(ctx context.Context) error {
-	o.left = true
+	o.dropped = true
 	return o.req.Orders.Drop(context.WithoutCancel(ctx))
 }
 
-// spoiled counts a failure of the order that isn't ours, and drops the order after some of them.
+// spoiled counts a failure that is the CA's fault, and drops the order after mostFailures.
 func (o *order) spoiled(ctx context.Context, step string, err error) error {
 	return o.count(ctx, o.ca.cfg.explain(step, err))
 }
@@ -205,12 +205,12 @@ func (o *order) count(ctx context.Context, err error) error {
 	return err
 }
 
-// end drops an order that came to nothing, and explains why.
+// end drops a failed order, and returns the explained error.
 func (o *order) end(ctx context.Context, step string, err error) error {
 	return o.forget(ctx, o.ca.cfg.explain(step, err))
 }
 
-// forget drops the order on account of an error, and returns that.
+// forget drops the order because of an error, and returns that.
 func (o *order) forget(ctx context.Context, err error) error {
 	if dropErr := o.drop(ctx); dropErr != nil {
 		return fmt.Errorf("%w (and the open order can't be forgotten: %w)", err, dropErr)
@@ -218,9 +218,9 @@ func (o *order) forget(ctx context.Context, err error) error {
 	return err
 }
 
-// firstContact returns the account, which takes the first requests to the CA. One order at a time makes them, so that orders
-// with a fallback CA don't all wait for a dead one, or are all refused. While it isn't known whether the CA takes orders, the
-// next order comes after done was called, which every caller does.
+// firstContact returns the account, which takes the first requests to the CA. It lets one order at a time make them, so that orders
+// with a fallback CA don't all wait for a dead one. While it isn't known whether the CA accepts orders, the next order waits
+// until done is called. Every caller must call done.
 func (i *Issuer) firstContact(ctx context.Context, req Request) (account acme.Account, done func(), err error) {
 	select {
 	case i.contact <- struct{}{}:
@@ -231,7 +231,7 @@ func (i *Issuer) firstContact(ctx context.Context, req Request) (account acme.Ac
 	if err := i.health.refusal(req, time.Now()); err != nil {
 		return account, done, err
 	}
-	if until, why := i.health.silentUntil(time.Now()); why != nil && req.Spare {
+	if until, why := i.health.silentUntil(time.Now()); why != nil && req.HasFallback {
 		return account, done, &Error{CA: i.cfg.Name, Step: "order", Silent: true,
 			Err: fmt.Errorf("not asked before %s, since it didn't answer others: %w", until.Format(time.TimeOnly), why)}
 	}
@@ -245,7 +245,7 @@ func (i *Issuer) firstContact(ctx context.Context, req Request) (account acme.Ac
 	return account, done, err
 }
 
-// ErrNoOrder says that there is no open order: none was made, or the CA has given it up since.
+// ErrNoOrder says that there is no open order: none was made, or the CA gave it up.
 var ErrNoOrder = errors.New("no order is open")
 
 // find resumes the open order, else it returns ErrNoOrder.
@@ -281,7 +281,7 @@ func (o *order) open(ctx context.Context, create bool) error {
 	return o.keep(ctx)
 }
 
-// resume goes on with the order of an earlier attempt. It reports false when there is none, or none of use any more.
+// resume fetches the order of an earlier attempt. It reports false when there is none, or none that can go on.
 func (o *order) resume(ctx context.Context) (bool, error) {
 	open := o.req.Open
 	if open == nil {
@@ -300,7 +300,7 @@ func (o *order) resume(ctx context.Context) (bool, error) {
 		state, err = o.ca.client.GetOrder(ctx, o.account, open.URL)
 		return err
 	})
-	missing := r.status == http.StatusNotFound && r.url == open.URL // and not the directory, which is asked for first
+	missing := r.status == http.StatusNotFound && r.url == open.URL // not the directory, which may be fetched first
 	gone := missing || isProblem(err, acme.ProblemTypeUnauthorized, acme.ProblemTypeAccountDoesNotExist) ||
 		isProblem(err, acme.ProblemTypeMalformed) && !(isMalformed(r, err) && o.keyUnknown(ctx))
 	if gone {
@@ -311,7 +311,7 @@ func (o *order) resume(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	expired := !state.Expires.IsZero() && time.Now().After(state.Expires) ||
-		state.NotAfter != nil && time.Now().After(*state.NotAfter) // of the certificate, where the CA has fixed it
+		state.NotAfter != nil && time.Now().After(*state.NotAfter) // of the certificate, if the CA has set it
 	if state.Status == acme.StatusInvalid {
 		if state.Error != nil {
 			o.ca.cfg.Logger.Info("the CA gave the open order up; ordering anew", "ca", o.ca.cfg.Name, "order", open.URL, "err", &problemError{*state.Error})
@@ -326,11 +326,11 @@ func (o *order) resume(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-// longestWork is how long a CA may work on an order before another is made. Most orders say themselves when they expire.
+// longestWork is how long a CA may work on an order before another is made. Most orders expire earlier.
 const longestWork = 7 * 24 * time.Hour
 
-// create makes a key and a new order. Dying between the CA's answer and the end of keep leaves an order at the CA that
-// nobody knows; it expires by itself.
+// create makes a key and a new order. Dying between the CA's answer and the end of keep leaves an order at the CA that is
+// stored nowhere; it expires.
 func (o *order) create(ctx context.Context) (err error) {
 	if err := o.ca.checkProfile(ctx, o.req.Profile); err != nil {
 		return err
@@ -350,7 +350,7 @@ func (o *order) create(ctx context.Context) (err error) {
 	return o.sendOrder(ctx, want)
 }
 
-// keep remembers the new order, with the key, before anything else happens to it.
+// keep stores the new order, with the key, before its next step.
 func (o *order) keep(ctx context.Context) error {
 	o.kept = &OpenOrder{
 		URL:       o.state.Location,
@@ -363,7 +363,7 @@ func (o *order) keep(ctx context.Context) error {
 		Created:   time.Now().UTC(),
 		Replaces:  o.replaced,
 	}
-	o.left = false // which the one before may be
+	o.dropped = false // as the order before may be
 	if err := o.req.Orders.Keep(ctx, *o.kept); err != nil {
 		return err
 	}
@@ -371,8 +371,8 @@ func (o *order) keep(ctx context.Context) error {
 	return nil
 }
 
-// sendOrder sends the order. It is sent once more without "replaces" where the CA takes offence at that (RFC 9773
-// section 5), and once more after registering again where the CA has forgotten the account.
+// sendOrder sends the order. It repeats it without "replaces" if the CA refuses that (RFC 9773 section 5), and after registering
+// again if the CA has forgotten the account.
 func (o *order) sendOrder(ctx context.Context, want newOrder) error {
 	send := func() error {
 		_, err := o.signed(ctx, "order", func(ctx context.Context) (err error) {
@@ -387,7 +387,7 @@ func (o *order) sendOrder(ctx context.Context, want newOrder) error {
 		if o.account, err = o.ca.registerAgain(ctx, o.account); err != nil {
 			return err
 		}
-		want.Replaces = "" // another account's certificate can't be replaced
+		want.Replaces = "" // the certificate is another account's
 		return send()
 	}
 	if want.Replaces != "" && isProblem(err, acme.ProblemTypeAlreadyReplaced, acme.ProblemTypeMalformed,

@@ -17,12 +17,11 @@ import (
 	"autocertd/internal/printable"
 )
 
-// What a CA sends is read here, before the library sees it: of an object only the fields that are used, each as what it
-// must be. A field that is something else is left out, so that nothing fails for the sake of a field that nobody uses,
-// and texts for people become printable. What decides (names, tokens, URLs, statuses) stays as the CA sent it, and is
-// checked where it is used.
+// Replies of a CA are read here before the library sees them. Of an object only the fields that are used are kept, and only if
+// they have the right type: a wrong field that isn't used must not fail a call. Texts for people become printable. Names,
+// tokens, URLs and statuses stay as the CA sent them, and are checked where they are used.
 
-// Bounds of what a CA says.
+// Bounds for replies.
 const (
 	maxText  = 1500 // bytes of a text for people; quoted in a log it takes at most twice that
 	maxURL   = 2000 // bytes
@@ -31,13 +30,13 @@ const (
 	longestToken = 512 // more than any CA needs; they must have 22 characters (RFC 8555 section 11.3)
 )
 
-// field reads a JSON value as what is expected. It reports false when it isn't that.
+// field reads a JSON value as a type. It reports false when the value has another.
 type field func(v any) (any, bool)
 
 // shape says which fields of an object are used.
 type shape map[string]field
 
-// read leaves of an object what has a meaning.
+// read keeps the known fields of an object.
 func (s shape) read(v any) (any, bool) {
 	object, ok := v.(map[string]any)
 	if !ok {
@@ -134,7 +133,7 @@ func moment(v any) (any, bool) {
 	return nil, false
 }
 
-// list reads what is right in a list.
+// list keeps the items of a list that have the right type.
 func list(item field) field {
 	return func(v any) (any, bool) {
 		items, ok := v.([]any)
@@ -251,8 +250,8 @@ func (e *problemError) Error() string {
 }
 
 // namesAccount reports whether a CA says that a limit is the account's. Limits have no types of their own (RFC 8555
-// section 6.6), so the words are all that tells; where they don't, a second order has to find out.
+// section 6.6), so only the text shows it; where it doesn't, a second order has to find out.
 func namesAccount(p acme.Problem) bool { return strings.Contains(strings.ToLower(p.Detail), "account") }
 
-// start shows how a body begins that isn't what it should be.
+// start quotes the beginning of an unexpected body.
 func start(body []byte) string { return cmp.Or(printable.Short(string(body), 200), "nothing") }

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Request is a wish for one certificate.
+// Request describes the certificate that is wanted.
 type Request struct {
 	Hostnames []string // normalised: lower case, ASCII, no duplicates
 	KeyType   KeyType
@@ -25,34 +25,34 @@ type Request struct {
 	Replaces *x509.Certificate
 	// InUse is the certificate that services have now, from whichever CA; nil when there is none.
 	InUse *x509.Certificate
-	// Spare says that another CA stands by: this one isn't asked while it doesn't answer others.
-	Spare bool
-	// Domains are what CAs count the hostnames under: the domains that were bought. Nil when that isn't known.
+	// HasFallback says that another CA can serve the request: this one isn't asked while it doesn't answer.
+	HasFallback bool
+	// Domains are the registered domains of the hostnames, by which CAs count. Nil when they aren't known.
 	Domains []string
-	// Exempt says that the CA counts the order for none of its limits, as the renewal that it suggested.
+	// Exempt says that none of the CA's limits applies, since it suggested the renewal.
 	Exempt bool
 	// Open is the order that an earlier attempt left, nil when there is none.
 	Open *OpenOrder
-	// Orders remembers the open order.
+	// Orders stores the open order.
 	Orders OrderKeeper
 	// Solver publishes the records; nil is the issuer's.
 	Solver Solver
-	// Progress is told of each step; nil is fine.
+	// Progress is called after each step; nil is fine.
 	Progress func(Step)
 }
 
-// OrderKeeper remembers the open order of one certificate. Keep returns nil when the order is durable.
+// OrderKeeper stores the open order of one certificate. Keep returns nil when the order is durable.
 type OrderKeeper interface {
 	Keep(ctx context.Context, order OpenOrder) error
 	Drop(ctx context.Context) error
 }
 
-// Voider is an OrderKeeper that wants to know when the CA has given an open order up. Void is called in place of Drop.
+// Voider is an OrderKeeper that distinguishes orders that the CA gave up: Void is called for them instead of Drop.
 type Voider interface {
 	Void(ctx context.Context) error
 }
 
-// OpenOrder is what must survive so that an order can go on after a crash. It holds the certificate's private key.
+// OpenOrder is an order as it is stored, so that it can go on after a crash. It holds the certificate's private key.
 type OpenOrder struct {
 	URL       string    `json:"url"`
 	Account   string    `json:"account"` // account URL
@@ -62,30 +62,30 @@ type OpenOrder struct {
 	Key       string    `json:"key"` // PKCS #8 PEM; "" with a CSR
 	CSR       []byte    `json:"csr,omitempty"`
 	Created   time.Time `json:"created"`
-	Replaces  bool      `json:"replaces,omitempty"` // the CA took it as the renewal of a certificate (RFC 9773 section 5)
+	Replaces  bool      `json:"replaces,omitempty"` // the CA accepted it as the renewal of a certificate (RFC 9773 section 5)
 
 	// ByHand are the records that a person was asked to publish, and Expires is until when that makes sense.
 	ByHand  []Record  `json:"by_hand,omitempty"`
 	Expires time.Time `json:"expires,omitzero"`
 
-	// Failures counts the attempts at which the CA's side of the order made no sense: an authorization of another name, or
-	// a certificate that can't be had or be read.
+	// Failures counts the attempts that failed by the CA's fault: an authorization for another name, or a certificate that
+	// can't be downloaded or read.
 	Failures int `json:"failures,omitempty"`
-	// Waited says that an attempt has waited for the certificate in vain, since the CA was still working on it.
+	// Waited says that an attempt has waited for the certificate without success.
 	Waited bool `json:"waited,omitempty"`
 }
 
-// mostFailures of an order are its end: a CA may have lost what belongs to it.
+// mostFailures is the number of Failures after which an order is dropped: the CA may have lost its objects.
 const mostFailures = 3
 
-// fits reports whether the order is for what is wanted now.
+// fits reports whether the order is for the request.
 func (o *OpenOrder) fits(req Request, account string) bool {
 	return o.Account == account && o.KeyType == req.KeyType && o.Profile == req.Profile &&
 		bytes.Equal(o.CSR, req.CSR) && (req.Key == nil || o.Key == string(req.Key)) &&
 		slices.Equal(slices.Sorted(slices.Values(o.Hostnames)), slices.Sorted(slices.Values(req.Hostnames)))
 }
 
-// Step is what just happened to an order. Have and Want count servers, for the step Seen.
+// Step is a step that an order has just taken. Have and Want count servers, for the step Seen.
 type Step struct {
 	Name       StepName
 	Have, Want int
@@ -99,14 +99,14 @@ type StepName string
 const (
 	Resumed   StepName = "resumed"
 	Ordered   StepName = "ordered"
-	Proven    StepName = "proven" // nothing is to be published: the CA has valid authorizations, or works on the order already
+	Proven    StepName = "proven" // no record is needed: the authorizations are valid, or the CA works on the order already
 	Published StepName = "published"
 	Seen      StepName = "seen"
 	Validated StepName = "validated"
 	Issued    StepName = "issued"
 )
 
-// Bundle is what was issued: a key and its certificate with the chain.
+// Bundle is an issued certificate with its key and chain.
 type Bundle struct {
 	Key     []byte // PKCS #8 PEM; nil for a CSR
 	Leaf    []byte // PEM
@@ -116,8 +116,8 @@ type Bundle struct {
 	Cert    *x509.Certificate
 }
 
-// orderKey is the key that an order's certificate is for: one of ours, or one that stays elsewhere, of which there is
-// nothing but the request that it signed.
+// orderKey is the key of an order's certificate: one of ours, or one that stays elsewhere, of which only the signed request is
+// known.
 type orderKey struct {
 	signer crypto.Signer // nil for a key that stays elsewhere
 	pem    []byte        // of signer, PKCS #8
@@ -158,17 +158,17 @@ func (k orderKey) request(hostnames []string) ([]byte, error) {
 
 // ZoneLine is the record as a line of a zone file.
 func (r Record) ZoneLine() string {
-	return fmt.Sprintf("%s.\t%d\tIN\tTXT\t%q", r.Name, HandTTL, r.Value)
+	return fmt.Sprintf("%s.\t%d\tIN\tTXT\t%q", r.Name, ByHandTTL, r.Value)
 }
 
-// HandTTL is the TTL in seconds of records that a person publishes.
-const HandTTL = 300
+// ByHandTTL is the TTL in seconds of records that a person publishes.
+const ByHandTTL = 300
 
 // ByHandError says that an order waits for a person to publish records. It is no failure: the order stays open, and goes
 // on when the records are there.
 type ByHandError struct {
 	Records []Record // all that a person publishes
-	Missing []string // what is missing where, a sentence for each server
+	Missing []string // a sentence for each server that lacks some
 }
 
 func (e *ByHandError) Error() string {
@@ -183,7 +183,7 @@ func (e *ByHandError) Error() string {
 	return text
 }
 
-// Looker is a Solution that can tell whether records are there that a person publishes.
+// Looker is a Solution that can check for records that a person publishes.
 type Looker interface {
 	// Look returns a *ByHandError while one of the records is missing that only a person can publish.
 	Look(ctx context.Context, records []Record) error

@@ -19,7 +19,7 @@ import (
 	"autocertd/internal/store"
 )
 
-// savedAccount is what is kept of an account beside its key.
+// savedAccount is account.json: the account but for its key.
 type savedAccount struct {
 	Directory   string    `json:"directory"`
 	URL         string    `json:"url"`
@@ -59,7 +59,7 @@ type accountStore struct{ cfg Config }
 
 func (s accountStore) object() string { return AccountKey(s.cfg.Name, s.cfg.Directory) }
 
-// accountWriter is the same, for what holds the lease of the account.
+// accountWriter is an accountStore under the lease of the account.
 type accountWriter struct {
 	accountStore
 	lease store.Lease
@@ -100,7 +100,7 @@ func (s accountStore) damaged(file string, err error, cure string) error {
 	return s.fault(fmt.Errorf("%s%s in the state directory is damaged: %w", s.object(), file, err), cure)
 }
 
-// errNoAccount says that no account is registered yet. A key may be there already.
+// errNoAccount says that no account is registered yet. There may be a key already.
 var errNoAccount = errors.New("no account is registered")
 
 // deactivatedError says that the account was deactivated here. No order registers another one by itself.
@@ -119,8 +119,8 @@ func noAccount(err error) bool {
 	return errors.Is(err, errNoAccount) || errors.As(err, &deactivated)
 }
 
-// account returns the account that is stored, with its key. When none is registered, or not any more, that is an error, and the
-// key is returned that may be there all the same.
+// account returns the stored account with its key. It is an error when none is registered, or not any more; a key that is there
+// is returned even then.
 func (s accountStore) account(ctx context.Context) (account acme.Account, err error) {
 	files, err := s.read(ctx)
 	if err != nil {
@@ -171,7 +171,7 @@ func (s accountStore) nextKey(ctx context.Context) (crypto.Signer, error) {
 	return next, nil
 }
 
-// save makes what is known of the account durable.
+// save makes account.json durable.
 func (w accountWriter) save(ctx context.Context, account savedAccount) error {
 	account.Directory = w.cfg.Directory
 	data, err := json.Marshal(account)
@@ -256,7 +256,7 @@ func (w accountWriter) adopt(ctx context.Context, f ForeignAccount, overwrite bo
 	return true, w.save(ctx, savedAccount{URL: f.URL, Contact: f.Contact})
 }
 
-// knownAccount is the account in memory, and the objects that it was made of.
+// knownAccount is the account in memory, and the objects that it was read from.
 type knownAccount struct {
 	account acme.Account
 	files   accountFiles

@@ -14,12 +14,12 @@ import (
 	"autocertd/internal/printable"
 )
 
-// Tracer is an HTTP transport for Config that shows a person what goes to the CA and what comes back: payloads are
-// decoded, and everything that proves who we are is left out.
+// Tracer is an HTTP transport for Config that prints the requests to the CA and its replies: payloads are decoded, and all
+// secrets are left out.
 type Tracer struct {
 	base http.RoundTripper
 
-	mu  sync.Mutex // keeps what belongs together in one piece
+	mu  sync.Mutex // keeps a request and its reply together
 	out io.Writer  // nil shows nothing
 }
 
@@ -43,7 +43,7 @@ func (t *Tracer) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp.Body = struct {
 		io.Reader
 		io.Closer
-	}{io.LimitReader(resp.Body, maxReply+1), resp.Body} // one more, so that who reads it next sees that it was cut
+	}{io.LimitReader(resp.Body, maxReply+1), resp.Body} // one more byte, so that the next reader sees that it was cut
 	got, err := readAgain(&resp.Body)
 	if err != nil {
 		t.show(requestText(req, sent) + fmt.Sprintf("<-- %s, and the reply breaks off: %v\n", resp.Status, err))
@@ -72,7 +72,7 @@ func (t *Tracer) show(text string) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	_, _ = io.WriteString(t.out, text) // nobody can be told
+	_, _ = io.WriteString(t.out, text) // an error has nowhere to go
 }
 
 // requestText shows a request: the JWS (RFC 8555 section 6.2) taken apart.
@@ -98,7 +98,7 @@ func decoded(part string) []byte {
 	return pretty(data)
 }
 
-// shownHeaders are those of a reply that say something; the nonce isn't among them.
+// shownHeaders lists the headers of a reply that are printed. The nonce isn't among them.
 func shownHeaders() []string { return []string{"Location", "Retry-After", "Link"} }
 
 func replyText(resp *http.Response, body []byte) string {
@@ -137,7 +137,7 @@ func printableLines(text []byte) string {
 
 const redacted = `"(redacted)"`
 
-// pretty writes JSON over several lines, without secrets. What isn't JSON isn't shown: nobody knows what it holds.
+// pretty writes JSON over several lines, without secrets. Other text isn't shown, since it may hold anything.
 func pretty(data []byte) []byte {
 	var v any
 	dec := json.NewDecoder(bytes.NewReader(data))
@@ -155,7 +155,7 @@ func pretty(data []byte) []byte {
 	return []byte(printableLines(bytes.TrimSpace(b.Bytes())))
 }
 
-// redact leaves out what belongs to an account alone: keys, nonces, tokens, and whatever is signed (external account
+// redact leaves out the secrets of an account: keys, nonces, tokens, and signed objects (external account
 // bindings, new keys).
 func redact(v any) any {
 	const hidden = "(redacted)"

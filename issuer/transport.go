@@ -25,7 +25,7 @@ import (
 	"autocertd/internal/printable"
 )
 
-// Bounds of what a CA may take or send.
+// Bounds for requests and replies.
 const (
 	requestTimeout = 30 * time.Second // one request, reply included; the library has none of its own
 	maxReply       = 128 << 10        // bytes of a body or of headers; an order of a hundred names takes 40 KiB
@@ -56,13 +56,13 @@ func newTransport(roots []*x509.Certificate, connections int) http.RoundTripper 
 }
 
 // observer stands between the ACME library and the CA. It lets requests go to the CA's hosts alone, bounds what comes
-// back, gives the library replies that it can read (see replies.go), and notes what the library keeps to itself.
+// back, gives the library replies that it can read (see replies.go), and records facts that the library doesn't return.
 type observer struct {
 	base  http.RoundTripper
 	hosts []string // host:port of those that the CA may lead to
 }
 
-// reply is the last reply to a request, as the observer notes it.
+// reply holds the facts of the last reply to a request, as the observer records them.
 type reply struct {
 	url        string // that was asked
 	method     string // by which
@@ -72,11 +72,11 @@ type reply struct {
 	body       []byte // as it came
 }
 
-// facts are what the observer must know of a request, and where it notes the reply. The library hands on nothing but the
-// context of a call, so they travel in it.
+// facts belong to a request: the observer reads them, and records the reply there. The library passes on only the context of
+// a call, so they are a value of the context.
 type facts struct {
 	library *libraryCall // nil for a request that isn't the library's
-	reply   *reply       // of one request at a time; nil where nothing wants to know
+	reply   *reply       // of one request at a time; may be nil
 	spent   *spent       // by the order; nil for a request that belongs to none
 }
 
@@ -99,12 +99,12 @@ type libraryCall struct {
 	want       shape  // of the object that is the reply; nil when the reply isn't read
 	chain      bool   // the reply is a certificate chain
 	empty      bool   // no object is fine too
-	lasting    bool   // each request leaves something behind at the CA, so that only a first one whose reply is lost is repeated
+	lasting    bool   // each request makes an object at the CA, so it is repeated at most once
 	losses     int    // replies that were lost
-	directory  []byte // what the library takes for the CA's directory
+	directory  []byte // the reply to the library's request for the directory
 	alternates []string
-	object     []byte                  // the reply, for those who read it without the library
-	location   string                  // of what was made
+	object     []byte                  // the checked reply
+	location   string                  // of the object that was made
 	stop       context.CancelCauseFunc // keeps the library from trying again
 }
 
@@ -116,7 +116,7 @@ func (c *libraryCall) end(err error) error {
 	return err
 }
 
-// endError is why a call was ended.
+// endError is the reason that a call was ended for.
 type endError struct{ error }
 
 // spent counts what an order has taken of its CA. Its requests run side by side.
@@ -126,7 +126,7 @@ type spent struct {
 	time     atomic.Int64 // nanoseconds of waiting for replies
 }
 
-// bounded returns a context under which all requests together are bounded, as those of one order of some names.
+// bounded returns a context that bounds all requests together, for one order of some names.
 func bounded(ctx context.Context, names int) context.Context {
 	return with(ctx, func(f *facts) { f.spent = &spent{names: names} })
 }
@@ -183,7 +183,7 @@ func (o *observer) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// made is a reply that nobody sent.
+// made makes a reply without a request to the CA.
 func made(req *http.Request, body []byte) *http.Response {
 	return &http.Response{Status: "200 OK", StatusCode: http.StatusOK, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: req,
 		Header: http.Header{"Content-Type": {jsonType}}, Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body))}
@@ -199,14 +199,14 @@ func readReply(resp *http.Response) (body []byte, whole bool, err error) {
 	return body, true, errors.Join(err, resp.Body.Close())
 }
 
-// lost is for a request without a reply. The library repeats it at once, which helps when a connection broke and does no
-// good when nothing came for half a minute.
+// lost handles a request without a reply. The library repeats it at once, which helps after a broken connection, but not after
+// half a minute of silence.
 func (c *libraryCall) lost(req *http.Request, err error) error {
 	var dial *net.OpError
 	dialled := errors.As(err, &dial) && dial.Op == "dial"
 	var slow net.Error
 	silent := errors.As(err, &slow) && slow.Timeout() || errors.Is(err, context.DeadlineExceeded)
-	if end, ok := req.Context().Deadline(); ok && !time.Now().Before(end) { // while a body is read that is said in other words
+	if end, ok := req.Context().Deadline(); ok && !time.Now().Before(end) { // while a body is read, the error has another text
 		silent = true
 	}
 	if silent && !dialled {
@@ -219,7 +219,7 @@ func (c *libraryCall) lost(req *http.Request, err error) error {
 		return err
 	}
 	if req.Method == http.MethodPost && !dialled {
-		c.losses++ // the next request has a nonce that was used, and the library begins again when it hears so
+		c.losses++ // the next request has a used nonce, and the library begins again after badNonce
 	}
 	if silent || c.lasting && c.losses > 1 || c.losses > mostLosses {
 		return c.end(err)
@@ -264,7 +264,7 @@ func (c *libraryCall) read(req *http.Request, resp *http.Response, r *reply, bod
 	}
 	if mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); mediaType == problemType {
 		if p, _, ok := readProblem(resp.StatusCode, body); ok {
-			return p // an error all the same
+			return p // an error in spite of the status
 		}
 	}
 	switch {
@@ -273,7 +273,7 @@ func (c *libraryCall) read(req *http.Request, resp *http.Response, r *reply, bod
 			return fmt.Errorf("%s sends no certificate, but %s: %s", where(req.URL.String()), printable.Short(resp.Header.Get("Content-Type"), 100), start(body))
 		}
 		c.alternates = links(req.URL, resp.Header.Values("Link"), "alternate")
-		resp.Header.Del("Link") // the library would follow each, and those called "up" for ever
+		resp.Header.Del("Link") // the library would follow each, and rel="up" without bound
 		resp.Header.Set("Content-Type", chainType)
 	case c.want != nil:
 		if c.empty && len(bytes.TrimSpace(body)) == 0 {
@@ -293,13 +293,13 @@ func (c *libraryCall) readError(resp *http.Response, r *reply, body []byte) ([]b
 	p, said, ok := readProblem(resp.StatusCode, body)
 	clean := []byte(said)
 	resp.Header.Set("Content-Type", "text/plain")
-	if r.method == http.MethodHead { // it has no body, and is told by its status
+	if r.method == http.MethodHead { // it has no body
 		return clean, nil
 	}
 	if !ok && c == nil {
 		return clean, nil
 	}
-	if !ok { // the library says little of what isn't a problem document
+	if !ok { // the library's error for anything but a problem document says little
 		p = acme.Problem{Status: resp.StatusCode, Detail: fmt.Sprintf("HTTP %d: %s", resp.StatusCode, cmp.Or(said, http.StatusText(resp.StatusCode)))}
 	}
 	resp.Header.Set("Content-Type", problemType)
@@ -313,7 +313,7 @@ func (c *libraryCall) readError(resp *http.Response, r *reply, body []byte) ([]b
 	return clean, p
 }
 
-// statusError is a reply of which only the status says anything.
+// statusError is the error for a reply with nothing but a status.
 func statusError(u *url.URL, status int) error {
 	return fmt.Errorf("%s answers HTTP %d (%s)", where(u.Redacted()), status, http.StatusText(status))
 }
@@ -337,10 +337,10 @@ func links(base *url.URL, headers []string, relation string) (targets []string) 
 	return targets
 }
 
-// strayError is a URL of the CA that leads to where nobody allowed it.
+// strayError is the error for a URL of the CA that leads to a host that isn't allowed.
 type strayError struct {
 	URL  string // printable
-	Host string // what hosts must hold for it; "" when nothing helps
+	Host string // to be added to hosts; "" when that doesn't help
 	User bool   // it holds credentials
 }
 
@@ -356,7 +356,7 @@ func (e *strayError) Error() string {
 	return fmt.Sprintf("the CA leads to %s, which isn't on the host of its directory", e.URL)
 }
 
-// hint names the line that allows what a CA leads to.
+// hint returns the line that allows the host.
 func (e *strayError) hint(cfg Config) string {
 	if e.Host == "" {
 		return ""
@@ -400,7 +400,7 @@ func hostsOf(cfg Config) []string {
 // where shows a URL of the CA.
 func where(url string) string { return printable.Short(url, 200) }
 
-// checkRedirect lets what has no signature be redirected, to where RoundTrip lets it go.
+// checkRedirect follows redirects of unsigned requests; RoundTrip checks where they lead.
 func checkRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) > maxRedirects {
 		return fmt.Errorf("the CA redirects more than %d times", maxRedirects)

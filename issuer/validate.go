@@ -20,7 +20,7 @@ import (
 // requestsPerOrder bounds how many requests of one order are under way at a time.
 const requestsPerOrder = 8
 
-// authorize finds out what is still to be proved of an order that is pending.
+// authorize fetches the authorizations of an order that is pending.
 func (o *order) authorize(ctx context.Context) error {
 	if o.state.Status != acme.StatusPending {
 		return nil
@@ -32,15 +32,15 @@ func (o *order) authorize(ctx context.Context) error {
 	return err
 }
 
-// fetch fetches the order's authorizations and keeps those that aren't valid yet, each with the challenge to answer. There is
-// one for each hostname at most, and each is for one of them: nothing is published for a name that wasn't ordered.
+// fetch fetches the order's authorizations and keeps those that aren't valid yet. There is at most one for each hostname, and
+// each is for one of them: nothing is published for a name that wasn't ordered.
 func (o *order) fetch(ctx context.Context) ([]acme.Authorization, error) {
 	urls := o.state.Authorizations
 	if len(urls) > len(o.req.Hostnames) {
 		return nil, o.spoiled(ctx, "order", fmt.Errorf("the CA wants %d authorizations for %d hostnames", len(urls), len(o.req.Hostnames)))
 	}
 	used := urls
-	if o.state.Finalize != "" { // which some say when the order is ready
+	if o.state.Finalize != "" { // some CAs send it only when the order is ready
 		used = append(slices.Clone(urls), o.state.Finalize)
 	}
 	for _, url := range used {
@@ -79,8 +79,7 @@ func (o *order) deactivate(ctx context.Context, p *proof) error {
 	return about(p.IdentifierValue(), err)
 }
 
-// each makes a request of an order for each of some things, some of them at a time. It returns the first error, and ends the
-// others then.
+// each makes requests of one order in parallel, a few at a time. The first error ends the others and is returned.
 func each[T any](ctx context.Context, list []T, request func(ctx context.Context, n int, one T) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(requestsPerOrder)
@@ -90,8 +89,8 @@ func each[T any](ctx context.Context, list []T, request func(ctx context.Context
 	return group.Wait()
 }
 
-// assign finds the hostname that each authorization is for, and writes it as we do. A hostname has one at most. That of
-// *.x is for x, with a mark (RFC 8555 section 7.1.4) that some CAs forget.
+// assign finds the hostname of each authorization, and writes it in our spelling. A hostname has at most one. That of *.x is
+// for x, with a mark (RFC 8555 section 7.1.4) that some CAs leave out.
 func assign(authorizations []acme.Authorization, hostnames []string) error {
 	left := slices.Clone(hostnames)
 	for n := range authorizations {
@@ -124,10 +123,10 @@ func assign(authorizations []acme.Authorization, hostnames []string) error {
 	return nil
 }
 
-// choose keeps the authorizations that are still to be proved, each with what proves it.
+// choose keeps the authorizations that aren't valid yet, each with the challenge to answer and its record.
 func (o *order) choose(ctx context.Context, authorizations []acme.Authorization) error {
 	o.pending = nil
-	refused := &refusedError{} // while an earlier process was dead
+	refused := &refusedError{} // since the last attempt
 	for _, a := range authorizations {
 		if a.Status == acme.StatusInvalid {
 			refused.hostnames, refused.reasons = append(refused.hostnames, a.IdentifierValue()), append(refused.reasons, reason(a))
@@ -168,8 +167,8 @@ func (o *order) choose(ctx context.Context, authorizations []acme.Authorization)
 	return nil
 }
 
-// challengeOf returns the challenge of an authorization that is answered, and what answers it: the one that the CA looks at
-// already, else the first of the configured types that it offers; nil when there is none.
+// challengeOf returns the challenge of an authorization to answer, and the answer: the one that the CA is validating already,
+// else the first of the configured types that it offers; nil when there is none.
 func (o *order) challengeOf(a acme.Authorization) (c *acme.Challenge, answer dnschallenge.Challenge) {
 	possible, _ := dnschallenge.Possible(o.ca.cfg.Challenges, a.Identifier.Value, o.account.Location)
 	for _, p := range possible {
@@ -181,8 +180,8 @@ func (o *order) challengeOf(a acme.Authorization) (c *acme.Challenge, answer dns
 	return c, answer
 }
 
-// record makes what must be published for a challenge: of the hostname that was ordered, and of the token and the key of
-// our account (RFC 8555 section 8.1). No CA can have another value published.
+// record makes the record for a challenge, from the hostname that was ordered, the token and the key of our account (RFC 8555
+// section 8.1). No CA can have another value published.
 func (o *order) record(answer dnschallenge.Challenge, token string) (Record, error) {
 	base64url := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_'
@@ -209,13 +208,13 @@ func offered(a acme.Authorization) string {
 	return strings.Join(types, ", ")
 }
 
-// undecided reports whether the CA has still to look, or looks. Some say so of an authorization in the word that is meant for
-// challenges (RFC 8555 section 7.1.6).
+// undecided reports whether the validation hasn't ended. Some CAs use the status "processing", which is for challenges (RFC 8555
+// section 7.1.6).
 func undecided(a acme.Authorization) bool {
 	return a.Status == acme.StatusPending || a.Status == acme.StatusProcessing
 }
 
-// records returns what must be published for what is still to be proved.
+// records returns the records for the pending authorizations, each once.
 func (o *order) records() []Record {
 	var records []Record
 	for _, p := range o.pending {
@@ -228,8 +227,8 @@ func (o *order) records() []Record {
 
 // validate accepts all challenges and waits until every authorization is valid.
 //
-// What one of them fails by ends none of the others: the CA looks for the records of each, and counts each that it doesn't
-// find. So the records stay until it has decided about all that it was told to look at, and each that failed is named.
+// A failure of one doesn't end the others: the CA looks for the records of each, and counts each that it doesn't find. So the
+// records stay until the CA has decided about all of them, and the error names each that failed.
 func (o *order) validate(ctx context.Context) error {
 	if len(o.pending) == 0 {
 		return nil
@@ -250,7 +249,7 @@ func (o *order) validate(ctx context.Context) error {
 	if err := o.verdict(); err != nil {
 		var refused *refusedError
 		var lapsed *lapsedError
-		if errors.As(err, &refused) && !refused.open || errors.As(err, &lapsed) { // the order can only become invalid now
+		if errors.As(err, &refused) && !refused.open || errors.As(err, &lapsed) { // the order can only become invalid
 			return errors.Join(err, o.drop(ctx))
 		}
 		return err
@@ -260,11 +259,11 @@ func (o *order) validate(ctx context.Context) error {
 	return nil
 }
 
-// refusedError is a failed validation: the CA looked and wasn't convinced.
+// refusedError is a failed validation: the CA looked for the record and didn't find it, or found another.
 type refusedError struct {
 	hostnames []string
 	reasons   []error // beside each of hostnames
-	open      bool    // the CA looks again when the challenges are accepted again; the order can still be finished
+	open      bool    // the challenges can be accepted again, so the order can still be finished
 }
 
 // shownReasons bounds how many hostnames are named with the reason; the others are named without.
@@ -288,10 +287,10 @@ func (e *refusedError) Error() string {
 
 func (e *refusedError) Unwrap() []error { return e.reasons }
 
-// FailedValidation reports whether err says that the CA looked for the records and wasn't convinced, which CAs count.
+// FailedValidation reports whether err is a failed validation, which CAs count.
 func FailedValidation(err error) bool { return len(FailedHostnames(err)) > 0 }
 
-// FailedHostnames returns the hostnames whose records the CA looked for and wasn't convinced by. CAs count each of them.
+// FailedHostnames returns the hostnames whose validation failed. CAs count each of them.
 func FailedHostnames(err error) []string {
 	var refused *refusedError
 	if errors.As(err, &refused) {
@@ -300,7 +299,7 @@ func FailedHostnames(err error) []string {
 	return nil
 }
 
-// sightHint is the cure when the CA doesn't find what our servers had: "" when it may be something else.
+// sightHint returns the cure when the CA doesn't find a record that our servers have; "" when the cause may be another.
 func (o *order) sightHint(reason error) string {
 	if o.seen == 0 || !isProblem(reason, acme.ProblemTypeDNS, acme.ProblemTypeUnauthorized, acme.ProblemTypeIncorrectResponse) {
 		return ""
@@ -313,8 +312,7 @@ func (o *order) sightHint(reason error) string {
 		"to see which: autocertd check --live, with a resolver that sees what the CA sees in [resolvers] public"
 }
 
-// verdict makes one error of what became of the authorizations, nil when all are valid: of all that the CA refused, else the
-// first.
+// verdict returns one error for all failed validations, else the first other error, nil when all authorizations are valid.
 func (o *order) verdict() error {
 	all := &refusedError{open: true}
 	var first error
@@ -342,8 +340,8 @@ func (o *order) verdict() error {
 	return err
 }
 
-// accept has the CA look for the records of a proof, and notes whether it says that it is looking already, as after an earlier
-// attempt, or when the reply to an earlier request of the library was lost.
+// accept has the CA look for the record of a proof. It sets busy if the CA is validating already, as after an earlier attempt,
+// or when the reply to an earlier request of the library was lost.
 func (o *order) accept(ctx context.Context, p *proof) {
 	if p.challenge.Status != acme.StatusPending { // a resumed order may have accepted it before
 		return
@@ -355,7 +353,7 @@ func (o *order) accept(ctx context.Context, p *proof) {
 	})
 	switch {
 	case r.status == http.StatusConflict || isProblem(err, acme.ProblemTypeNamespace+"conflict"):
-		p.busy = true // the challenge looks as if nothing had accepted it, and is being validated
+		p.busy = true // its status is pending, but it is being validated
 	case err != nil && !o.wasAccepted(ctx, p):
 		p.verdict = about(p.IdentifierValue(), err)
 	case err == nil && answer.Status == acme.StatusPending && answer.Error != nil: // as step-ca does
@@ -364,13 +362,13 @@ func (o *order) accept(ctx context.Context, p *proof) {
 	}
 }
 
-// refuse notes that the CA looked and wasn't convinced.
+// refuse sets the verdict to a failed validation.
 func (p *proof) refuse(reason error) {
 	p.verdict = &refusedError{hostnames: []string{p.IdentifierValue()}, reasons: []error{reason}}
 }
 
-// wasAccepted reports whether the CA has accepted a challenge although it refuses to: the reply to an earlier request was
-// lost, and the library's next one came too late.
+// wasAccepted reports whether the CA has accepted a challenge after all: the reply to the library's first request was lost, and
+// the CA refused the second.
 func (o *order) wasAccepted(ctx context.Context, p *proof) bool {
 	now, _, err := o.authorization(ctx, p.Location)
 	return err == nil && slices.ContainsFunc(now.Challenges, func(c acme.Challenge) bool {
@@ -387,7 +385,7 @@ const (
 // errImpasse says that a validation didn't end, and that the order was given up for another.
 var errImpasse = errors.New("the CA's validation doesn't end")
 
-// awaitValidation waits for the verdicts about the proofs that have none yet. An error ends all of them.
+// awaitValidation waits until the CA has decided about all proofs without a verdict. An error ends the wait for all.
 func (o *order) awaitValidation(ctx context.Context) error {
 	left := slices.DeleteFunc(slices.Clone(o.pending), func(p *proof) bool { return p.verdict != nil })
 	if len(left) == 0 {
@@ -410,7 +408,7 @@ func (o *order) awaitValidation(ctx context.Context) error {
 			return false, time.Time{}, err
 		}
 		again = slices.MaxFunc(retries, time.Time.Compare)
-		// While it can't be asked the CA looks all the same, and counts it when the records are gone.
+		// While the CA can't be asked it goes on validating, and counts a failure if the records are gone. So wait a little.
 		if trouble = cmp.Or(troubles...); trouble == nil {
 			troubled = time.Time{}
 		} else if troubled.IsZero() {
@@ -453,15 +451,15 @@ func (o *order) awaitValidation(ctx context.Context) error {
 	return nil
 }
 
-// passing reports whether a CA that couldn't be asked may answer soon: it was silent, has trouble of its own, or wants to be
-// asked later.
+// passing reports whether an error is probably temporary: the CA didn't answer, has an error of its own, or wants to be asked
+// later.
 func passing(err error) bool {
 	e, ok := errors.AsType[*Error](err)
 	return ok && (e.Silent || e.RetryAfter.After(time.Now()) || isProblem(err, acme.ProblemTypeRateLimited))
 }
 
-// giveUp deactivates authorizations whose validation doesn't end, since the CA would answer a new order with them, and
-// drops the order. It returns errImpasse.
+// giveUp deactivates authorizations whose validation doesn't end, since the CA would reuse them for a new order, and drops the
+// order. It returns errImpasse.
 func (o *order) giveUp(ctx context.Context, stuck []*proof) error {
 	o.ca.cfg.Logger.Warn("a validation doesn't end; ordering anew", "ca", o.ca.cfg.Name, "order", o.state.Location,
 		"hostname", stuck[0].IdentifierValue())
@@ -476,8 +474,8 @@ func (o *order) giveUp(ctx context.Context, stuck []*proof) error {
 	return errImpasse
 }
 
-// lookAt asks for the authorization of a proof, and notes why the CA refuses. It reports whether the CA has decided, and when
-// it wants to be asked again.
+// lookAt fetches the authorization of a proof, and sets the verdict if the validation failed. It returns whether the CA has
+// decided, and when it wants to be asked again.
 func (o *order) lookAt(ctx context.Context, p *proof) (decided bool, again time.Time, err error) {
 	a, r, err := o.authorization(ctx, p.Location)
 	failed := func(c acme.Challenge) bool { return c.URL == p.challenge.URL && c.Status == acme.StatusInvalid }
@@ -489,13 +487,13 @@ func (o *order) lookAt(ctx context.Context, p *proof) (decided bool, again time.
 		return false, r.retryAfter, nil
 	case undecided(a), a.Status == acme.StatusInvalid:
 		p.refuse(reason(a))
-	default: // deactivated, expired, revoked: nothing that a record is to blame for, or that is counted
+	default: // deactivated, expired, revoked: no failed validation
 		p.verdict = about(p.IdentifierValue(), o.ca.cfg.explain("authorization", reason(a)))
 	}
 	return true, r.retryAfter, nil
 }
 
-// reason finds why an authorization isn't valid: the error of its challenge.
+// reason returns why an authorization isn't valid: the error of its challenge.
 func reason(a acme.Authorization) error {
 	for _, c := range a.Challenges {
 		if c.Error != nil {
@@ -505,7 +503,7 @@ func reason(a acme.Authorization) error {
 	return &lapsedError{a.Status}
 }
 
-// lapsedError is an authorization that is neither valid nor can become so, for a reason that the CA doesn't say.
+// lapsedError is the error for an authorization that can't become valid, for an unknown reason.
 type lapsedError struct{ status string }
 
 func (e *lapsedError) Error() string { return "the authorization is " + e.status }

@@ -224,12 +224,12 @@ func (s *orderStep) records(ctx context.Context) error {
 			if server := s.primary(r.Name); server != "" { // else nsupdate asks DNS for it
 				fmt.Printf("server %s\n", server)
 			}
-			fmt.Printf("update add %s. %d IN TXT %q\nsend\n", r.Name, issuer.HandTTL, r.Value)
+			fmt.Printf("update add %s. %d IN TXT %q\nsend\n", r.Name, issuer.ByHandTTL, r.Value)
 		}
 	case formatJSON:
 		list := []handRecord{}
 		for _, r := range view.Records {
-			list = append(list, handRecord{Name: r.Name, Type: "TXT", TTL: issuer.HandTTL, Value: r.Value})
+			list = append(list, handRecord{Name: r.Name, Type: "TXT", TTL: issuer.ByHandTTL, Value: r.Value})
 		}
 		err = term.JSON(os.Stdout, list)
 	default:

@@ -140,20 +140,20 @@ func (j *job) obtainFrom(ctx context.Context, ca string, spare bool) (*issuer.Bu
 	}
 	j.progress(issuer.Step{Name: Ordering})
 	issued, err := j.order(ctx, iss, issuer.Request{
-		Hostnames: j.cert.Hostnames,
-		KeyType:   issuer.KeyType(j.cert.KeyType),
-		Profile:   profile,
-		Replaces:  j.replaces(iss),
-		InUse:     j.worthKeeping(),
-		Key:       j.keyToReuse(),
-		CSR:       j.cert.CSR,
-		Spare:     spare,
-		Open:      open,
-		Orders:    spending,
-		Solver:    j.snapshot.Solver,
-		Domains:   domains(j.cert.Hostnames),
-		Exempt:    j.exempt(iss.DirectoryURL(), time.Now()),
-		Progress:  j.progress,
+		Hostnames:   j.cert.Hostnames,
+		KeyType:     issuer.KeyType(j.cert.KeyType),
+		Profile:     profile,
+		Replaces:    j.replaces(iss),
+		InUse:       j.worthKeeping(),
+		Key:         j.keyToReuse(),
+		CSR:         j.cert.CSR,
+		HasFallback: spare,
+		Open:        open,
+		Orders:      spending,
+		Solver:      j.snapshot.Solver,
+		Domains:     domains(j.cert.Hostnames),
+		Exempt:      j.exempt(iss.DirectoryURL(), time.Now()),
+		Progress:    j.progress,
 	})
 	if endErr := spending.end(ctx, err); endErr != nil {
 		j.tell(event.Event{Kind: event.OrderNotCounted, CA: ca, Err: endErr})

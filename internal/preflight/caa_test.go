@@ -28,7 +28,8 @@ func above(set zones.CAASet) zones.CAASet {
 
 func TestJudgeCAA(t *testing.T) {
 	ours := authority{name: "le", identities: []string{"ca.invalid", "ca.example"}, account: ourAccount}
-	fresh, silent, private := ours, ours, ours
+	fresh, silent, private, both := ours, ours, ours, ours
+	both.methods = []string{"dns-account-01", "dns-01"}
 	private.private = true
 	fresh.account, silent.identities = "", nil
 	const line = `corp.example.test. 300 IN CAA 0 issue "ca.invalid; accounturi=` + ourAccount + `; validationmethods=dns-01"`
@@ -74,6 +75,12 @@ func TestJudgeCAA(t *testing.T) {
 		{name: "another method", set: caaSet("0 issue ca.invalid; validationmethods=http-01"), ca: ours, status: Failure,
 			text: "CAA at corp.example.test allows ca.invalid only by http-01, not by dns-01", cure: line},
 		{name: "our account with another method", set: caaSet("0 issue ca.invalid; accounturi=" + ourAccount + "; validationmethods=http-01"), ca: ours, status: Failure, cure: line},
+
+		{name: "both methods", set: caaSet("0 issue ca.invalid; validationmethods=dns-01,dns-account-01"), ca: both, status: OK},
+		{name: "both methods, each in a value of its own", set: caaSet("0 issue ca.invalid; validationmethods=dns-01", "0 issue ca.invalid; validationmethods=dns-account-01"), ca: both, status: OK},
+		{name: "one of both methods", set: caaSet("0 issue ca.invalid; validationmethods=dns-01"), ca: both, status: Failure,
+			text: "CAA at corp.example.test allows ca.invalid only by dns-01, not by dns-account-01",
+			cure: `corp.example.test. 300 IN CAA 0 issue "ca.invalid; accounturi=` + ourAccount + `; validationmethods=dns-account-01,dns-01"`},
 
 		{name: "a wildcard needs what hosts need", set: caaSet("0 issue other.invalid"), ca: ours, wildcard: true, status: Failure, cure: line},
 		{name: "issuewild replaces issue for wildcards", set: caaSet("0 issue other.invalid", "0 issuewild ca.invalid"), ca: ours, wildcard: true, status: OK},

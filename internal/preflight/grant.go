@@ -61,18 +61,22 @@ func (ca authority) challenges() []string {
 	return ca.methods
 }
 
-// lacks returns a challenge that the CA may ask for and that isn't allowed (RFC 8657, section 4); "" when all are.
-func (g grant) lacks(ca authority) string {
-	for _, method := range ca.challenges() {
-		if g.methods != nil && (len(g.methods) != 1 || !slices.Contains(strings.Split(g.methods[0], ","), method)) {
-			return method
-		}
-	}
-	return ""
+// forMethod reports whether a type of challenge is allowed (RFC 8657, section 4).
+func (g grant) forMethod(method string) bool {
+	return g.methods == nil || len(g.methods) == 1 && slices.Contains(strings.Split(g.methods[0], ","), method)
 }
 
 // reject says why none of the properties allows the CA to issue for us; "" when one does. The nearest miss is told.
 func reject(properties []zones.CAARecord, ca authority) (reason string) {
+	for _, method := range ca.challenges() { // the CA may ask for each
+		if reason = rejectMethod(properties, ca, method); reason != "" {
+			break
+		}
+	}
+	return reason
+}
+
+func rejectMethod(properties []zones.CAARecord, ca authority, method string) (reason string) {
 	us := strings.Join(ca.identities, " or ")
 	var others []string
 	for _, p := range properties {
@@ -81,10 +85,10 @@ func reject(properties []zones.CAARecord, ca authority) (reason string) {
 		case g.ca == "":
 		case !g.forCA(ca):
 			others = append(others, g.ca)
-		case g.forAccount(ca.account) && g.lacks(ca) == "":
+		case g.forAccount(ca.account) && g.forMethod(method):
 			return ""
-		case g.lacks(ca) != "":
-			reason = fmt.Sprintf("allows %s only by %s, not by %s", g.ca, strings.Join(g.methods, " and "), g.lacks(ca))
+		case !g.forMethod(method):
+			reason = fmt.Sprintf("allows %s only by %s, not by %s", g.ca, strings.Join(g.methods, " and "), method)
 		case ca.account == "":
 			reason = fmt.Sprintf("allows %s only for account %s, and there is no account yet", g.ca, strings.Join(g.accounts, " and "))
 		default:
