@@ -31,14 +31,15 @@ var limits = []limit{
 	{pkg: "internal/dnschallenge", only: []string{}},
 	{pkg: "internal/proc", only: []string{"internal/printable", "internal/cure"}},
 	{pkg: "internal/suggest", only: []string{}},
+	{pkg: "internal/dnsname", only: []string{}},
 	{pkg: "internal/config", only: []string{"internal/knownca", "internal/suggest", "internal/secret", "internal/printable", "internal/durable", "internal/cure", "internal/dnschallenge"}},
 	{pkg: "internal/knownca", only: []string{"internal/printable"}},
 	{pkg: "internal/budget", only: []string{"internal/knownca"}},
-	{pkg: "providers", only: []string{"internal/secret", "internal/printable", "internal/durable", "internal/proc", "internal/cure", "internal/suggest"}},
+	{pkg: "providers", only: []string{"internal/secret", "internal/printable", "internal/durable", "internal/proc", "internal/cure", "internal/suggest", "internal/dnsname"}},
 	// No DNS, disk or providers.
 	{pkg: "issuer", never: []string{"internal/dns01", "internal/zones", "internal/store/files", "internal/store/etcd", "internal/durable", "providers"}},
 	// Asks DNS; who writes there, and for whom, is no business of it.
-	{pkg: "internal/zones", only: []string{"internal/secret", "internal/printable", "internal/cure", "internal/dnschallenge"}},
+	{pkg: "internal/zones", only: []string{"internal/dnsname", "internal/suggest", "internal/secret", "internal/printable", "internal/cure", "internal/dnschallenge"}},
 	{pkg: "internal/state", only: []string{"internal/store", "internal/printable", "internal/cure", "issuer"}},
 	// No account keys.
 	{pkg: "internal/deploy", never: []string{"issuer", "providers", "internal/config", "internal/dns01", "internal/zones", "internal/lifecycle", "internal/store/files"}},

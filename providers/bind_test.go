@@ -7,6 +7,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"autocertd/internal/dnsname"
 	"autocertd/internal/testbed"
 	"autocertd/providers/providertest"
 )
@@ -28,7 +29,7 @@ func serverHarness(b dnsServer, key string, client Client) providertest.Harness 
 		TTL:    func(ctx context.Context, name string) (time.Duration, error) { return askTTL(ctx, b.Addr(), name) },
 		Put: func(ctx context.Context, name, value string) error {
 			k := b.Key(key)
-			foreign := prober{server: b.Addr(), key: tsigKey{name: plainName(k.Name), algorithm: k.Algorithm, secret: k.Secret}}
+			foreign := prober{server: b.Addr(), key: tsigKey{name: dnsname.Canonical(k.Name), algorithm: k.Algorithm, secret: k.Secret}}
 			rr, err := dns.NewRR(name + ". 60 IN TXT " + value)
 			if err != nil {
 				return err

@@ -12,6 +12,7 @@ import (
 	"github.com/libdns/cloudflare"
 	"github.com/libdns/libdns"
 
+	"autocertd/internal/dnsname"
 	"autocertd/internal/secret"
 )
 
@@ -123,7 +124,7 @@ func (c *cloudflareClient) each(ctx context.Context, zone string, recs []libdns.
 	p := &cloudflare.Provider{APIToken: c.options.APIToken.Reveal(), ZoneToken: c.options.ZoneToken.Reveal(), HTTPClient: api}
 	for i := range txts {
 		rec := &txts[i]
-		name := plainName(libdns.AbsoluteName(rec.Name, zone))
+		name := dnsname.Canonical(libdns.AbsoluteName(rec.Name, zone))
 		rec.TTL = min(max(rec.TTL, cloudflareMinTTL), cloudflareMaxTTL)
 		err := ctx.Err()
 		if err == nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/libdns/desec"
 	"github.com/libdns/libdns"
 
+	"autocertd/internal/dnsname"
 	"autocertd/internal/printable"
 	"autocertd/internal/secret"
 )
@@ -223,7 +224,7 @@ func (c *compiledClient) sets(ctx context.Context, getter libdns.RecordGetter, z
 	sets := map[string]moduleSet{}
 	for _, rec := range all {
 		if rr := rec.RR(); strings.EqualFold(rr.Type, "TXT") {
-			name := libdns.RelativeName(plainName(libdns.AbsoluteName(rr.Name, zone)), plainName(zone))
+			name := libdns.RelativeName(dnsname.Canonical(libdns.AbsoluteName(rr.Name, zone)), dnsname.Canonical(zone))
 			sets[name] = append(sets[name], rec)
 		}
 	}

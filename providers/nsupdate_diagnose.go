@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/miekg/dns"
+
+	"autocertd/internal/dnsname"
 )
 
 // nsupdateFailure is how a run of nsupdate ended, and its lines on standard error.
@@ -198,7 +200,7 @@ func (d diagnosis) unreached(ctx context.Context, text string) *Error {
 		d.err = err
 		return d.noAnswer()
 	}
-	if soa := authority(reply); soa == nil || plainName(soa.Hdr.Name) != d.zone {
+	if soa := authority(reply); soa == nil || dnsname.Canonical(soa.Hdr.Name) != d.zone {
 		d.rcode = dns.RcodeNotAuth
 		return d.foreignZone(reply, name)
 	}

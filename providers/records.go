@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/libdns/libdns"
+
+	"autocertd/internal/dnsname"
 )
 
 // maxText is the longest value of a TXT record that is one string (RFC 1035, 3.3.14).
@@ -45,8 +47,8 @@ func relativeRecords(zone string, recs []libdns.Record) (string, []libdns.TXT, e
 		return "", nil, fmt.Errorf("zone %s: %w", zone, err)
 	}
 	for i, t := range txts {
-		name := plainName(libdns.AbsoluteName(t.Name, zone))
-		if name != zone && !strings.HasSuffix(name, "."+zone) {
+		name := dnsname.Canonical(libdns.AbsoluteName(t.Name, zone))
+		if !dnsname.In(name, zone) {
 			return "", nil, &Error{Problem: fmt.Sprintf("%s isn't in zone %s", name, zone)}
 		}
 		txts[i].Name = libdns.RelativeName(name, zone)
@@ -59,12 +61,7 @@ func zoneName(zone string) (string, error) {
 	if !isName(zone) {
 		return "", fmt.Errorf("zone %.80q isn't a DNS name", zone)
 	}
-	return plainName(zone), nil
-}
-
-// plainName returns a DNS name in lower case, without the trailing dot.
-func plainName(name string) string {
-	return strings.ToLower(strings.TrimSuffix(name, "."))
+	return dnsname.Canonical(zone), nil
 }
 
 // isName reports whether s is a DNS name made of letters, digits, hyphens, underscores and asterisks.

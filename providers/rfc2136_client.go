@@ -10,6 +10,8 @@ import (
 
 	"github.com/libdns/libdns"
 	"github.com/miekg/dns"
+
+	"autocertd/internal/dnsname"
 )
 
 // maxUpdate is about how many bytes of records go into one update message, which can't be longer than 64 KiB.
@@ -132,7 +134,9 @@ func (u update) message() *dns.Msg {
 }
 
 // full is the record's name with the zone's, without the trailing dot.
-func (u update) full(t libdns.TXT) string { return plainName(libdns.AbsoluteName(t.Name, u.zone)) }
+func (u update) full(t libdns.TXT) string {
+	return dnsname.Canonical(libdns.AbsoluteName(t.Name, u.zone))
+}
 
 // exchange sends the update to one server.
 func (c *rfc2136Client) exchange(ctx context.Context, server string, u update) error {
@@ -158,13 +162,13 @@ func (c *rfc2136Client) exchange(ctx context.Context, server string, u update) e
 func (c *rfc2136Client) ExplainKey(ctx context.Context, server, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
-	zone := plainName(name)
+	zone := dnsname.Canonical(name)
 	if reply, err := (prober{server: server}).soa(ctx, name); err == nil && authority(reply) != nil { // it needn't be proven for a hint
-		zone = plainName(authority(reply).Hdr.Name)
+		zone = dnsname.Canonical(authority(reply).Hdr.Name)
 	}
 	v := verdict{rcode: dns.RcodeNotAuth, unproven: errServerTSIG}
 	return diagnosis{prober: prober{server: server, key: c.key, wait: c.wait}, verdict: v, err: v, seen: &c.seen,
-		update: update{zone: zone, records: []libdns.TXT{{Name: libdns.RelativeName(plainName(name), zone)}}}}.explain(ctx)
+		update: update{zone: zone, records: []libdns.TXT{{Name: libdns.RelativeName(dnsname.Canonical(name), zone)}}}}.explain(ctx)
 }
 
 // isDial reports whether there was no connection, so that nothing was sent.

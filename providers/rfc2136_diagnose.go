@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"autocertd/internal/dnsname"
 )
 
 // probeTime is how long the search for the cause of a failure may take in all.
@@ -264,7 +266,7 @@ func (d diagnosis) notAuth(ctx context.Context, product Product) *Error {
 		return d.failsForNow(fmt.Sprintf("%s answered %s to the update of zone %s, and not to the question why: %v", d.server, d.code(), d.zone, err), "")
 	case reply.tsigError() == dns.RcodeBadTime:
 		return d.badTime(reply)
-	case soa == nil || plainName(soa.Hdr.Name) != d.zone:
+	case soa == nil || dnsname.Canonical(soa.Hdr.Name) != d.zone:
 		return d.foreignZone(reply, name)
 	case d.badKey():
 		return d.refused(ctx, cmp.Or(product, Knot))
@@ -280,7 +282,7 @@ func (d diagnosis) foreignZone(reply answer, name string) *Error {
 			fmt.Sprintf("%s doesn't serve zone %s (%s), nor another one that holds %s", d.server, d.zone, d.code(), name),
 			fmt.Sprintf(`name the zone's primary as server; its name is the first word of: dig +short SOA %s`, d.zone))
 	}
-	zone := plainName(soa.Hdr.Name)
+	zone := dnsname.Canonical(soa.Hdr.Name)
 	return d.fails(
 		fmt.Sprintf("%s doesn't serve zone %s (%s); its zone for %s is %s", d.server, d.zone, d.code(), name, zone),
 		fmt.Sprintf(`zones = ["%s"]`, zone))
@@ -349,7 +351,7 @@ func (d diagnosis) primary(ctx context.Context) string {
 		p.key = key
 		reply, err := p.soa(ctx, d.zone)
 		if soa := authority(reply); err == nil && soa != nil {
-			return plainName(soa.Ns)
+			return dnsname.Canonical(soa.Ns)
 		}
 	}
 	return ""
@@ -381,7 +383,7 @@ func (d diagnosis) notZone(ctx context.Context) *Error {
 		return e
 	}
 	if soa := authority(reply); soa != nil {
-		e.Hint = fmt.Sprintf(`%s serves the zone that holds it: zones = ["%s"]`, d.server, plainName(soa.Hdr.Name))
+		e.Hint = fmt.Sprintf(`%s serves the zone that holds it: zones = ["%s"]`, d.server, dnsname.Canonical(soa.Hdr.Name))
 	} else {
 		e.Hint = fmt.Sprintf("%s serves no zone that holds it: let another provider write it", d.server)
 	}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"autocertd/internal/dnsname"
 )
 
 // soa asks for the SOA of name.
@@ -79,12 +81,12 @@ func (p prober) look(ctx context.Context, name string) sight {
 	for _, rr := range reply.Answer {
 		switch rr := rr.(type) {
 		case *dns.TXT:
-			if plainName(rr.Hdr.Name) == name {
+			if dnsname.Canonical(rr.Hdr.Name) == name {
 				s.txt = append(s.txt, strings.Join(rr.Txt, ""))
 			}
 		case *dns.CNAME:
-			if plainName(rr.Hdr.Name) == name {
-				s.isName = plainName(rr.Target)
+			if dnsname.Canonical(rr.Hdr.Name) == name {
+				s.isName = dnsname.Canonical(rr.Target)
 			}
 		}
 	}

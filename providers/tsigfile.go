@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"autocertd/internal/dnsname"
 )
 
 // maxKeyFile is the most bytes that a key file may have.
@@ -145,7 +147,7 @@ func (p *keyParser) pick(name string) (keyStatement, error) {
 		return p.keys[0], nil
 	}
 	for _, k := range p.keys {
-		if plainName(k.name) == plainName(name) {
+		if dnsname.Canonical(k.name) == dnsname.Canonical(name) {
 			return k, nil
 		}
 	}

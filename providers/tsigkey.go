@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"autocertd/internal/dnsname"
 	"autocertd/internal/secret"
 )
 
@@ -56,12 +57,12 @@ func tsigKeyName(name string) (string, error) {
 	if !isName(name) {
 		return "", errors.New("the key's name isn't a DNS name: letters, digits, hyphens, underscores and dots")
 	}
-	return plainName(name), nil
+	return dnsname.Canonical(name), nil
 }
 
 // tsigAlgorithm returns the algorithm in its standard spelling.
 func tsigAlgorithm(s string) (string, error) {
-	s = plainName(s)
+	s = dnsname.Canonical(s)
 	if slices.Contains(tsigAlgorithms(), s) {
 		return s, nil
 	}

@@ -12,6 +12,7 @@ import (
 
 	"autocertd/internal/cure"
 	"autocertd/internal/dnschallenge"
+	"autocertd/internal/dnsname"
 	"autocertd/internal/store"
 	"autocertd/internal/zones"
 )
@@ -449,7 +450,7 @@ func (s *Solver) openOrders(ctx context.Context) func(name string) bool {
 	}
 	open := map[string]bool{}
 	for _, h := range hostnames {
-		open[strings.TrimPrefix(zones.Canonical(h), "*.")] = true
+		open[strings.TrimPrefix(dnsname.Canonical(h), "*.")] = true
 	}
 	return func(name string) bool { return open[dnschallenge.Hostname(name)] }
 }

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"autocertd/internal/cure"
+	"autocertd/internal/dnsname"
 	"autocertd/internal/zones"
 	"autocertd/issuer"
 )
@@ -57,7 +58,7 @@ func (sol *solution) Publish(ctx context.Context, records []issuer.Record) error
 	_ = lookups.Wait() // failures has them all
 	sol.led = map[zones.TXT]string{}
 	for i, r := range records {
-		sol.led[keys[i]] = zones.Canonical(r.Name)
+		sol.led[keys[i]] = dnsname.Canonical(r.Name)
 	}
 	if err := cure.Join(failures...); err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"autocertd/internal/dnschallenge"
+	"autocertd/internal/dnsname"
 	"autocertd/internal/zones"
 )
 
@@ -68,10 +69,10 @@ func aliasFor(place zones.Place, zone string) Alias {
 		a.Zone = place.Zone
 	}
 	switch {
-	case inZone(name, zone):
+	case dnsname.In(name, zone):
 		a.Note = "lies in the challenge zone"
 		return a
-	case inZone(place.Name(), zone):
+	case dnsname.In(place.Name(), zone):
 		a.Note = "is delegated already, to " + place.Name()
 		return a
 	case len(place.Chain) > 1:
@@ -91,8 +92,6 @@ func target(hostname, zone string) string {
 	sum := sha256.Sum256([]byte(hostname))
 	return hex.EncodeToString(sum[:16]) + "." + zone
 }
-
-func inZone(name, zone string) bool { return name == zone || strings.HasSuffix(name, "."+zone) }
 
 // provide finds the provider of the challenge zone, or describes one.
 func (r *Delegation) provide(ctx context.Context, asker *zones.Asker, products Products) {

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"autocertd/internal/dnsname"
 	"autocertd/internal/zones"
 )
 
@@ -46,7 +47,7 @@ func TestLongTargets(t *testing.T) {
 		t.Errorf("what just fits becomes %s", got)
 	}
 	first, second := target(tooLong, longZone), target("b"+tooLong[1:], longZone)
-	if first == second || len(first) > longestName || !inZone(first, longZone) || strings.Count(first, ".") != strings.Count(longZone, ".")+1 {
+	if first == second || len(first) > longestName || !dnsname.In(first, longZone) || strings.Count(first, ".") != strings.Count(longZone, ".")+1 {
 		t.Errorf("names that don't fit become %s and %s", first, second)
 	}
 }

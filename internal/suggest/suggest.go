@@ -18,16 +18,16 @@ func DidYouMean(unknown string, known []string) string {
 func Nearest(unknown string, known []string) string {
 	best, distance := "", (len(unknown)+2)/3+1 // about one slip in three letters
 	for _, name := range known {
-		if n := editDistance(strings.ToLower(unknown), name); n < distance {
+		if n := Distance(strings.ToLower(unknown), name); n < distance {
 			best, distance = name, n
 		}
 	}
 	return best
 }
 
-// editDistance counts the letters to insert, drop, replace or swap with their neighbour. Long words are no typing
+// Distance returns the number of letters to insert, drop, replace or swap with their neighbour. Long words are no typing
 // mistakes, and are as far from each other as their length says.
-func editDistance(a, b string) int {
+func Distance(a, b string) int {
 	const longest = 64
 	if len(a) > longest || len(b) > longest {
 		return max(len(a), len(b))

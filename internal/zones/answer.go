@@ -8,6 +8,8 @@ import (
 	"syscall"
 
 	"github.com/miekg/dns"
+
+	"autocertd/internal/dnsname"
 )
 
 // isAnswer reports whether a reply says something about the name.
@@ -81,17 +83,17 @@ func unreachable(err error) string {
 // DNAME's owner.
 func aliasIn(answer *dns.Msg, name string) (alias, dname string) {
 	for _, rr := range answer.Answer {
-		owner := Canonical(rr.Header().Name)
+		owner := dnsname.Canonical(rr.Header().Name)
 		switch rr := rr.(type) {
 		case *dns.CNAME:
 			if owner == name {
-				alias = Canonical(rr.Target)
+				alias = dnsname.Canonical(rr.Target)
 			}
 		case *dns.DNAME:
 			if rest, below := strings.CutSuffix(name, "."+owner); below {
 				dname = owner
 				if alias == "" {
-					alias = rest + "." + Canonical(rr.Target)
+					alias = rest + "." + dnsname.Canonical(rr.Target)
 				}
 			}
 		}
@@ -112,8 +114,8 @@ func lastAlias(answer *dns.Msg, name string) string {
 // zoneIn returns the zone whose SOA the answer carries.
 func zoneIn(answer *dns.Msg, name string) string {
 	for _, rr := range slices.Concat(answer.Answer, answer.Ns) {
-		if soa, ok := rr.(*dns.SOA); ok && inZone(name, Canonical(soa.Hdr.Name)) {
-			return Canonical(soa.Hdr.Name)
+		if soa, ok := rr.(*dns.SOA); ok && dnsname.In(name, dnsname.Canonical(soa.Hdr.Name)) {
+			return dnsname.Canonical(soa.Hdr.Name)
 		}
 	}
 	return ""
@@ -125,8 +127,8 @@ func cutIn(answer *dns.Msg, name string) string {
 		return ""
 	}
 	for _, rr := range answer.Ns {
-		if ns, ok := rr.(*dns.NS); ok && inZone(name, Canonical(ns.Hdr.Name)) {
-			return Canonical(ns.Hdr.Name)
+		if ns, ok := rr.(*dns.NS); ok && dnsname.In(name, dnsname.Canonical(ns.Hdr.Name)) {
+			return dnsname.Canonical(ns.Hdr.Name)
 		}
 	}
 	return ""

@@ -9,6 +9,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"autocertd/internal/dnsname"
 	"autocertd/internal/printable"
 )
 
@@ -39,7 +40,7 @@ func (r CAARecord) String() string { return fmt.Sprintf("%d %s %q", r.Flag, r.Ta
 // resolvers, which see what the CA sees; without any, each zone's own servers, or this machine's resolvers when no provider
 // has servers. A CA takes such an error for a refusal, too.
 func (a *Asker) CAA(ctx context.Context, hostname string) (set CAASet, err error) {
-	name := strings.TrimPrefix(Canonical(hostname), "*.")
+	name := strings.TrimPrefix(dnsname.Canonical(hostname), "*.")
 	for domain, more := name, name != ""; more; _, domain, more = strings.Cut(domain, ".") {
 		at, err := a.caaAt(ctx, domain)
 		switch {
@@ -127,7 +128,7 @@ func asked(answer *dns.Msg, err error) (*dns.Msg, error) {
 
 func caaIn(answer *dns.Msg, owner string) (records []CAARecord) {
 	for _, rr := range answer.Answer {
-		if caa, ok := rr.(*dns.CAA); ok && Canonical(caa.Hdr.Name) == owner {
+		if caa, ok := rr.(*dns.CAA); ok && dnsname.Canonical(caa.Hdr.Name) == owner {
 			records = append(records, CAARecord{caa.Flag, printable.Line(caa.Tag), printable.Line(caa.Value)})
 		}
 	}

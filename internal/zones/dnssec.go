@@ -9,6 +9,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"autocertd/internal/dnsname"
 	"autocertd/internal/printable"
 )
 
@@ -40,7 +41,7 @@ func (a *Asker) Validation(ctx context.Context, name string) []Verdict {
 	verdicts := make([]Verdict, len(resolvers))
 	var all sync.WaitGroup
 	for i, resolver := range resolvers {
-		all.Go(func() { verdicts[i] = validator(resolver).judge(ctx, Canonical(name)) })
+		all.Go(func() { verdicts[i] = validator(resolver).judge(ctx, dnsname.Canonical(name)) })
 	}
 	all.Wait()
 	return verdicts

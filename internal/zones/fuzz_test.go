@@ -7,6 +7,8 @@ import (
 	"unicode"
 
 	"github.com/miekg/dns"
+
+	"autocertd/internal/dnsname"
 )
 
 // answersOf are answers that are right, for a start.
@@ -59,7 +61,7 @@ func FuzzAnswer(f *testing.F) {
 				t.Errorf("%d characters: %.200q", len(text), text)
 			}
 		}
-		if found.zone != "" && !inZone(name, found.zone) {
+		if found.zone != "" && !dnsname.In(name, found.zone) {
 			t.Errorf("%s isn't in zone %s", name, found.zone)
 		}
 		if cachedFor(m, 60) < 0 || cachedFor(m, 60) > time.Minute {
@@ -78,7 +80,7 @@ func FuzzMeant(f *testing.F) {
 			return
 		}
 		host, in := Meant(name, []string{zone, "example.org"})
-		if (host == "") != (in == "") || host != "" && !inZone(host, in) {
+		if (host == "") != (in == "") || host != "" && !dnsname.In(host, in) {
 			t.Errorf("%q in %q", host, in)
 		}
 	})

@@ -12,6 +12,7 @@ import (
 
 	"autocertd/internal/cure"
 	"autocertd/internal/dnschallenge"
+	"autocertd/internal/dnsname"
 )
 
 // maxAliases bounds a chain of CNAMEs. Resolvers give up at about the same length.
@@ -42,7 +43,7 @@ func (t Target) String() string { return strings.Join(t.Chain, " -> ") }
 // cache, and takes the provider that serves the target. Signed with the provider's key, its servers answer from the view
 // that the update goes to.
 func (a *Asker) Locate(ctx context.Context, name string) (Target, error) {
-	t := Target{Chain: []string{Canonical(name)}}
+	t := Target{Chain: []string{dnsname.Canonical(name)}}
 	if n := len(t.Name()); n > maxName {
 		return t, fmt.Errorf("%s has %d characters, and a name in DNS has at most %d (RFC 1035, section 2.3.4): no CA can ask for it, so shorten the hostname", t, n, maxName)
 	}

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"autocertd/internal/dnschallenge"
+	"autocertd/internal/dnsname"
+	"autocertd/internal/suggest"
 )
 
 // NoProviderError says that no configured provider serves a name.
@@ -64,13 +66,13 @@ func few(names []string) string {
 // Meant returns the hostname that was probably meant by the name of a challenge that no zone holds, and its zone: one that
 // differs from the end of the name by a slip or two. It returns nothing when none does.
 func Meant(name string, zones []string) (host, zone string) {
-	labels := strings.Split(dnschallenge.Hostname(Canonical(name)), ".")
+	labels := strings.Split(dnschallenge.Hostname(dnsname.Canonical(name)), ".")
 	best := slips + 1
 	for _, z := range zones {
 		n := strings.Count(z, ".") + 1
 		for have := max(1, n-1); have <= min(n+1, len(labels)); have++ { // a dot more or less is a slip, too
 			end := strings.Join(labels[len(labels)-have:], ".")
-			d := distance(end, z)
+			d := suggest.Distance(end, z)
 			if d == 0 || d >= best || 4*d > len(z) {
 				continue
 			}
@@ -83,29 +85,5 @@ func Meant(name string, zones []string) (host, zone string) {
 	return host, zone
 }
 
-// slips bounds the characters that may be wrong, missing, too many, or changed with their neighbour.
+// slips bounds the letters that may be wrong, missing, too many, or swapped with their neighbour.
 const slips = 2
-
-// distance returns how many such slips lead from one word to the other.
-func distance(a, b string) int {
-	before, row := make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		older := before
-		before, row = row, make([]int, len(b)+1)
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			row[j+1] = min(before[j+1]+1, row[j]+1, before[j]+cost)
-			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
-				row[j+1] = min(row[j+1], older[j-1]+1)
-			}
-		}
-	}
-	return row[len(b)]
-}

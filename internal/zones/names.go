@@ -1,8 +1,6 @@
 package zones
 
 import (
-	"strings"
-
 	"golang.org/x/sync/errgroup"
 )
 
@@ -17,14 +15,6 @@ type TXT struct{ Provider, Zone, Name, Value string }
 
 // In returns the zone that holds the value.
 func (t TXT) In() Zone { return Zone{t.Provider, t.Zone} }
-
-// Canonical returns a DNS name as we keep it: lower case, without the trailing dot.
-func Canonical(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
-
-// inZone reports whether name is the zone's apex or below it.
-func inZone(name, zone string) bool {
-	return name == zone || strings.HasSuffix(name, "."+zone)
-}
 
 // distinct returns each value once.
 func distinct[T comparable](list []T) (result []T) {

@@ -12,6 +12,7 @@ import (
 	"github.com/miekg/dns"
 
 	"autocertd/internal/cure"
+	"autocertd/internal/dnsname"
 	"autocertd/internal/printable"
 )
 
@@ -126,7 +127,7 @@ func (a *Asker) zoneServers(ctx context.Context, p Provider, zone string) ([]end
 	var hosts []string
 	for _, rr := range reply.Answer {
 		if ns, ok := rr.(*dns.NS); ok {
-			hosts = append(hosts, Canonical(ns.Ns))
+			hosts = append(hosts, dnsname.Canonical(ns.Ns))
 		}
 	}
 	hosts = distinct(hosts)
@@ -159,7 +160,7 @@ func (a *Asker) zoneServers(ctx context.Context, p Provider, zone string) ([]end
 // addresses returns the addresses of a name server that q asks for: from the zone's own servers when they know the name,
 // else from the configured resolvers, else from this machine's.
 func (a *Asker) addresses(ctx context.Context, servers []server, q *dns.Msg) (list []string, err error) {
-	host := Canonical(q.Question[0].Name)
+	host := dnsname.Canonical(q.Question[0].Name)
 	if list = addressRecords(ctx, servers, q); len(list) > 0 {
 		return list, nil
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/miekg/dns"
 
 	"autocertd/internal/cure"
+	"autocertd/internal/dnsname"
 	"autocertd/internal/secret"
 )
 
@@ -247,7 +248,7 @@ func askFirst(ctx context.Context, servers []server, q *dns.Msg) (*dns.Msg, erro
 		case err != nil:
 			failures = append(failures, err)
 		case reply.Rcode != dns.RcodeSuccess && reply.Rcode != dns.RcodeNameError:
-			failures = append(failures, &refusedQuery{server: s.addr, name: Canonical(q.Question[0].Name), rcode: reply.Rcode, recurse: q.RecursionDesired})
+			failures = append(failures, &refusedQuery{server: s.addr, name: dnsname.Canonical(q.Question[0].Name), rcode: reply.Rcode, recurse: q.RecursionDesired})
 		default:
 			return reply, nil
 		}

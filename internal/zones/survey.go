@@ -12,6 +12,7 @@ import (
 	"github.com/miekg/dns"
 
 	"autocertd/internal/cure"
+	"autocertd/internal/dnsname"
 )
 
 // Place is the target of a name, or the reason why it isn't known.
@@ -31,8 +32,8 @@ func (a *Asker) Places(ctx context.Context, names []string) []Place {
 }
 
 func (a *Asker) place(ctx context.Context, name string, silent map[string]error) Place {
-	p, zone, served := a.ProviderFor(Canonical(name))
-	place := Place{Target: Target{Chain: []string{Canonical(name)}}, Err: silent[p.Name]}
+	p, zone, served := a.ProviderFor(dnsname.Canonical(name))
+	place := Place{Target: Target{Chain: []string{dnsname.Canonical(name)}}, Err: silent[p.Name]}
 	if place.Err == nil {
 		place.Target, place.Err = a.Locate(ctx, name)
 	}
@@ -163,7 +164,7 @@ func valuesAt(ctx context.Context, servers []server, name string) (found TXTValu
 			continue
 		}
 		for _, rr := range reply.Answer {
-			if txt, ok := rr.(*dns.TXT); ok && Canonical(txt.Hdr.Name) == name {
+			if txt, ok := rr.(*dns.TXT); ok && dnsname.Canonical(txt.Hdr.Name) == name {
 				found.Values = append(found.Values, strings.Join(txt.Txt, ""))
 			}
 		}
@@ -224,7 +225,7 @@ func (a *Asker) oneAt(ctx context.Context, p Provider, name string) *dns.TXT {
 		return nil
 	}
 	for _, txt := range recordsIn[*dns.TXT](reply) {
-		if Canonical(txt.Hdr.Name) == name {
+		if dnsname.Canonical(txt.Hdr.Name) == name {
 			return txt
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"autocertd/internal/dnsname"
 	"autocertd/internal/printable"
 )
 
@@ -67,7 +68,7 @@ func viewOf(ctx context.Context, at server, zone string, v View) View {
 	}
 	for _, rr := range ns.Answer {
 		if ns, ok := rr.(*dns.NS); ok {
-			v.Nameservers = append(v.Nameservers, printable.Line(Canonical(ns.Ns)))
+			v.Nameservers = append(v.Nameservers, printable.Line(dnsname.Canonical(ns.Ns)))
 		}
 	}
 	slices.Sort(v.Nameservers)

@@ -14,6 +14,7 @@ import (
 	"github.com/miekg/dns"
 
 	"autocertd/internal/cure"
+	"autocertd/internal/dnsname"
 )
 
 // Check says which servers must be seen to have a record before the CA is asked to look.
@@ -171,7 +172,7 @@ func (a *Asker) ProviderFor(name string) (best Provider, zone string, ok bool) {
 	}
 	for _, p := range a.providers {
 		for _, z := range p.Zones {
-			if inZone(name, z) && (!ok || len(z) > len(zone)) {
+			if dnsname.In(name, z) && (!ok || len(z) > len(zone)) {
 				best, zone, ok = p, z, true
 			}
 		}
@@ -181,7 +182,7 @@ func (a *Asker) ProviderFor(name string) (best Provider, zone string, ok bool) {
 
 // named reports whether a provider names a zone that holds the name, other than the given one.
 func (a *Asker) named(name, other string) bool {
-	return slices.ContainsFunc(a.zones(), func(zone string) bool { return zone != other && inZone(name, zone) })
+	return slices.ContainsFunc(a.zones(), func(zone string) bool { return zone != other && dnsname.In(name, zone) })
 }
 
 // noteZone remembers a zone that a name was found in.
