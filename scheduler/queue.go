@@ -88,6 +88,19 @@ func (q *queue) set(items []Item, now time.Time) {
 	heap.Init(&q.waiting)
 }
 
+// update replaces due times. An entry that is ready stays so.
+func (q *queue) update(items []Item) {
+	for _, item := range items {
+		due := item.Due.Round(0)
+		if e := q.running[item.Name]; e != nil {
+			e.given, e.listed = due, true
+		} else if e := q.items[item.Name]; e != nil && e.stage == waiting {
+			e.due = due
+		}
+	}
+	heap.Init(&q.waiting)
+}
+
 // place finds the entry for an item of a new list. One that runs goes on, and one that is ready and due keeps
 // its place; any other starts over.
 func (q *queue) place(item Item, old *entry, now time.Time) *entry {

@@ -124,6 +124,14 @@ func (s *Scheduler) Set(items []Item) {
 	}
 }
 
+// Update replaces the due times of names on the list. A name that runs gets its due time as from Set; one that is ready
+// stays so.
+func (s *Scheduler) Update(items []Item) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.queue.update(items)
+}
+
 // SetSchedule replaces Config.Schedule.
 func (s *Scheduler) SetSchedule(schedule Schedule) {
 	s.mu.Lock()

@@ -276,6 +276,22 @@ func TestSetWorkers(t *testing.T) {
 	})
 }
 
+func TestUpdate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newJournal()
+		j.takes = 10 * time.Second
+		s := New(Config{Reconciler: j})
+		late := j.began.Add(day)
+		s.Set([]Item{{"sooner", late}, {"stays", late}, {"later", j.began.Add(3 * time.Minute)}, {"runs", time.Time{}}})
+		stop := run(t, s)
+		time.Sleep(5 * time.Second)
+		s.Update([]Item{{"sooner", j.began.Add(2 * time.Minute)}, {"later", late}, {"runs", j.began.Add(time.Minute)}, {"unknown", time.Time{}}})
+		time.Sleep(10 * time.Minute)
+		stop()
+		j.check(t, "runs at 0", "runs at 60", "sooner at 120")
+	})
+}
+
 func TestWakeWhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := newJournal()

@@ -12,11 +12,10 @@ import (
 	"autocertd/scheduler"
 )
 
-// diskLook is the time between two tries to write to a full state directory, and between two looks for notes of commands.
+// diskLook is the time between two tries to write to a full state directory.
 const diskLook = 5 * time.Second
 
-// diskWatcher waits for a state directory that can't be written, and for commands that work on certificates. The next tick
-// of the schedule may be hours away.
+// diskWatcher waits for a state directory that can't be written. The next tick of the schedule may be hours away.
 type diskWatcher struct {
 	manager   *lifecycle.Manager
 	scheduler *scheduler.Scheduler
@@ -24,21 +23,15 @@ type diskWatcher struct {
 	reloader  *reloader
 }
 
-// run tries a state directory that can't be written until it can, and wakes the certificates then that it stopped. It has
-// a tick come early when a command has worked on certificates, so that systemd is told.
+// run tries a state directory that can't be written until it can, and wakes the certificates then that it stopped.
 func (w *diskWatcher) run(ctx context.Context) error {
 	look := time.NewTicker(diskLook)
 	defer look.Stop()
-	notes := &handwork{store: w.reporter.store}
-	notes.changed(ctx)
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-look.C:
-		}
-		if notes.changed(ctx) {
-			w.scheduler.Wake()
 		}
 		w.reloader.saveAgain(ctx)
 		if _, err := w.manager.DiskTrouble(); err == nil {

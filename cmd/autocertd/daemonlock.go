@@ -7,11 +7,9 @@ import (
 	"log/slog"
 	"time"
 
+	"autocertd/internal/state"
 	"autocertd/internal/store"
 )
-
-// daemonLock names the lease of the one daemon of a state directory.
-const daemonLock = "daemon"
 
 // daemonLockWait is longer than a look at the holder of the lease may keep it from others.
 const daemonLockWait = 2 * time.Second
@@ -32,7 +30,7 @@ func holdLease(ctx context.Context, s *session, logger *slog.Logger) (l *daemonL
 	ctx, cancel := context.WithTimeout(ctx, daemonLockWait)
 	defer cancel()
 	l = &daemonLease{leases: s.store, stateDir: s.stateDir, logger: logger}
-	l.lease, err = l.leases.Acquire(ctx, daemonLock)
+	l.lease, err = l.leases.Acquire(ctx, state.DaemonLock)
 	return l, l.anotherDaemon(err)
 }
 
@@ -44,7 +42,7 @@ func (l *daemonLease) run(ctx context.Context) error {
 			return nil
 		case <-l.lease.Context().Done():
 		}
-		lease, err := l.leases.Try(ctx, daemonLock)
+		lease, err := l.leases.Try(ctx, state.DaemonLock)
 		if _, held := errors.AsType[*store.HeldError](err); held {
 			return l.anotherDaemon(err)
 		}

@@ -1,26 +1,21 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
 	"autocertd/internal/lifecycle"
+	"autocertd/internal/state"
 	"autocertd/internal/store"
 	"autocertd/issuer"
 )
 
-// doingObject says what the daemon is doing for each certificate in work, for status.
-const doingObject = "doing.json"
-
-// doing names the step in which a certificate is now.
+// doing is the step in which a certificate is now.
 type doing struct {
-	Step  string    `json:"step"`
-	Since time.Time `json:"since"`
-
+	state.Doing
 	name issuer.StepName // the step that began it
 }
 
@@ -30,7 +25,7 @@ type doings struct {
 
 	mu    sync.Mutex
 	now   map[string]doing
-	saved []byte // as it is in the storage
+	saved map[string]state.Doing // as it is in the store
 }
 
 func newDoings(changed func()) *doings {
@@ -41,7 +36,7 @@ func newDoings(changed func()) *doings {
 func (d *doings) step(name string, s issuer.Step) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	next := doing{Step: waitsFor(s), Since: time.Now().UTC().Truncate(time.Second), name: s.Name}
+	next := doing{state.Doing{Step: waitsFor(s), Since: time.Now().UTC().Truncate(time.Second)}, s.Name}
 	if s.Name == issuer.Seen && s.Have < s.Want {
 		next.name = issuer.Published
 	}
@@ -60,28 +55,21 @@ func (d *doings) end(name string) {
 }
 
 // save writes what changed since the last time.
-func (d *doings) save(ctx context.Context, store store.Store) error {
+func (d *doings) save(ctx context.Context, w store.Writer) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	data, err := json.Marshal(d.now)
-	if err != nil || bytes.Equal(data, d.saved) {
-		return err
+	now := make(map[string]state.Doing, len(d.now))
+	for name, doing := range d.now {
+		now[name] = doing.Doing
 	}
-	if err := store.SaveLazily(ctx, doingObject, data); err != nil {
-		return err
-	}
-	d.saved = data
-	return nil
-}
-
-// loadDoings returns what the running daemon is doing; nothing when that isn't known.
-func loadDoings(ctx context.Context, store store.Store) map[string]doing {
-	var now map[string]doing
-	data, err := store.Load(ctx, doingObject)
-	if err != nil || json.Unmarshal(data, &now) != nil {
+	if d.saved != nil && maps.Equal(now, d.saved) {
 		return nil
 	}
-	return now
+	if err := state.SaveDoings(ctx, w, now); err != nil {
+		return err
+	}
+	d.saved = now
+	return nil
 }
 
 // waitsFor says what comes after a step, and so what is waited for.

@@ -324,7 +324,7 @@ func (w *keyWorld) take(t *testing.T, changes object, refused string) string {
 	w.save(t, changes)
 	w.log.Reset()
 	w.daemon.reloader.reload(t.Context(), "test")
-	if told := w.daemon.reporter.health.ConfigError; refused == "" && told != "" || refused != "" && !strings.Contains(told, refused) {
+	if told := w.daemon.reporter.health.now.ConfigError; refused == "" && told != "" || refused != "" && !strings.Contains(told, refused) {
 		t.Fatalf("the daemon says %q of the configuration", told)
 	}
 	if refused != "" && !strings.Contains(w.log.String(), "configuration not taken over") {

@@ -15,7 +15,6 @@ import (
 	"autocertd/internal/config"
 	"autocertd/internal/state"
 	"autocertd/internal/store"
-	"autocertd/internal/store/files"
 	"autocertd/internal/suggest"
 	"autocertd/internal/term"
 )
@@ -91,8 +90,8 @@ func forgettable(ctx context.Context, s *session, names []string) (list []state.
 		return nil, s.hint(err)
 	}
 	var works []config.Certificate // of the daemon, by what it last took over
-	if daemonHealth(ctx, s.store) != nil {
-		works, _ = loadRoster(ctx, s.store) // without a list it works for nobody
+	if state.RunningDaemon(ctx, s.store) != nil {
+		works, _ = worksFor(ctx, s.store) // without a list it works for nobody
 	}
 	var known []string
 	for _, k := range all {
@@ -148,7 +147,7 @@ func completeUnconfigured(ctx context.Context, path string) (names []string) {
 	if err != nil {
 		return nil
 	}
-	list, _ := unconfigured(ctx, files.View(cfg.StateDir), cfg.StateDir, cfg) // a shell can't be told why not
+	list, _ := unconfigured(ctx, viewStore(cfg.StateDir), cfg.StateDir, cfg) // a shell can't be told why not
 	for _, k := range list {
 		names = append(names, k.Name)
 	}

@@ -15,6 +15,7 @@ import (
 	"autocertd/internal/config"
 	"autocertd/internal/deploy"
 	"autocertd/internal/printable"
+	"autocertd/internal/state"
 	"autocertd/internal/store"
 	"autocertd/internal/term"
 	"autocertd/scheduler"
@@ -33,7 +34,7 @@ type reloader struct {
 	refused   bool            // they can't be taken for a configuration; likewise
 
 	mu       sync.Mutex // held while settings change or are handed to the scheduler
-	unlisted bool       // status can't see what was taken over, see saveListsLocked
+	unlisted bool       // status can't see what was taken over, see saveTakenOverLocked
 }
 
 // begin hands the certificates to the scheduler, and begins to watch the files.
@@ -77,7 +78,7 @@ func (r *reloader) scheduleLocked(ctx context.Context) error {
 	if err != nil {
 		return r.program.session.hint(err)
 	}
-	r.saveListsLocked(ctx)
+	r.saveTakenOverLocked(ctx)
 	r.scheduler.SetSchedule(r.program.settings().schedule)
 	r.scheduler.SetWorkers(r.program.current.Load().workers())
 	r.scheduler.Set(items)
@@ -85,33 +86,22 @@ func (r *reloader) scheduleLocked(ctx context.Context) error {
 	return nil
 }
 
-// saveListsLocked saves what status shows of the configuration that was taken over. What can't be saved is tried again when the disk
-// has room: an old list would say that a file wasn't taken over.
-func (r *reloader) saveListsLocked(ctx context.Context) {
-	told := r.unlisted
-	r.unlisted = false
-	for _, list := range []struct {
-		err    error
-		effect string
-	}{
-		{saveRoster(ctx, r.program.session.store, r.program.settings().Certificates), "the list of certificates can't be saved; status can't show it while the configuration has mistakes"},
-		{saveSources(ctx, r.program.session.store, r.program.settings().sources), "the list of the configuration's files can't be saved; status can't show which ones changed since"},
-	} {
-		if list.err == nil {
-			continue
-		}
-		if r.unlisted = true; !told {
-			r.logger.Error(list.effect, "err", list.err)
-		}
+// saveTakenOverLocked saves what status shows of the configuration that was taken over. What can't be saved is tried again
+// when the disk has room: an old list would say that a file wasn't taken over.
+func (r *reloader) saveTakenOverLocked(ctx context.Context) {
+	err := saveTakenOver(ctx, r.program.session.store, r.program.settings())
+	if err != nil && !r.unlisted {
+		r.logger.Error("what was taken over of the configuration can't be saved; status can't show it", "err", err)
 	}
+	r.unlisted = err != nil
 }
 
-// saveAgain saves the lists that couldn't be saved before.
+// saveAgain saves what couldn't be saved before.
 func (r *reloader) saveAgain(ctx context.Context) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.unlisted {
-		r.saveListsLocked(ctx)
+		r.saveTakenOverLocked(ctx)
 	}
 }
 
@@ -281,24 +271,36 @@ func same(p part, a, b any) bool {
 	return p.equal(a, b)
 }
 
-// sourcesObject lists the files of the configuration that the daemon took over last, as they were then.
-const sourcesObject = "sources.json"
-
-func saveSources(ctx context.Context, store store.Store, sources *config.Sources) error {
-	data, err := json.Marshal(sources)
+// saveTakenOver lists the certificates of settings that the daemon took over, and the files as they were then.
+func saveTakenOver(ctx context.Context, w store.Writer, s *settings) error {
+	files, err := json.Marshal(s.sources)
 	if err != nil {
 		return err
 	}
-	return store.SaveLazily(ctx, sourcesObject, data)
+	c := state.Configuration{Files: files, Certificates: make([]state.Configured, len(s.Certificates))}
+	for i, cert := range s.Certificates {
+		c.Certificates[i] = state.Configured{Name: cert.Name, Hostnames: cert.Hostnames}
+	}
+	return state.SaveConfiguration(ctx, w, c)
+}
+
+// worksFor returns the certificates of the last configuration that a daemon took over.
+func worksFor(ctx context.Context, r store.Reader) ([]config.Certificate, error) {
+	c, err := state.LoadConfiguration(ctx, r)
+	certs := make([]config.Certificate, len(c.Certificates))
+	for i, cert := range c.Certificates {
+		certs[i] = config.Certificate{Name: cert.Name, Hostnames: cert.Hostnames}
+	}
+	return certs, err
 }
 
 // notTakenOver returns the files that changed since a daemon took the configuration over last.
-func notTakenOver(ctx context.Context, store store.Store) []config.Change {
-	data, err := store.Load(ctx, sourcesObject)
+func notTakenOver(ctx context.Context, r store.Reader) []config.Change {
+	c, err := state.LoadConfiguration(ctx, r)
 	if err != nil {
 		return nil // a daemon of an earlier version wrote none
 	}
-	changes, err := config.ChangesSince(data)
+	changes, err := config.ChangesSince(c.Files)
 	if err != nil {
 		return nil
 	}

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"autocertd/internal/state"
 	"autocertd/internal/store/files"
 )
 
@@ -159,7 +160,7 @@ func TestHangupDuringTheStart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lease, err := store.Acquire(t.Context(), daemonLock) // the daemon waits for it
+	lease, err := store.Acquire(t.Context(), state.DaemonLock) // the daemon waits for it
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +169,7 @@ func TestHangupDuringTheStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(watch)
-	if _, err := unix.InotifyAddWatch(watch, s.path("state", "locks", daemonLock+".lock"), unix.IN_OPEN); err != nil {
+	if _, err := unix.InotifyAddWatch(watch, s.path("state", "locks", state.DaemonLock+".lock"), unix.IN_OPEN); err != nil {
 		t.Fatal(err)
 	}
 	d := s.begin(t)

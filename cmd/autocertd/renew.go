@@ -17,7 +17,6 @@ import (
 
 	"autocertd/internal/config"
 	"autocertd/internal/lifecycle"
-	"autocertd/internal/store"
 	"autocertd/internal/term"
 	"autocertd/issuer"
 )
@@ -94,11 +93,6 @@ func renew(ctx context.Context, path string, names []string, how renewalMode) er
 			work = p.manager.RetryNamed
 		}
 		failed, err = p.pass(ctx, certs, work, show)
-		if len(certs) > 0 {
-			if noted := noteHandwork(ctx, s.store); !store.Unwritable(noted) { // that was told of what it stopped
-				err = errors.Join(err, noted)
-			}
-		}
 	}
 	err = errors.Join(err, p.close())
 	show.end(failed)

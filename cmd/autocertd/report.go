@@ -1,17 +1,15 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"time"
 
 	"autocertd/internal/lifecycle"
 	"autocertd/internal/printable"
+	"autocertd/internal/state"
 	"autocertd/internal/store"
-	"autocertd/internal/store/files"
 	"autocertd/scheduler"
 )
 
@@ -20,7 +18,7 @@ const reportDelay = time.Second
 
 // reporter reports how the daemon is: to systemd, and in objects that status reads.
 type reporter struct {
-	store     *files.Store
+	store     stateStore
 	manager   *lifecycle.Manager
 	scheduler *scheduler.Scheduler
 	logger    *slog.Logger
@@ -53,20 +51,18 @@ func (r *reporter) report(ctx context.Context) {
 	r.health.stateDir(r.manager.DiskTrouble())
 	stats := r.scheduler.Stats()
 	line := fmt.Sprintf("%d certificates, %d failing, %d in progress", stats.Items, r.manager.Failing(), stats.Running)
-	if r.health.ConfigError != "" {
+	if r.health.now.ConfigError != "" {
 		line = "configuration has mistakes, the one before is in force; " + line
 	}
-	if r.health.StateError != "" {
-		line = "the state directory can't be written: " + printable.Short(r.health.StateError, 200) + "; " + line
+	if r.health.now.StateError != "" {
+		line = "the state directory can't be written: " + printable.Short(r.health.now.StateError, 200) + "; " + line
 	}
 	notifySystemd("STATUS=" + line)
-	data, err := json.Marshal(&r.health)
-	if err == nil && !bytes.Equal(data, r.health.saved) { // mostly nothing changed since the last tick
-		if err = r.saveLocked(ctx, data); err == nil {
-			r.health.saved = data
-		}
+	var err error
+	if r.health.now != r.health.saved { // mostly nothing changed since the last tick
+		err = r.saveLocked(ctx)
 	}
-	if err == nil && r.health.StateError == "" {
+	if err == nil && r.health.now.StateError == "" {
 		err = r.doings.save(ctx, r.store)
 	}
 	if err != nil && !r.manager.NoteDisk(err) && r.health.untold(err) {
@@ -75,19 +71,19 @@ func (r *reporter) report(ctx context.Context) {
 }
 
 // saveLocked replaces what status reads, and writes over it where there is no room for another.
-func (r *reporter) saveLocked(ctx context.Context, data []byte) error {
-	err := r.store.SaveLazily(ctx, healthObject, data)
-	if err == nil || !store.Unwritable(err) {
+func (r *reporter) saveLocked(ctx context.Context) error {
+	err := state.SaveDaemon(ctx, r.store, r.health.now)
+	if err == nil {
+		r.health.saved = r.health.now
+	}
+	if !store.Unwritable(err) {
 		return err
 	}
-	if r.manager.NoteDisk(err); r.health.StateError == "" { // found out just now
+	if r.manager.NoteDisk(err); r.health.now.StateError == "" { // found out just now
 		r.health.stateDir(r.manager.DiskTrouble())
-		if changed, err := json.Marshal(&r.health); err == nil {
-			data = changed
-		}
 	}
-	if r.store.Overwrite(healthObject, data) == nil {
-		r.health.saved = nil // to be replaced as soon as there is room
+	if state.OverwriteDaemon(r.store, r.health.now) == nil {
+		r.health.saved = state.Daemon{} // to be replaced as soon as there is room
 	}
 	return err
 }

@@ -262,7 +262,7 @@ func (r *revocation) note(ctx context.Context, reason string) error {
 		fmt.Fprintf(os.Stderr, "its files are still in use. The daemon replaces it at its next tick; to replace it now: autocertd renew %s. "+
 			"To have none any more, remove it from the configuration\n", used[0].Name)
 	}
-	return noteHandwork(ctx, r.store)
+	return nil
 }
 
 // configured returns those of the names that the configuration has.

@@ -14,7 +14,6 @@ import (
 
 	"autocertd/internal/lifecycle"
 	"autocertd/internal/state"
-	"autocertd/internal/store/files"
 	"autocertd/issuer"
 	"autocertd/scheduler"
 )
@@ -37,7 +36,6 @@ type daemonProcess struct {
 	reporter  *reporter
 	reloader  *reloader
 	lease     *daemonLease
-	handwork  *handwork // only tick uses it, and run before the first tick
 	lastTick  time.Time // by the wall clock; only tick uses it
 	logger    *slog.Logger
 }
@@ -65,7 +63,7 @@ func runDaemon(ctx context.Context, path string) (err error) {
 // newDaemon puts a daemon together that doesn't run yet.
 func newDaemon(s *session, hangup chan os.Signal) (*daemonProcess, error) {
 	live := newLiveHandler(handlerFor(s.settings.Log))
-	d := &daemonProcess{logger: slog.New(live), handwork: &handwork{store: s.store}}
+	d := &daemonProcess{logger: slog.New(live)}
 	changed := make(chan struct{}, 1)
 	doings := newDoings(func() { nudge(changed) })
 	progress := func(name string, step issuer.Step) {
@@ -99,7 +97,7 @@ func newDaemon(s *session, hangup chan os.Signal) (*daemonProcess, error) {
 		manager:   d.program.manager,
 		scheduler: d.scheduler,
 		logger:    d.logger,
-		health:    health{PID: os.Getpid(), Started: time.Now().UTC()},
+		health:    health{now: state.Daemon{PID: os.Getpid(), Started: time.Now().UTC()}},
 		doings:    doings,
 		changed:   changed,
 	}
@@ -121,7 +119,7 @@ type task struct {
 	run  func(ctx context.Context) error
 }
 
-func (d *daemonProcess) tasks() []task {
+func (d *daemonProcess) tasks(changes <-chan []state.Change) []task {
 	disk := &diskWatcher{manager: d.program.manager, scheduler: d.scheduler, reporter: d.reporter, reloader: d.reloader}
 	return []task{
 		{"scheduler", d.scheduler.Run},
@@ -130,6 +128,7 @@ func (d *daemonProcess) tasks() []task {
 		{"reports", d.reporter.run},
 		{"disk", disk.run},
 		{"lease", d.lease.run},
+		{"changes", func(ctx context.Context) error { return d.follow(ctx, changes) }},
 		{"leftovers", d.tidy},
 		{"watchdog", func(ctx context.Context) error { return keepWatchdog(ctx, func() { d.scheduler.Stats() }) }},
 		{"end", d.sayStopping},
@@ -141,7 +140,12 @@ func (d *daemonProcess) run(ctx context.Context) error {
 	d.removeStale()
 	s := d.program.settings()
 	warn(d.logger, s.Warnings)
-	d.handwork.changed(ctx) // all that was left until now is in the states
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()                                                             // ends the watch
+	changes, err := state.Watch(ctx, d.program.session.store, state.LocalNode) // before what is there is read
+	if err != nil {
+		return err
+	}
 	if err := d.reloader.begin(ctx); err != nil {
 		return err
 	}
@@ -149,7 +153,7 @@ func (d *daemonProcess) run(ctx context.Context) error {
 	d.reporter.report(ctx)
 	notifySystemd("READY=1")
 	group, ctx := errgroup.WithContext(ctx)
-	for _, t := range d.tasks() {
+	for _, t := range d.tasks(changes) {
 		group.Go(func() error {
 			err := t.run(ctx)
 			d.logger.Debug("task ended", "task", t.name, "err", err)
@@ -157,6 +161,40 @@ func (d *daemonProcess) run(ctx context.Context) error {
 		})
 	}
 	return group.Wait()
+}
+
+// changesGather is the time for which changes gather: a command releases its lease soon after it has saved.
+const changesGather = 200 * time.Millisecond
+
+// follow has the certificates looked at that commands have saved, when these say so.
+func (d *daemonProcess) follow(ctx context.Context, changes <-chan []state.Change) error {
+	for {
+		var list []state.Change
+		select {
+		case <-ctx.Done():
+			return nil
+		case list = <-changes:
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(changesGather):
+		}
+		var facts, files []string
+		for _, c := range list {
+			if c.Here {
+				files = append(files, c.Name)
+			} else {
+				facts = append(facts, c.Name)
+			}
+		}
+		d.program.deployer.Changed(ctx, files)
+		if items := d.program.manager.Changed(ctx, facts); len(items) > 0 {
+			d.scheduler.Update(items)
+			d.scheduler.Wake()
+		}
+		nudge(d.reporter.changed)
+	}
 }
 
 // sayStopping tells systemd and the log as soon as the daemon is to stop.
@@ -173,7 +211,7 @@ func (d *daemonProcess) tidy(ctx context.Context) error {
 	if err := state.DropServed(ctx, d.program.session.store); err != nil && ctx.Err() == nil {
 		d.logger.Warn("orders that are over can't be dropped", "err", err)
 	}
-	for wait := files.StaleAge + time.Minute; ; wait = 24 * time.Hour {
+	for wait := staleAge + time.Minute; ; wait = 24 * time.Hour {
 		select {
 		case <-ctx.Done():
 			return nil
@@ -214,7 +252,7 @@ func (d *daemonProcess) tick(ctx context.Context) {
 	}
 	d.lastTick = now
 	d.reloader.closeRetired()
-	if d.handwork.changed(ctx) || back {
+	if back {
 		if err := d.reloader.schedule(ctx); err != nil && ctx.Err() == nil {
 			d.logger.Error("certificates can't be scheduled", "err", err)
 		}

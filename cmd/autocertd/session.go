@@ -17,6 +17,7 @@ import (
 	"autocertd/internal/dns01"
 	"autocertd/internal/lifecycle"
 	"autocertd/internal/state"
+	"autocertd/internal/store"
 	"autocertd/internal/store/files"
 	"autocertd/internal/zones"
 	"autocertd/issuer"
@@ -30,7 +31,7 @@ type session struct {
 	settings *settings // nil where flags name the CA
 	cas      []config.CA
 	stateDir string
-	store    *files.Store
+	store    stateStore
 }
 
 // openSession reads the configuration and opens the state directory as the daemon would.
@@ -63,12 +64,26 @@ func (s *session) enter(does intent) error {
 
 func (s *session) openStore(does intent) (err error) {
 	if does == looks {
-		s.store = files.View(s.stateDir)
+		s.store = viewStore(s.stateDir)
 		return nil
 	}
 	s.store, err = files.Open(s.stateDir, s.command)
 	return s.hint(err)
 }
+
+// viewStore returns a state directory to look at.
+func viewStore(dir string) stateStore { return files.View(dir) }
+
+// stateStore is what commands and the daemon need of the state directory.
+type stateStore interface {
+	state.Store
+	store.Watcher
+	store.Overwriter
+	RemoveStale() error
+}
+
+// staleAge is the age from which on RemoveStale removes what writes have left that died.
+const staleAge = files.StaleAge
 
 // hint adds to a refusal of the state directory who may.
 func (s *session) hint(err error) error { return stateDirHint(s.stateDir, err) }

@@ -52,7 +52,7 @@ type statusMode struct{ json, exitCode bool }
 
 // statusReport is what status --json prints.
 type statusReport struct {
-	Daemon       *health             `json:"daemon"` // null when none runs
+	Daemon       *state.Daemon       `json:"daemon"` // null when none runs
 	Certificates []certificateStatus `json:"certificates"`
 	Unconfigured []state.Kept        `json:"unconfigured,omitempty"`   // on disk, and in no configuration
 	Mistakes     config.Problems     `json:"mistakes,omitempty"`       // in the files on disk; the certificates are those of the files before
@@ -69,7 +69,7 @@ type statusReport struct {
 // mistakes.
 type certificateStatus struct {
 	lifecycle.Status
-	Now       *doing         `json:"now,omitempty"` // what the daemon is doing for it
+	Now       *state.Doing   `json:"now,omitempty"` // what the daemon is doing for it
 	CAs       []string       `json:"cas,omitempty"` // tried in turn
 	Providers []string       `json:"providers,omitempty"`
 	KeyType   string         `json:"key_type,omitempty"` // "" with a CSR
@@ -170,7 +170,7 @@ func findStatus(ctx context.Context, path string, names []string, now time.Time)
 	report.stateDir = s.stateDir
 	if badConfig == nil {
 		report.Unconfigured, _ = unconfigured(ctx, s.store, s.stateDir, cfg) // what can't be read is said of its certificate
-	} else if cfg.Certificates, err = loadRoster(ctx, s.store); err != nil {
+	} else if cfg.Certificates, err = worksFor(ctx, s.store); err != nil {
 		return nil, badConfig
 	}
 	certs, err := selected(cfg, names)
@@ -186,9 +186,9 @@ func (r *statusReport) find(ctx context.Context, s *session, certs []config.Cert
 	if err != nil {
 		return s.hint(err)
 	}
-	var doings map[string]doing
-	if r.Daemon = daemonHealth(ctx, s.store); r.Daemon != nil {
-		doings, r.StateError, r.StateCure = loadDoings(ctx, s.store), r.Daemon.StateError, r.Daemon.StateCure
+	var doings map[string]state.Doing
+	if r.Daemon = state.RunningDaemon(ctx, s.store); r.Daemon != nil {
+		doings, r.StateError, r.StateCure = state.LoadDoings(ctx, s.store), r.Daemon.StateError, r.Daemon.StateCure
 		if r.StateError == "" { // else the daemon couldn't note what it took over
 			r.NotTakenOver = notTakenOver(ctx, s.store)
 		}
@@ -339,15 +339,15 @@ func statusTable(list []certificateStatus, now time.Time) term.Table {
 func (c certificateStatus) detail(now time.Time) string {
 	switch {
 	case c.Now != nil:
-		return c.Now.text(now)
+		return doingText(c.Now, now)
 	case len(c.Absent) > 0:
 		return c.absentText()
 	}
 	return term.WithCure(c.LastError(), c.LastCure())
 }
 
-// text says a step and since when it is waited for what comes next.
-func (d doing) text(now time.Time) string {
+// doingText says a step and since when it is waited for what comes next.
+func doingText(d *state.Doing, now time.Time) string {
 	return fmt.Sprintf("%s, since %s", d.Step, term.Span(max(now.Sub(d.Since), 0)))
 }
 
@@ -388,7 +388,7 @@ func (c certificateStatus) details(now time.Time) term.Table {
 	add("hostnames", strings.Join(c.Hostnames, ", "))
 	paint("state", string(c.Condition), stateColour(c.Condition))
 	if c.Now != nil {
-		add("now", c.Now.text(now))
+		add("now", doingText(c.Now, now))
 	}
 	if !c.NotAfter.IsZero() {
 		add("issued by", fmt.Sprintf("%s (%s), serial %s", c.Leaf.CA, c.Leaf.Issuer, c.Leaf.Serial))

@@ -40,7 +40,7 @@ func TestHostnamesColumn(t *testing.T) {
 
 func TestDaemonNotes(t *testing.T) {
 	certificates := []certificateStatus{{Status: lifecycle.Status{Name: "www.corp.example.com"}}}
-	refused := &health{PID: 1, ConfigError: "CA test: no such thing", ConfigErrorAt: time.Date(2026, 11, 24, 12, 0, 0, 0, time.Local)}
+	refused := &state.Daemon{PID: 1, ConfigError: "CA test: no such thing", ConfigErrorAt: time.Date(2026, 11, 24, 12, 0, 0, 0, time.Local)}
 	mistakes := config.Problems{{File: "config.toml", Line: 3, Message: "is wrong"}}
 	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 	gone := []state.Kept{{Name: "a", NotAfter: now.Add(48 * time.Hour)}, {Name: "b", NotAfter: now.Add(-time.Hour)}, {Name: "c"}}
@@ -49,12 +49,12 @@ func TestDaemonNotes(t *testing.T) {
 		report statusReport
 		want   string
 	}{
-		{"some are left", statusReport{Daemon: &health{PID: 1}, Certificates: certificates, Unconfigured: gone},
+		{"some are left", statusReport{Daemon: &state.Daemon{PID: 1}, Certificates: certificates, Unconfigured: gone},
 			"no longer configured, but on disk: a (valid for 2d), b (expired), c; to remove: autocertd forget a b c\n"},
-		{"all is well", statusReport{Daemon: &health{PID: 1}, Certificates: certificates}, ""},
+		{"all is well", statusReport{Daemon: &state.Daemon{PID: 1}, Certificates: certificates}, ""},
 		{"nobody looks after it", statusReport{Certificates: certificates, stateDir: "/srv/certs"},
 			"no daemon runs on /srv/certs; to start it: systemctl start autocertd\n"},
-		{"nothing to do", statusReport{Daemon: &health{PID: 1}},
+		{"nothing to do", statusReport{Daemon: &state.Daemon{PID: 1}},
 			"no certificate is configured; to get one: hostnames = [\"host.corp.example.com\"]\n"},
 		{"the files are right but were refused", statusReport{Daemon: refused, Certificates: certificates},
 			"the daemon runs with an earlier configuration; since 2026-11-24 12:00:00 it refuses the files:\nCA test: no such thing\n"},
@@ -91,7 +91,7 @@ func sample(now time.Time) []certificateStatus {
 		{Status: lifecycle.Status{Name: "web.corp.example.com", Hostnames: []string{"web.corp.example.com"}, Condition: lifecycle.Failing,
 			Issue: state.Trouble{Failures: 1, Error: refused, At: now, RetryAt: now.Add(9*time.Minute + 18*time.Second)}}},
 		{Status: lifecycle.Status{Name: "new.corp.example.com", Hostnames: []string{"new.corp.example.com"}, Condition: lifecycle.Missing},
-			Now: &doing{Step: "1 of 2 servers have the records", Since: now.Add(-80 * time.Second)}},
+			Now: &state.Doing{Step: "1 of 2 servers have the records", Since: now.Add(-80 * time.Second)}},
 		{Status: lifecycle.Status{Name: "lb.corp.example.com", Hostnames: []string{"lb.corp.example.com"}, Condition: lifecycle.Valid,
 			NotAfter: far, RenewAt: now.Add(59 * 24 * time.Hour), RenewWhy: "two thirds of the lifetime"}},
 	}
@@ -226,7 +226,7 @@ func TestStatusDetails(t *testing.T) {
 
 func TestStatusExitCode(t *testing.T) {
 	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
-	running := &health{PID: 1}
+	running := &state.Daemon{PID: 1}
 	with := func(conditions ...lifecycle.Condition) (list []certificateStatus) {
 		for _, c := range conditions {
 			list = append(list, certificateStatus{Status: lifecycle.Status{Condition: c}})
@@ -254,7 +254,7 @@ func TestStatusExitCode(t *testing.T) {
 		{"expired, and no daemon", statusReport{Certificates: with(lifecycle.Expired)}, 2},
 		{"no daemon", statusReport{Certificates: with(lifecycle.Valid)}, 1},
 		{"mistakes in the files", statusReport{Daemon: running, Mistakes: config.Problems{{}}}, 1},
-		{"files refused", statusReport{Daemon: &health{PID: 1, ConfigError: "no"}}, 1},
+		{"files refused", statusReport{Daemon: &state.Daemon{PID: 1, ConfigError: "no"}}, 1},
 	} {
 		if got := row.report.exitCode(); got != row.want {
 			t.Errorf("%s: %d, want %d", row.what, got, row.want)
@@ -299,7 +299,7 @@ func TestDoings(t *testing.T) {
 	if err := d.save(t.Context(), store); err != nil {
 		t.Fatal(err)
 	}
-	now := loadDoings(t.Context(), store)
+	now := state.LoadDoings(t.Context(), store)
 	if got := now["www"]; got.Step != "1 of 2 servers have the records" || !got.Since.Equal(long) {
 		t.Errorf("waiting for servers: %+v", got)
 	}
@@ -311,7 +311,7 @@ func TestDoings(t *testing.T) {
 	if err := d.save(t.Context(), store); err != nil {
 		t.Fatal(err)
 	}
-	if now := loadDoings(t.Context(), store); len(now) != 1 || now["mail"].Step == "" || told != 6 {
+	if now := state.LoadDoings(t.Context(), store); len(now) != 1 || now["mail"].Step == "" || told != 6 {
 		t.Errorf("after the end: %v, told %d times", now, told)
 	}
 }

@@ -47,6 +47,24 @@ func (d *Deployer) Failing() (names []string) {
 	return slices.Collect(maps.Keys(d.failing))
 }
 
+// Changed takes note of the deployments of certificates, which another process may have saved.
+func (d *Deployer) Changed(ctx context.Context, names []string) {
+	for _, name := range names {
+		here, err := state.LoadDeployment(ctx, d.store, d.node, name)
+		if err != nil {
+			continue // the next look says so
+		}
+		here.Sanitize(time.Now())
+		d.mu.Lock()
+		s := d.sites[name]
+		other := s != nil && s.failures != here.Trouble.Failures
+		d.mu.Unlock()
+		if other {
+			d.note(name, func(s *site) { s.failures, s.retry = here.Trouble.Failures, here.Trouble.RetryAt })
+		}
+	}
+}
+
 // AtRest reports whether Reconcile would find nothing to do for a bundle. It only reads, without the lease.
 func (d *Deployer) AtRest(ctx context.Context, b *state.Bundle, leaf state.Leaf) bool {
 	here, err := state.LoadDeployment(ctx, d.store, d.node, b.Name)

@@ -88,6 +88,7 @@ func (j *job) commitIssued(ctx context.Context, o Outcome) error {
 	wanted := c.ByHand
 	c.ByHand = nil
 	j.plan(now)
+	j.noteRevision()
 	if err := state.SaveIssued(ctx, j.lease, c); err != nil {
 		before.Revision = c.Revision // of what may have been written all the same
 		*c = before
@@ -107,6 +108,7 @@ func (j *job) commitIssued(ctx context.Context, o Outcome) error {
 func (j *job) commitByHand(ctx context.Context, b *state.Bundle, leaf *x509.Certificate) error {
 	j.takeOver(b, leaf)
 	j.state.Issue, j.state.Working, j.state.ByHand, j.state.NextLook = state.Trouble{}, state.Working{}, nil, time.Time{}
+	j.noteRevision()
 	err := state.SaveIssued(ctx, j.lease, j.state)
 	if err == nil {
 		j.dropOrders(ctx, j.cert.CAs)
@@ -283,6 +285,7 @@ func (j *job) save(ctx context.Context) error {
 	if !j.unsaved {
 		return nil
 	}
+	j.noteRevision()
 	err := state.Save(ctx, j.lease, j.state)
 	j.unsaved = err != nil
 	return err
@@ -313,4 +316,11 @@ func firstAsk(issued time.Time, cert *x509.Certificate) time.Time {
 	tenth := max(cert.NotAfter.Sub(cert.NotBefore)/10, 0)
 	wait := min(time.Hour, tenth)
 	return issued.Add(wait + rand.N(min(5*time.Hour, tenth)+1)).UTC()
+}
+
+// noteRevision remembers that the next save of the certificate is this process's; see Manager.Changed.
+func (j *job) noteRevision() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.revision[j.cert.Name] = j.state.Revision + 1
 }

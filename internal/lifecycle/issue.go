@@ -172,6 +172,7 @@ func (j *job) probe(ctx context.Context) error {
 	if now := time.Now(); now.Sub(j.probed) < probeAge {
 		return nil
 	}
+	j.noteRevision()
 	if err := state.Save(ctx, j.lease, j.state); err != nil {
 		return err
 	}

@@ -122,6 +122,7 @@ type Manager struct {
 	lifetime map[string]lifetime // of the certificates that there are, for their urgency
 	open     map[string]bool     // certificates whose order an earlier process left open, until they were looked at
 	failing  map[string]bool
+	revision map[string]int64           // of each certificate, as it was last loaded, or saved by this process
 	silent   map[string]map[string]bool // who waits for whom: the names by party, see answered
 	heard    map[string]time.Time       // when a party last answered
 }
@@ -140,7 +141,7 @@ func New(cfg Config) *Manager {
 	if cfg.Deployer == nil {
 		cfg.Deployer = deploy.New(deploy.Config{Store: cfg.Storage, Node: cfg.Node, Logger: cfg.Logger, Wait: cfg.Wait})
 	}
-	return &Manager{cfg: cfg, ledgers: newLedgers(cfg.Storage, cfg.Wake), lifetime: map[string]lifetime{}, failing: map[string]bool{},
+	return &Manager{cfg: cfg, ledgers: newLedgers(cfg.Storage, cfg.Wake), lifetime: map[string]lifetime{}, failing: map[string]bool{}, revision: map[string]int64{},
 		silent: map[string]map[string]bool{}, heard: map[string]time.Time{}, told: map[string]string{}}
 }
 
@@ -204,6 +205,7 @@ func (m *Manager) remember(s *state.Certificate) {
 		return // it left the configuration while it was worked on
 	}
 	delete(m.open, s.Name)
+	m.revision[s.Name] = s.Revision
 	m.lifetime[s.Name] = lifetime{s.Leaf.NotBefore, s.Leaf.NotAfter, s.ARI.Urgent()}
 	m.awaits(s.Name, s.Issue)
 	if s.Issue.Failures > 0 {
@@ -232,21 +234,11 @@ func (m *Manager) Items(ctx context.Context) ([]scheduler.Item, error) {
 	for name, cert := range snapshot.Certificates {
 		item := scheduler.Item{Name: name}
 		c, err := state.LoadFacts(ctx, m.cfg.Storage, name)
-		switch {
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return nil, ctx.Err()
-		case err != nil: // it is this certificate's problem alone
-		case snapshot.mayHaveMended(c.Issue):
-		case c.IsHeld() && c.Held.Since.Before(snapshot.Reloaded): // the limits may be others now
-		case c.Wish == snapshot.wish(cert):
-			c.Sanitize(now)
-			item.Due = c.NextLook
 		}
-		if err == nil {
-			m.remember(c)
-			if c.IsHeld() {
-				m.restoreHeld(snapshot, c, now)
-			}
+		if err == nil { // else it is this certificate's problem alone
+			item.Due = m.noteSaved(snapshot, cert, c, now)
 		}
 		if open[name] {
 			item.Due = time.Time{}
@@ -259,6 +251,45 @@ func (m *Manager) Items(ctx context.Context) ([]scheduler.Item, error) {
 	m.forget(snapshot)
 	m.ledgers.leave(func(name string) bool { return snapshot.Certificates[name].Name == "" })
 	return items, nil
+}
+
+// Changed returns the certificates among the names that another process has saved since this one knew them, with when each
+// is to be looked at now.
+func (m *Manager) Changed(ctx context.Context, names []string) (items []scheduler.Item) {
+	snapshot, now := m.snapshot.Load(), time.Now()
+	for _, name := range names {
+		cert, ok := snapshot.Certificates[name]
+		if !ok {
+			continue
+		}
+		c, err := state.LoadFacts(ctx, m.cfg.Storage, name)
+		if err != nil {
+			continue // the next look says so
+		}
+		m.mu.RLock()
+		revision := m.revision[name]
+		m.mu.RUnlock()
+		if c.Revision != revision {
+			items = append(items, scheduler.Item{Name: name, Due: m.noteSaved(snapshot, cert, c, now)})
+		}
+	}
+	return items
+}
+
+// noteSaved remembers what was saved of a certificate, and returns when it is to be looked at.
+func (m *Manager) noteSaved(snapshot *Snapshot, cert config.Certificate, c *state.Certificate, now time.Time) (due time.Time) {
+	switch {
+	case snapshot.mayHaveMended(c.Issue):
+	case c.IsHeld() && c.Held.Since.Before(snapshot.Reloaded): // the limits may be others now
+	case c.Wish == snapshot.wish(cert):
+		c.Sanitize(now)
+		due = c.NextLook
+	}
+	m.remember(c)
+	if c.IsHeld() {
+		m.restoreHeld(snapshot, c, now)
+	}
+	return due
 }
 
 // openOrders returns the certificates that have an open order at one of their CAs.
@@ -281,22 +312,12 @@ func (m *Manager) restoreHeld(s *Snapshot, c *state.Certificate, now time.Time) 
 func (m *Manager) forget(s *Snapshot) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for name := range m.lifetime {
-		if _, ok := s.Certificates[name]; !ok {
-			delete(m.lifetime, name)
-		}
-	}
-	for name := range m.failing {
-		if _, ok := s.Certificates[name]; !ok {
-			delete(m.failing, name)
-		}
-	}
+	gone := func(name string) bool { return s.Certificates[name].Name == "" }
+	maps.DeleteFunc(m.lifetime, func(name string, _ lifetime) bool { return gone(name) })
+	maps.DeleteFunc(m.failing, func(name string, _ bool) bool { return gone(name) })
+	maps.DeleteFunc(m.revision, func(name string, _ int64) bool { return gone(name) })
 	for _, names := range m.silent {
-		for name := range names {
-			if _, ok := s.Certificates[name]; !ok {
-				delete(names, name)
-			}
-		}
+		maps.DeleteFunc(names, func(name string, _ bool) bool { return gone(name) })
 	}
 }
 

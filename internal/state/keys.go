@@ -32,11 +32,11 @@ const (
 
 // The objects of which there is one, and the folder of the journal of TXT records.
 const (
-	DaemonKey  = "daemon.json"  // the health of the running daemon
-	DoingKey   = "doing.json"   // what it works on
-	SourcesKey = "sources.json" // the files of its configuration
-	JournalKey = "journal"
-	ProbeKey   = "probe" // written to find out whether there is room
+	daemonKey        = "daemon.json"        // Daemon, lazy
+	doingKey         = "doing.json"         // what it works on, lazy
+	configurationKey = "configuration.json" // Configuration, lazy
+	JournalKey       = "journal"
+	ProbeKey         = "probe" // written to find out whether there is room
 )
 
 const extension = ".json"

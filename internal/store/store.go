@@ -115,6 +115,13 @@ type Lease interface {
 	Release()
 }
 
+// Overwriter writes over objects where there is no room for others.
+type Overwriter interface {
+	// Overwrite writes an object over the one that is there: it takes no more room. It isn't atomic, so that a reader may see
+	// part of each. An object that isn't there isn't made.
+	Overwrite(key string, data []byte) error
+}
+
 // Watcher notices changes, whoever makes them.
 type Watcher interface {
 	// Watch returns a channel of the keys below a prefix of whole segments that are saved or deleted from now on. After

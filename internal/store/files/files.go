@@ -98,8 +98,7 @@ func (f *Store) write(key string, data []byte, how durable.File) error {
 	return nil
 }
 
-// Overwrite writes an object over the one that is there, for a disk that has no room for another: what it takes is there
-// already. It isn't atomic: a reader may see part of each. An object that isn't there isn't made.
+// Overwrite implements store.Overwriter.
 func (f *Store) Overwrite(key string, data []byte) error {
 	path, err := f.path(key)
 	if err != nil {
