@@ -19,6 +19,7 @@ import (
 // On failure the open order is kept when it can be resumed later, and dropped when it can't. On success it is kept too, since
 // the bundle can be downloaded again by it: the caller drops it when the bundle is durable.
 func (i *Issuer) Obtain(ctx context.Context, req Request) (*Bundle, error) {
+	ctx = bounded(ctx, len(req.Hostnames))
 	bundle, err := i.obtain(ctx, req)
 	if errors.Is(err, errImpasse) { // the order is given up
 		req.Open = nil

@@ -126,8 +126,12 @@ type spent struct {
 	time     atomic.Int64 // nanoseconds of waiting for replies
 }
 
-// bounded returns a context that bounds all requests together, for one order of some names.
+// bounded returns a context that bounds all requests together, for one order of some names. One that is bounded already stays
+// as it is.
 func bounded(ctx context.Context, names int) context.Context {
+	if factsOf(ctx).spent != nil {
+		return ctx
+	}
 	return with(ctx, func(f *facts) { f.spent = &spent{names: names} })
 }
 

@@ -132,12 +132,8 @@ func (o *order) choose(ctx context.Context, authorizations []acme.Authorization)
 			refused.hostnames, refused.reasons = append(refused.hostnames, a.IdentifierValue()), append(refused.reasons, reason(a))
 		}
 	}
-	if n := len(refused.hostnames); n > 0 {
-		err := o.end(ctx, "authorization", refused)
-		if n == 1 {
-			return about(refused.hostnames[0], err)
-		}
-		return err
+	if len(refused.hostnames) > 0 {
+		return about(refused.only(), o.end(ctx, "authorization", refused))
 	}
 	for _, a := range authorizations {
 		if a.Status == acme.StatusValid {
@@ -287,13 +283,20 @@ func (e *refusedError) Error() string {
 
 func (e *refusedError) Unwrap() []error { return e.reasons }
 
+// only returns the hostname if it is the only one, else "".
+func (e *refusedError) only() string {
+	if len(e.hostnames) == 1 {
+		return e.hostnames[0]
+	}
+	return ""
+}
+
 // FailedValidation reports whether err is a failed validation, which CAs count.
 func FailedValidation(err error) bool { return len(FailedHostnames(err)) > 0 }
 
 // FailedHostnames returns the hostnames whose validation failed. CAs count each of them.
 func FailedHostnames(err error) []string {
-	var refused *refusedError
-	if errors.As(err, &refused) {
+	if refused, ok := errors.AsType[*refusedError](err); ok {
 		return refused.hostnames
 	}
 	return nil
@@ -334,10 +337,7 @@ func (o *order) verdict() error {
 	if e, ok := errors.AsType[*Error](err); ok && e.Hint == "" {
 		e.Hint = o.sightHint(all.reasons[0])
 	}
-	if len(all.hostnames) == 1 {
-		return about(all.hostnames[0], err)
-	}
-	return err
+	return about(all.only(), err)
 }
 
 // accept has the CA look for the record of a proof. It sets busy if the CA is validating already, as after an earlier attempt,

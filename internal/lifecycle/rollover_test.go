@@ -31,20 +31,19 @@ type rollover struct {
 	what       string
 	op, object string // the call of the storage that fails, or
 	path       string // the request that is lost
-	skip       int
-	effect     bool // it took effect
+	effect     bool   // it took effect
 }
 
 // rollovers are the steps of a rollover in their order, each with and without effect.
 func rollovers() (rows []rollover) {
 	for _, effect := range []bool{false, true} {
 		rows = append(rows,
-			rollover{"the new key is saved", "Save", "key-next.pem", "", 0, effect},
-			rollover{"the CA is asked whether it has the new key", "", "", "/sign-me-up", 0, effect},
-			rollover{"the CA is told", "", "", "/rollover-account-key", 0, effect},
-			rollover{"the new key takes the old one's place", "Save", "key.pem", "", 0, effect},
-			rollover{"the second copy goes", "Delete", "key-next.pem", "", 0, effect},
-			rollover{"the CA describes the account", "", "", "/my-account/", 0, effect},
+			rollover{"the new key is saved", "Save", "key-next.pem", "", effect},
+			rollover{"the CA is asked whether it has the new key", "", "", "/sign-me-up", effect},
+			rollover{"the CA is told", "", "", "/rollover-account-key", effect},
+			rollover{"the new key takes the old one's place", "Save", "key.pem", "", effect},
+			rollover{"the second copy goes", "Delete", "key-next.pem", "", effect},
+			rollover{"the CA describes the account", "", "", "/my-account/", effect},
 		)
 	}
 	return rows
@@ -63,7 +62,7 @@ func TestRolloverKilled(t *testing.T) {
 				before, _ := daemon.bundle()
 				old, _ := w.keyFiles()
 
-				lost := &losing{Path: row.path, Skip: row.skip, Reply: row.effect, Dies: true}
+				lost := &losing{Path: row.path, Reply: row.effect, Dies: true}
 				killed := w.startWith(Config{}, lost)
 				if row.op != "" {
 					killed.store.breaks(fault{Op: row.op, Prefix: issuer.AccountKey("one", w.cas[0].Directory()) + "/" + row.object, Effect: row.effect, Dies: true})
