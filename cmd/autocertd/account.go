@@ -13,7 +13,7 @@ import (
 	"autocertd/issuer"
 )
 
-// accountFlags are those of account and the commands below it.
+// accountFlags holds the flags of account and of the commands below it.
 type accountFlags struct {
 	caFlags
 	asJSON, yes bool
@@ -54,7 +54,7 @@ func accountCommand(opts *options) *cobra.Command {
 	return command
 }
 
-// command makes one of the commands from what it does at the CA that it is told.
+// command returns one of the commands below account. do is its work at the CA.
 func (f *accountFlags) command(name, short, long string, do func(context.Context, *issuer.Issuer) error) *cobra.Command {
 	return &cobra.Command{
 		Use: name + " [CA]", Short: short, Long: long,
@@ -110,14 +110,14 @@ func (f *accountFlags) deactivate(ctx context.Context, iss *issuer.Issuer) error
 	return nil
 }
 
-// accountReport is what account --json prints.
+// accountReport is the output of account --json.
 type accountReport struct {
 	CA        string `json:"ca"`
 	Directory string `json:"directory"`
 	issuer.Account
 }
 
-// print gets the account and shows it.
+// print shows the account that get returns.
 func (f *accountFlags) print(ctx context.Context, iss *issuer.Issuer, get func(context.Context) (issuer.Account, error)) error {
 	account, err := get(ctx)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"autocertd/issuer"
 )
 
-// caFlags say which CA, and where its account is kept, to commands that need nothing else. With directory no configuration
+// caFlags names a CA and the place of its account, for commands that need nothing else. With a directory no configuration
 // is read.
 type caFlags struct {
 	*options
@@ -26,7 +26,7 @@ type caFlags struct {
 	stateDir    string
 }
 
-// add adds those that every such command has.
+// add adds the flags to a command.
 func (f *caFlags) add(command *cobra.Command) {
 	flags := command.PersistentFlags()
 	flags.StringVar(&f.directory, "directory", "", "the CA, by the `URL` of its directory; no configuration is read then")
@@ -35,7 +35,8 @@ func (f *caFlags) add(command *cobra.Command) {
 	flags.StringVar(&f.stateDir, "state-dir", "", "another state directory, a `DIR`")
 }
 
-// load reads the configuration, or the flags in its place. The session enters the state directory later.
+// load returns the session of a command, from the configuration or from the flags in its place. It has not entered the
+// state directory yet.
 func (f *caFlags) load(command string) (*session, error) {
 	if f.directory == "" && len(f.roots)+len(f.hosts) > 0 {
 		return nil, wrong("--roots and --ca-host go with --directory", "of a configured CA they stand in its table: roots = […], hosts = […]")
@@ -59,7 +60,7 @@ func (f *caFlags) load(command string) (*session, error) {
 	return s, nil
 }
 
-// open is load for commands that enter the state directory at once.
+// open returns the session of a command, which has entered the state directory.
 func (f *caFlags) open(command string) (*session, error) {
 	s, err := f.load(command)
 	if err != nil {
@@ -68,7 +69,7 @@ func (f *caFlags) open(command string) (*session, error) {
 	return s, s.enter(writes)
 }
 
-// issuer builds the issuer of the CA of that name; "" stands for the only one.
+// issuer builds the issuer of the CA with that name; "" stands for the only CA.
 func (s *session) issuer(ctx context.Context, name string) (*issuer.Issuer, error) {
 	ca, err := s.choose(ctx, name)
 	if err != nil {

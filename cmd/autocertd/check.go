@@ -62,7 +62,7 @@ func checkCommand(opts *options) *cobra.Command {
 	return command
 }
 
-// checkReport is what check --json prints.
+// checkReport is the output of check --json.
 type checkReport struct {
 	OK       bool            `json:"ok"`
 	Files    []string        `json:"files,omitempty"`
@@ -72,7 +72,7 @@ type checkReport struct {
 
 func check(path string, asJSON bool) error {
 	report := checkReport{Mistakes: config.Problems{}, Warnings: config.Problems{}}
-	byRoot := os.Geteuid() == 0 // who is the daemon's user from here on
+	byRoot := os.Geteuid() == 0 // before acting as the daemon's user
 	s, err := loadAsDaemon(path, looks)
 	var list config.Problems
 	switch {
@@ -113,14 +113,14 @@ func printCheck(path string, report checkReport, s *settings, byRoot bool) {
 		len(s.Providers), term.Plural(len(s.Providers), "provider"), len(s.outputs.List), term.Plural(len(s.outputs.List), "output"))
 }
 
-// liveReport is what check --live --json prints. OK is false when something would fail.
+// liveReport is the output of check --live --json. OK is false when something would fail.
 type liveReport struct {
 	checkReport
 	Findings []preflight.Finding `json:"findings"`
 	Failing  []string            `json:"failing"` // certificates that would fail
 }
 
-// checkLive tries all that issuing needs, short of ordering. A configuration with mistakes is told as without --live.
+// checkLive tries all that issuing needs, short of ordering. A configuration with mistakes is reported as without --live.
 func checkLive(ctx context.Context, path string, names []string, asJSON bool) error {
 	s, err := openSession(path, "autocertd check", writes)
 	if _, mistakes := errors.AsType[config.Problems](err); mistakes {
@@ -174,7 +174,7 @@ func checkLive(ctx context.Context, path string, names []string, asJSON bool) er
 	return err
 }
 
-// rehearsal says what is to be tried for certificates.
+// rehearsal returns the configuration of a live check of certificates.
 func (p *program) rehearsal(ctx context.Context, certs []config.Certificate) preflight.Config {
 	b := p.current.Load()
 	cfg := preflight.Config{Solver: p.solver, Deployer: deploy.New(deploy.Config{})}
@@ -196,7 +196,7 @@ func (p *program) rehearsal(ctx context.Context, certs []config.Certificate) pre
 	}
 	for _, ca := range b.settings.CAs {
 		if wanted[ca.Name] {
-			account, _ := issuer.AccountURL(ctx, p.session.store, ca.Name, ca.Directory) // what is wrong with it is found when the CA is asked
+			account, _ := issuer.AccountURL(ctx, p.session.store, ca.Name, ca.Directory) // an error shows up again when the CA is asked
 			cfg.CAs = append(cfg.CAs, preflight.CA{
 				Issuer:     b.issuers[ca.Name],
 				EAB:        ca.EAB != nil,
@@ -210,14 +210,14 @@ func (p *program) rehearsal(ctx context.Context, certs []config.Certificate) pre
 	return cfg
 }
 
-// Numbers of what is shown.
+// Bounds of a page of findings.
 const (
 	mostTried = 10 // things that are being tried with a line each; of more, each step has one
 	mostAlike = 20 // findings of one kind that stand alone, and subjects of one that are named
 	mostNamed = 3  // certificates in the last line
 )
 
-// printLive writes what was found, what needs a person last, beside the line that sums it up.
+// printLive writes the findings and a summary. The findings that a person must act on come last, next to the summary.
 func printLive(report liveReport, certs int) error {
 	printProblems(term.On(os.Stderr), nil, report.Warnings)
 	out := term.On(os.Stdout)
@@ -229,7 +229,7 @@ func printLive(report liveReport, certs int) error {
 	return err
 }
 
-// liveTable lays findings out: what was found in a column of its own, or below where that column would be narrow.
+// liveTable lays findings out. Their texts have a column, or lines below where that column would be narrow.
 func liveTable(findings []preflight.Finding) term.Table {
 	t := term.Table{Indent: 4, Text: term.TextColumn{Head: "FOUND", Least: term.LeastText},
 		Columns: []term.Column{{Head: "STATUS"}, {Head: "SUBJECT", Lone: true}, {Head: "CHECK"}}}
@@ -243,17 +243,17 @@ func liveTable(findings []preflight.Finding) term.Table {
 	return t
 }
 
-// An entry is a finding as it is shown, for one subject or for several.
+// entry is a finding as the page shows it, for one subject or for several.
 type entry struct {
 	preflight.Finding
 	subjects []string
-	more     int // that are alike and not shown
+	more     int // findings of this kind that aren't shown
 }
 
-// fold puts what is in order first and what fails last, and makes one entry of findings that differ in their subject alone.
-// Of others of one kind that aren't in order, mostAlike are shown.
+// fold sorts findings from ok to failure, and makes one entry of those that differ in their subject alone. Of other
+// warnings and failures of one kind it shows mostAlike.
 func fold(findings []preflight.Finding) (entries []entry) {
-	known := map[preflight.Finding]int{}                    // where entries are, by what they have in common
+	known := map[preflight.Finding]int{}                    // the index of an entry, by the finding without its subject
 	shown, last := map[[2]string]int{}, map[[2]string]int{} // of each status and check: how many, and where the last is
 	for _, status := range []preflight.Status{preflight.OK, preflight.Warning, preflight.Failure} {
 		for _, f := range findings {
@@ -278,7 +278,7 @@ func fold(findings []preflight.Finding) (entries []entry) {
 	return entries
 }
 
-// kindOf says in one word what the subject of a finding is.
+// kindOf returns the word for the subject of a finding.
 func kindOf(f preflight.Finding) string {
 	kinds := map[string]string{"directory": "CA", "terms": "CA", "clock": "CA", "account": "CA", "profile": "certificate",
 		"servers": "zone", "views": "zone", "DNSSEC": "zone", "CAA": "name", "files": "output", "run": "program", "reload": "unit"}
@@ -299,7 +299,7 @@ func statusColour(s preflight.Status) term.Colour {
 	return map[preflight.Status]term.Colour{preflight.OK: term.Green, preflight.Warning: term.Yellow, preflight.Failure: term.Red}[s]
 }
 
-// details are the lines below: whom it is about, why it matters, and the cure, which is there to be pasted.
+// details returns the lines below an entry: its subjects, the reason why it matters, and the cure, to be pasted.
 func (e entry) details() (notes []term.Note) {
 	if len(e.subjects) > 1 && e.Status != preflight.OK {
 		notes = append(notes, term.Note{Label: "for   ", Text: term.Listed(e.subjects, mostAlike, "")})
@@ -316,7 +316,7 @@ func (e entry) details() (notes []term.Note) {
 	return notes
 }
 
-// summary is the last line.
+// summary returns the last line.
 func summary(report liveReport, certs int) (string, term.Colour) {
 	count := func(s preflight.Status) (n int) {
 		for _, f := range report.Findings {

@@ -111,7 +111,7 @@ func importTree(ctx context.Context, path, client, dir string, o importOptions) 
 	return nil
 }
 
-// known is what need not be written into the configuration.
+// known returns the parts that the configuration has already.
 func known(cfg *config.Config) migrate.Known {
 	k := migrate.Known{Providers: len(cfg.Providers)}
 	for _, ca := range cfg.CAs {
@@ -123,7 +123,7 @@ func known(cfg *config.Config) migrate.Known {
 	return k
 }
 
-// printImported says what became of everything, and whether something could not be taken over.
+// printImported writes a line for each thing that was taken over or left out, and reports whether one failed.
 func printImported(tree *migrate.Tree, results []migrate.Result, dryRun bool) (failed bool) {
 	out := term.On(os.Stderr)
 	done := "taken over:"

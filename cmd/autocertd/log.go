@@ -37,7 +37,7 @@ func handlerFor(c config.Log) slog.Handler {
 	return cureHandler{slog.NewTextHandler(os.Stderr, options)}
 }
 
-// cureHandler adds to each record with an error what a person can do about it: err is the problem alone.
+// cureHandler adds the cure to each record with an error. Its err is the problem alone.
 type cureHandler struct{ slog.Handler }
 
 // Handle implements slog.Handler.
@@ -66,7 +66,7 @@ func (h cureHandler) WithGroup(name string) slog.Handler {
 	return cureHandler{h.Handler.WithGroup(name)}
 }
 
-// liveHandler hands records on to a handler that can be replaced, by all loggers that were derived from one.
+// liveHandler passes records to a handler that can be replaced, for all loggers that were derived from one.
 type liveHandler struct {
 	current *atomic.Pointer[slog.Handler]
 	derive  []func(slog.Handler) slog.Handler // what WithAttrs and WithGroup asked for, in turn
@@ -117,8 +117,8 @@ func toJournal() bool {
 	return os.Getenv("JOURNAL_STREAM") == fmt.Sprintf("%d:%d", stat.Dev, stat.Ino)
 }
 
-// commandLogger logs what a command does that a person runs: to standard error, unless quiet, since a screen shows it
-// then, and to the journal, so that what the daemon did and what people did stand in one place.
+// commandLogger returns the logger of a command that a person runs. It logs to the journal, beside the daemon, and to
+// standard error unless quiet: a screen shows the same then.
 func commandLogger(c config.Log, command string, quiet bool) *slog.Logger {
 	var handlers []slog.Handler
 	if !quiet {
@@ -139,7 +139,7 @@ func warn(logger *slog.Logger, warnings config.Problems) {
 	}
 }
 
-// journalHandler hands each record on as text and priority.
+// journalHandler passes each record to emit as text and priority.
 type journalHandler struct {
 	slog.Handler               // writes into line
 	line         *bytes.Buffer // shared, like mu, by all that were derived from one
@@ -194,7 +194,7 @@ func (h *journalHandler) WithGroup(name string) slog.Handler {
 	return &journalHandler{h.Handler.WithGroup(name), h.line, h.mu, h.emit}
 }
 
-// priority is a level as syslog counts.
+// priority returns the syslog priority of a level.
 func priority(level slog.Level) journal.Priority {
 	switch {
 	case level >= slog.LevelError:

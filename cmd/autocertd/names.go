@@ -11,7 +11,7 @@ import (
 	"autocertd/internal/suggest"
 )
 
-// selected returns the certificates of those names, all without names.
+// selected returns the certificates with the given names; all of them when none is given.
 func selected(cfg *config.Config, names []string) ([]config.Certificate, error) {
 	if len(names) == 0 {
 		return slices.Clone(cfg.Certificates), nil
@@ -29,7 +29,7 @@ func selected(cfg *config.Config, names []string) ([]config.Certificate, error) 
 	return certs, nil
 }
 
-// unknownName says what a person may have meant by a name that no certificate has.
+// unknownName returns the error for a name that no certificate has, with the names that may have been meant.
 func unknownName(cfg *config.Config, name string) error {
 	unknown := fmt.Sprintf("no certificate is called %q", name)
 	var names []string

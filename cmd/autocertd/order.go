@@ -1,26 +1,23 @@
 package main
 
 import (
-	"bytes"
-	"context"
-	"errors"
-	"fmt"
-	"log/slog"
-	"net"
-	"os"
-	"path/filepath"
-	"slices"
-	"strings"
-	"time"
-
-	"github.com/spf13/cobra"
-
 	"autocertd/internal/cure"
 	"autocertd/internal/durable"
 	"autocertd/internal/state"
 	"autocertd/internal/term"
 	"autocertd/internal/zones"
 	"autocertd/issuer"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"github.com/spf13/cobra"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
 )
 
 func orderCommand(opts *options) *cobra.Command {
@@ -53,7 +50,7 @@ func orderCommand(opts *options) *cobra.Command {
 	return command
 }
 
-// step makes the command of a step from what it does with the one name that it takes.
+// step returns the command of a step, which takes the name of one certificate. do is its work.
 func (f *orderFlags) step(use, short, long string, do func(s *orderStep, ctx context.Context) error) *cobra.Command {
 	return &cobra.Command{
 		Use: use, Short: short, Long: long,
@@ -82,7 +79,7 @@ func (f *orderFlags) newCommand() *cobra.Command {
 	return command
 }
 
-// new makes the order, unless there is one or no need of one.
+// new makes the order, unless one is open or none is needed.
 func (s *orderStep) new(ctx context.Context) error {
 	if b, _ := s.hand.Bundle(); s.unnamed && s.open == nil && b != nil && b.CSR == nil && !sameHostnames(b.Hostnames, s.cert.Hostnames) {
 		s.cert = s.hand.LikeBefore()
@@ -200,7 +197,7 @@ const (
 	formatJSON     = "json"
 )
 
-// handRecord is a record as order records --format json prints it.
+// handRecord is a record in the output of order records --format json.
 type handRecord struct {
 	Name  string `json:"name"`
 	Type  string `json:"type"`
@@ -208,7 +205,7 @@ type handRecord struct {
 	Value string `json:"value"`
 }
 
-// records prints the records for whoever edits the zone.
+// records prints the records to be added to the zone.
 func (s *orderStep) records(ctx context.Context) error {
 	view, err := s.pending(ctx)
 	if err != nil || view == nil {
@@ -239,7 +236,7 @@ func (s *orderStep) records(ctx context.Context) error {
 	return err
 }
 
-// pending returns the open order, or says that nothing is left to publish.
+// pending returns the open order; nil, and a note on the terminal, when its records aren't needed any more.
 func (s *orderStep) pending(ctx context.Context) (*issuer.OrderView, error) {
 	if s.open == nil {
 		return nil, s.noOrder()
@@ -253,39 +250,17 @@ func (s *orderStep) pending(ctx context.Context) (*issuer.OrderView, error) {
 	return view, err
 }
 
-// primary is the server for updates of a record, for nsupdate: that of the provider that the configuration has for its zone;
-// "" when it has none, or several that may be meant.
+// primary returns the server for updates of a record, for nsupdate: that of the provider that serves its zone by the
+// configuration; "" when it has none, or several that may be meant.
 func (s *orderStep) primary(record string) string {
 	if s.settings == nil {
 		return ""
 	}
-	var found []string
-	best := -1 // the length of the zone that fits
-	for _, p := range newProviders(s.settings, slog.New(slog.DiscardHandler)) {
-		if len(p.Servers) == 0 {
-			continue
-		}
-		fits := -1
-		if len(p.Zones) == 0 {
-			fits = 0
-		}
-		for _, zone := range p.Zones {
-			if zone = strings.Trim(zone, "."); strings.HasSuffix("."+record, "."+zone) {
-				fits = max(fits, len(zone))
-			}
-		}
-		switch {
-		case fits < 0 || fits < best:
-		case fits > best:
-			best, found = fits, p.Servers
-		default:
-			found = append(slices.Clone(found), p.Servers...)
-		}
-	}
-	if len(found) != 1 {
+	provider, _, _ := s.session.asker().ProviderFor(record)
+	if len(provider.Servers) != 1 {
 		return ""
 	}
-	host, port, err := net.SplitHostPort(found[0])
+	host, port, err := net.SplitHostPort(provider.Servers[0])
 	if err != nil {
 		return ""
 	}
@@ -330,7 +305,7 @@ func (s *orderStep) check(ctx context.Context) error {
 	return nil
 }
 
-// waitFor asks until all servers have the records. It says what changes.
+// waitFor asks until all servers have the records, and notes each change on the terminal.
 func (s *orderStep) waitFor(ctx context.Context, records []issuer.Record, sights []zones.Lookup) ([]zones.Lookup, error) {
 	last := ""
 	for pause := askFirst; !allFound(sights); pause = min(2*pause, askLast) {
@@ -398,7 +373,7 @@ func showSights(out *os.File, sights []zones.Lookup) error {
 	return err
 }
 
-// tallySights says in one line how far the servers are.
+// tallySights counts in one line how many servers have the records.
 func tallySights(sights []zones.Lookup) string {
 	have, servers, unknown := 0, 0, ""
 	for _, sight := range sights {
@@ -456,7 +431,7 @@ func (s *orderStep) validate(ctx context.Context) error {
 	return nil
 }
 
-// sayFailed says how to go on after a validation that failed. Most CAs end the order then.
+// sayFailed names the next step after a validation that failed. Most CAs end the order then.
 func (s *orderStep) sayFailed(ctx context.Context, err error) {
 	if !issuer.FailedValidation(err) {
 		return
@@ -506,7 +481,7 @@ func (s *orderStep) finish(ctx context.Context) error {
 	return nil
 }
 
-// download gets the certificate of the open order into storage, and returns the records that it no longer needs.
+// download stores the certificate of the open order, and returns the records that are no longer needed.
 func (s *orderStep) download(ctx context.Context) ([]issuer.Record, error) {
 	if s.open == nil {
 		if bundle, _ := s.hand.Bundle(); bundle != nil {
@@ -526,7 +501,7 @@ func (s *orderStep) download(ctx context.Context) ([]issuer.Record, error) {
 	return s.open.ByHand, s.hand.Save(ctx, s.issuer, s.open, issued)
 }
 
-// writeFiles writes the files that aren't right yet. The key comes first: a certificate without its key is of no use.
+// writeFiles writes the files whose content differs. The key comes first, since a certificate without it is of no use.
 func writeFiles(dir string, b *state.Bundle) (written []string, err error) {
 	for _, f := range []struct {
 		suffix, text string

@@ -23,7 +23,7 @@ import (
 	"autocertd/issuer"
 )
 
-// orderStep is a step at work. It holds the certificate's lock until end.
+// orderStep is one step of an order while it runs. It holds the certificate's lock until end.
 type orderStep struct {
 	*session
 	flags   *orderFlags
@@ -36,7 +36,7 @@ type orderStep struct {
 	regain  func() error      // makes root of a process that acts as the state directory's owner
 }
 
-// begin finds out what the step is about, and takes the certificate's lock.
+// begin finds the certificate, takes its lock, and finds its CA and open order.
 func (f *orderFlags) begin(ctx context.Context, step, name string) (*orderStep, error) {
 	if f.directory != "" && f.ca != "" {
 		return nil, &usageError{errors.New("--directory and --ca don't go together: one names the CA by its URL, the other by its name in the configuration")}
@@ -59,7 +59,7 @@ func (f *orderFlags) begin(ctx context.Context, step, name string) (*orderStep, 
 	if err := s.openStore(writes); err != nil {
 		return nil, err
 	}
-	if s.settings == nil { // what a daemon has here is used, under its name
+	if s.settings == nil { // use the account that a daemon has here, under its name
 		cas[0].Name = s.knownAs(ctx, cas[0])
 	}
 	if err := s.take(ctx); err != nil {
@@ -77,7 +77,7 @@ func (s *orderStep) end() {
 	s.issuer.Close()
 }
 
-// release gives the lock back; what follows only looks.
+// release gives the lock back. Nothing is changed after it.
 func (s *orderStep) release() {
 	if s.hand != nil {
 		s.hand.Release()
@@ -85,7 +85,7 @@ func (s *orderStep) release() {
 	}
 }
 
-// wish finds the certificate and the CAs that may have its order: what the configuration says, or the flags in its place.
+// wish finds the certificate and the CAs that may have its order, in the configuration or in the flags.
 func (s *orderStep) wish(step, name string) (cas []config.CA, err error) {
 	f := s.flags
 	adhoc := config.FlagCertificate{Name: name, Hostnames: f.hostnames, KeyType: f.keyType, Profile: f.profile}
@@ -118,7 +118,7 @@ func (s *orderStep) wish(step, name string) (cas []config.CA, err error) {
 	return cas, err
 }
 
-// configured is the CA of that name, if there is one.
+// configured returns the CA with that name, if there is one.
 func (s *orderStep) configured(name string) []config.CA {
 	n := slices.IndexFunc(s.cas, func(ca config.CA) bool { return ca.Name == name })
 	if n < 0 {
@@ -127,10 +127,10 @@ func (s *orderStep) configured(name string) []config.CA {
 	return s.cas[n : n+1]
 }
 
-// takeSoon is how long a lock may be held before it is said who holds it.
+// takeSoon is the wait for a lock before its holder is named.
 const takeSoon = time.Second
 
-// take takes the certificate's lock, and says for whom it waits.
+// take takes the certificate's lock, and names the holder that it waits for.
 func (s *orderStep) take(ctx context.Context) (err error) {
 	logger := newLogger(config.Log{Level: slog.LevelWarn})
 	hand := lifecycle.Config{Storage: s.store, Logger: logger, Tell: event.Log(logger)}
@@ -169,10 +169,10 @@ func (s *orderStep) chooseCA(ctx context.Context, cas []config.CA) error {
 	return err
 }
 
-// request goes on with the open order.
+// request returns the request that goes on with the open order.
 func (s *orderStep) request() issuer.Request { return s.hand.GoingOn(s.ca.Name, s.open) }
 
-// asker returns what asks DNS. No provider is needed.
+// asker returns the asker of DNS. No provider is needed.
 func (s *orderStep) asker() (*zones.Asker, error) {
 	if s.settings != nil && len(s.flags.nameservers) == 0 {
 		return s.session.asker(), nil
@@ -189,12 +189,12 @@ func (s *orderStep) asker() (*zones.Asker, error) {
 	return zones.New(zones.Config{}).With([]zones.Provider{byHand}, resolvers), nil
 }
 
-// noOrder says what to do when there is none.
+// noOrder returns the error for a certificate without an open order.
 func (s *orderStep) noOrder() error {
 	return cure.New("no order is open for "+s.cert.Name, "to make one: "+s.next("new"))
 }
 
-// known turns an order that the CA has given up into what to do.
+// known replaces the error for an order that the CA has given up by noOrder.
 func (s *orderStep) known(view *issuer.OrderView, err error) (*issuer.OrderView, error) {
 	if errors.Is(err, issuer.ErrNoOrder) {
 		return nil, s.noOrder()
@@ -202,7 +202,7 @@ func (s *orderStep) known(view *issuer.OrderView, err error) (*issuer.OrderView,
 	return view, err
 }
 
-// orderFlags are those of the steps.
+// orderFlags holds the flags of all steps.
 type orderFlags struct {
 	caFlags
 	ca          string
@@ -220,7 +220,7 @@ type orderFlags struct {
 	dir       string // of finish
 }
 
-// next is the command that follows, to be pasted.
+// next returns the command of a step, to be pasted.
 func (s *orderStep) next(step string, more ...string) string {
 	f := s.flags
 	words := append([]string{"autocertd", "order", step, s.cert.Name}, more...)
@@ -247,12 +247,12 @@ func (s *orderStep) next(step string, more ...string) string {
 	return strings.Join(words, " ")
 }
 
-// said tells a person, on standard error, what isn't a result.
+// said writes a note, which is no result, to standard error.
 func said(what, format string, args ...any) {
 	term.On(os.Stderr).Say(term.Dim, what+":", fmt.Sprintf(format, args...))
 }
 
-// sayNext names the next step: the one given, or what follows a validation.
+// sayNext names the next step: the one given, or finish after a validation.
 func (s *orderStep) sayNext(view *issuer.OrderView, step string) {
 	if view.Validated() {
 		step = s.next("finish")

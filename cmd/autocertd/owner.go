@@ -36,7 +36,7 @@ type identity struct {
 	groups []int
 }
 
-// intent says what a command does to the state directory.
+// intent is whether a command looks at the state directory or writes to it.
 type intent bool
 
 const (
@@ -44,8 +44,8 @@ const (
 	writes intent = true
 )
 
-// loadAsDaemon is load as the user of the daemon, when root runs a command by hand: what the daemon may not read is a
-// mistake then, and what the command writes the daemon can replace. See daemonIdentity for who that is.
+// loadAsDaemon loads the configuration as the user of the daemon when root runs a command by hand: a file that the daemon
+// may not read is a mistake then, and the daemon can replace the files that the command writes. See daemonIdentity.
 func loadAsDaemon(path string, does intent) (*settings, error) {
 	if err := readableHere(path); err != nil {
 		return nil, err
@@ -63,7 +63,7 @@ func loadAsDaemon(path string, does intent) (*settings, error) {
 	return s, becomeOwner(path, s.StateDir, does) // the directory may be written in a way that only load understands
 }
 
-// loadByHand is load for commands that act as the daemon's user later, since they read other files as root first.
+// loadByHand loads the configuration for commands that read other files as root before they act as the daemon's user.
 func loadByHand(path string) (*settings, error) {
 	if err := readableHere(path); err != nil {
 		return nil, err
@@ -89,7 +89,7 @@ func becomeOwner(path, dir string, does intent) error {
 func daemonIdentity(path, dir string, does intent) (*identity, error) {
 	info, err := os.Stat(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, nil // whoever opens the directory next says it better
+		return nil, nil // opening the directory gives a better error
 	}
 	missing := err != nil
 	if !missing {
@@ -141,7 +141,7 @@ func (who *identity) become(dir string) error {
 	return nil
 }
 
-// actAsOwner is becomeOwner for commands that write elsewhere, too: regain gives them back what they may.
+// actAsOwner makes a command act as the user of the daemon until it calls regain, for commands that write elsewhere too.
 func actAsOwner(path, dir string) (regain func() error, err error) {
 	regain = func() error { return nil }
 	if os.Geteuid() != 0 {
@@ -182,7 +182,7 @@ func ownerOf(info fs.FileInfo) *identity {
 	return &identity{name: "uid " + uid, uid: int(owner.Uid), gid: gid, groups: []int{gid}}
 }
 
-// identityOf is an account with its groups. Its numbers are numbers on every system that this is built for.
+// identityOf returns an account with its groups. Its numbers parse on every system that this is built for.
 func identityOf(u *user.User) *identity {
 	who := &identity{name: u.Username}
 	who.uid, _ = strconv.Atoi(u.Uid)
@@ -204,7 +204,7 @@ func readableHere(path string) error {
 		return nil
 	}
 	if err := unix.Access(path, unix.R_OK); !errors.Is(err, fs.ErrPermission) {
-		return nil // whatever else is wrong load says better
+		return nil // load gives a better error for anything else
 	}
 	if !ordinary(path) {
 		return nil
@@ -221,8 +221,8 @@ func ordinary(path string) bool {
 	return (err != nil || u.Username != serviceUser) && !ownedByUs(config.StateDir(path))
 }
 
-// mayLook refuses users who may not look into the state directory. For its owner, what they may not read is a problem of
-// each certificate.
+// mayLook refuses users who may not look into the state directory. For its owner an unreadable file is a problem of each
+// certificate.
 func mayLook(dir string) error {
 	states := filepath.Join(dir, "states")
 	err := unix.Access(states, unix.X_OK)
@@ -238,10 +238,10 @@ func ownedByUs(dir string) bool {
 	return unix.Stat(dir, &st) == nil && int(st.Uid) == os.Geteuid()
 }
 
-// stateDirHint adds to a refusal of the state directory who may.
+// stateDirHint adds the cure to a refusal of the state directory.
 func stateDirHint(dir string, err error) error {
 	if !errors.Is(err, os.ErrPermission) || os.Geteuid() == 0 || ownedByUs(dir) {
-		return err // the storage says whose it is
+		return err // the store names the owner
 	}
 	return cure.With(err, runAsRoot())
 }

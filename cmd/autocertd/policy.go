@@ -15,7 +15,7 @@ import (
 	"autocertd/providers"
 )
 
-// detectProduct is the value of --policy that leaves it to the servers to say what they are.
+// detectProduct is the value of --policy that asks the servers for their product.
 const detectProduct = "detect"
 
 // products implements preflight.Products. A product that was named on the command line holds for all servers; else each is
@@ -61,7 +61,7 @@ func (p *products) Statement(name, server, zone, key string, names []string) pre
 	return s
 }
 
-// findPlaces finds out where the records of the named certificates go, of all without names. It changes nothing.
+// findPlaces finds the places of the records of the named certificates; of all when none is named. It changes nothing.
 func findPlaces(ctx context.Context, path string, names []string) (asker *zones.Asker, places []zones.Place, unknown []preflight.Unknown, err error) {
 	s, err := openSession(path, "autocertd check", looks)
 	if err != nil {
@@ -76,7 +76,7 @@ func findPlaces(ctx context.Context, path string, names []string) (asker *zones.
 	return asker, asker.Places(ctx, wanted), unknown, nil
 }
 
-// policyReport is what check --policy --json prints.
+// policyReport is the output of check --policy --json.
 type policyReport struct {
 	Zones    []preflight.Policy `json:"zones"`
 	Warnings []string           `json:"warnings,omitempty"`
@@ -109,7 +109,7 @@ func checkPolicy(ctx context.Context, path string, names []string, product strin
 	return err
 }
 
-// delegationReport is what check --delegation --json prints.
+// delegationReport is the output of check --delegation --json.
 type delegationReport struct {
 	preflight.Delegation
 	Warnings []string `json:"warnings,omitempty"`

@@ -46,7 +46,7 @@ func recordsCommand(opts *options) *cobra.Command {
 	return command
 }
 
-// owner is whose a TXT record is.
+// owner is the kind of a TXT record's owner.
 type owner string
 
 const (
@@ -55,7 +55,7 @@ const (
 	ownerOther  owner = "other"  // not ours
 )
 
-// listedRecord is one TXT record as records list shows it.
+// listedRecord is a TXT record in the output of records list.
 type listedRecord struct {
 	Name     string        `json:"name"`
 	Zone     string        `json:"zone"`
@@ -68,7 +68,7 @@ type listedRecord struct {
 	Cure     string        `json:"cure,omitempty"`
 }
 
-// recordsReport is what records list --json prints.
+// recordsReport is the output of records list --json.
 type recordsReport struct {
 	Records  []listedRecord `json:"records"`
 	Warnings []string       `json:"warnings,omitempty"` // what could not be looked at
@@ -154,7 +154,7 @@ func findRecords(ctx context.Context, asker *zones.Asker, journal []dns01.Journa
 	}
 	for spot, there := range found {
 		mine := ours[zones.TXTName{Zone: spot.Zone, Name: spot.Name}]
-		if there.Err != nil && len(mine) == 0 { // else the row says it
+		if there.Err != nil && len(mine) == 0 { // else the row shows the error
 			unknown = append(unknown, preflight.Unknown{Name: spot.Name, Err: there.Err})
 		}
 		report.Records = append(report.Records, otherRecords(spot, there.Values, mine)...)
@@ -184,7 +184,7 @@ func ourRecord(r dns01.JournalRecord, found zones.TXTValues) listedRecord {
 	return listed
 }
 
-// otherRecords are the values at a spot that aren't ours.
+// otherRecords returns the values at a name that aren't ours.
 func otherRecords(spot zones.TXTName, values, ours []string) (list []listedRecord) {
 	there := true
 	for _, value := range values {
@@ -203,7 +203,7 @@ func damagedText(r dns01.JournalRecord) string {
 	return fmt.Sprintf("%s is damaged (%v): remove the _acme-challenge records that it names by hand, then the file", r.Object, r.Damaged)
 }
 
-// unknownTexts says once what several names have in common.
+// unknownTexts writes an error once that several names have in common.
 func unknownTexts(list []preflight.Unknown) (texts []string) {
 	slices.SortFunc(list, func(a, b preflight.Unknown) int { return strings.Compare(a.Name, b.Name) })
 	for len(list) > 0 {
@@ -258,7 +258,7 @@ func printRecords(report recordsReport) error {
 	return err
 }
 
-// whose says who removes the record.
+// whose returns the cell that names the owner.
 func (r listedRecord) whose() term.Cell {
 	switch r.Owner {
 	case ownerLiving:
@@ -276,7 +276,7 @@ func processText(h *store.Holder) string {
 	return fmt.Sprintf("process %d (%s)", h.PID, h.Command)
 }
 
-// state says whether the zone has the record, or what its servers said.
+// state returns the cell that tells whether the zone has the record, or the error of its servers.
 func (r listedRecord) state() term.Cell {
 	switch {
 	case r.InZone == nil:
@@ -287,7 +287,7 @@ func (r listedRecord) state() term.Cell {
 	return term.Cell{Text: "not there", Colour: term.Dim}
 }
 
-// recordsClean removes what dead processes left. It says what became of each record.
+// recordsClean removes the records that dead processes left, and writes a line for each.
 func recordsClean(ctx context.Context, path string, dryRun bool) error {
 	s, err := openSession(path, "autocertd records clean", looks)
 	if err != nil {
@@ -345,7 +345,7 @@ func (c *cleaning) remove(ctx context.Context, s *session, dead []dns01.JournalR
 	for _, r := range dead {
 		took[r] = solver.Took(r)
 	}
-	closed := solver.Close(ctx) // waits until all was tried; what it says is said of each record below
+	closed := solver.Close(ctx) // waits until all was tried; its error is reported for each record below
 	if err != nil {
 		return s.hint(err)
 	}
@@ -372,7 +372,7 @@ func (c *cleaning) remove(ctx context.Context, s *session, dead []dns01.JournalR
 	return nil
 }
 
-// whyNot says why a record could not be removed.
+// whyNot returns the reason why a record could not be removed.
 func whyNot(s *settings, r dns01.JournalRecord, failure error) string {
 	switch {
 	case !slices.ContainsFunc(s.Providers, func(p *config.Provider) bool { return p.Name == r.Provider }):

@@ -20,10 +20,10 @@ type settings struct {
 	window    scheduler.Window
 	outputs   deploy.Outputs
 	providers []dns01.Provider // of Providers, in their order
-	told      *liveHandler     // where the programs of providers log to; see newProviders
+	programs  *liveHandler     // receives the logs of the providers' programs; see newProviders
 }
 
-// load reads the configuration and builds what can be built without asking anybody.
+// load reads the configuration and builds all that can be built without network or state directory.
 func load(path string) (*settings, error) {
 	s, err := read(path)
 	if err != nil {
@@ -32,9 +32,9 @@ func load(path string) (*settings, error) {
 	return s, nil
 }
 
-// read is load that tells of a configuration with mistakes at least which files it was looked for in.
+// read loads the configuration. With an error it still returns the files that were looked for, in sources.
 func read(path string) (*settings, error) {
-	s := &settings{sources: &config.Sources{}, told: newLiveHandler(slog.DiscardHandler)}
+	s := &settings{sources: &config.Sources{}, programs: newLiveHandler(slog.DiscardHandler)}
 	cfg, err := config.Load(path, config.Checks{
 		Schedule: func(text string) (err error) {
 			s.schedule, err = scheduler.ParseSchedule(text)
@@ -45,7 +45,7 @@ func read(path string) (*settings, error) {
 			return err
 		},
 		Provider: func(p *config.Provider) error {
-			built, err := newProvider(p, slog.New(s.told).With("provider", p.Name))
+			built, err := newProvider(p, slog.New(s.programs).With("provider", p.Name))
 			s.providers = append(s.providers, built)
 			return err
 		},
@@ -89,9 +89,9 @@ func newProvider(p *config.Provider, logger *slog.Logger) (dns01.Provider, error
 	return served, nil
 }
 
-// newProviders returns the providers, which were built when the configuration was read: so their keys are those of that
-// moment. From now on their programs log to the logger.
+// newProviders returns the providers with the keys of the moment at which the configuration was read. From now on their
+// programs log to the logger.
 func newProviders(s *settings, logger *slog.Logger) []dns01.Provider {
-	s.told.replace(logger.Handler())
+	s.programs.replace(logger.Handler())
 	return s.providers
 }

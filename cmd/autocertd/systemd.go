@@ -14,8 +14,8 @@ import (
 // notifyWait bounds the wait for a free place in systemd's socket; the message is dropped then.
 const notifyWait = time.Second
 
-// notifySystemd tells systemd about a change, where it started us and wants to know. Nothing depends on it, and nothing waits
-// long for it: the socket's queue is full when nobody reads, and a stop must come through all the same.
+// notifySystemd reports a change to systemd when it has started us and asks for that. Nothing depends on it, and nothing
+// waits long for it: the socket's queue may be full, and a stop must come through.
 func notifySystemd(state string) {
 	socket := os.Getenv("NOTIFY_SOCKET")
 	if socket == "" {
@@ -31,7 +31,7 @@ func notifySystemd(state string) {
 	}
 }
 
-// reloading says that a reload begins, with the time stamp that Type=notify-reload wants (systemd 253 and later).
+// reloading returns the message that a reload begins, with the time stamp that Type=notify-reload wants (systemd 253 and later).
 func reloading() string {
 	var now unix.Timespec
 	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) != nil {
@@ -40,7 +40,7 @@ func reloading() string {
 	return fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, now.Nano()/1000)
 }
 
-// keepWatchdog tells systemd that we live, twice per WatchdogSec, as long as alive returns.
+// keepWatchdog reports to systemd that the daemon is alive, twice per WatchdogSec, as long as alive returns.
 func keepWatchdog(ctx context.Context, alive func()) error {
 	interval, err := daemon.SdWatchdogEnabled(false)
 	if err != nil || interval == 0 {

@@ -31,7 +31,7 @@ func (e *usageError) Error() string { return e.err.Error() }
 
 func (e *usageError) Unwrap() error { return e.err }
 
-// silentError ends the program with a status; what was wrong has been said.
+// silentError ends the program with a status. The error has been printed already.
 type silentError struct{ status int }
 
 func (e *silentError) Error() string { return fmt.Sprintf("exit status %d", e.status) }
@@ -49,10 +49,10 @@ type options struct {
 // asRoot ends the help of commands that read what only root and the daemon may.
 const asRoot = "\nRun it as root; it acts as the user of the daemon."
 
-// commandMissing is what a command does that only has others below it.
+// commandMissing runs a command that only has others below it: it prints their list.
 func commandMissing(cmd *cobra.Command, _ []string) error {
 	cmd.SetOut(os.Stderr)
-	_ = cmd.Help() // nobody can be told that standard error is closed
+	_ = cmd.Help() // a closed standard error can't be reported
 	return &silentError{exitUsage}
 }
 
@@ -64,7 +64,7 @@ func withoutArguments(commands ...*cobra.Command) []*cobra.Command {
 	return commands
 }
 
-// noArguments refuses arguments, in words that fit what somebody meant.
+// noArguments refuses arguments.
 func noArguments(cmd *cobra.Command, args []string) error {
 	switch {
 	case len(args) == 0:
@@ -75,7 +75,7 @@ func noArguments(cmd *cobra.Command, args []string) error {
 	return unknownCommand(cmd, args[0])
 }
 
-// unknownCommand says which commands are called nearly so.
+// unknownCommand refuses a command, and suggests those with similar names.
 func unknownCommand(cmd *cobra.Command, name string) error {
 	if cmd == nil || !cmd.HasAvailableSubCommands() {
 		return wrongUsage(cmd.Root(), fmt.Sprintf("unknown command %q", name))
@@ -91,7 +91,7 @@ func unknownCommand(cmd *cobra.Command, name string) error {
 // similarCommands is the number of letters by which a mistyped command may differ from one that is suggested.
 const similarCommands = 2
 
-// wrongFlag says what is wrong with a flag, in our words.
+// wrongFlag rewrites the flag library's errors.
 func wrongFlag(cmd *cobra.Command, err error) error {
 	text := err.Error()
 	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok && unknown.GetSpecifiedShortnames() == "" {
@@ -107,14 +107,14 @@ func wrongFlag(cmd *cobra.Command, err error) error {
 	return wrongUsage(cmd, text)
 }
 
-// wrong returns a mistake in what was asked for, with its cure.
+// wrong returns a usage error with its cure.
 func wrong(problem, remedy string) error { return &usageError{cure.New(problem, remedy)} }
 
 func wrongUsage(cmd *cobra.Command, text string) error {
 	return &usageError{fmt.Errorf("%s\nsee %s --help", text, cmd.CommandPath())}
 }
 
-// confirm asks a person before something that can't be undone. Who can't be asked must have said yes by a flag.
+// confirm asks a person before an action that can't be undone. Where there is no terminal the flag --yes must be there.
 func confirm(question string, yes bool) error {
 	if yes {
 		return nil
@@ -132,7 +132,7 @@ func confirm(question string, yes bool) error {
 	return nil
 }
 
-// runAsRoot is the cure for those who may not: the command line that was given, for root.
+// runAsRoot returns the cure for missing permissions: the command line that was given, for root.
 func runAsRoot() string {
 	words := []string{"run it as root: sudo", "autocertd"}
 	for _, word := range os.Args[1:] {
@@ -150,7 +150,7 @@ func quoteWord(text string) string {
 	return text
 }
 
-// printProblems writes a line for each mistake and warning, as every command does that meets them.
+// printProblems writes a line for each mistake and warning.
 func printProblems(out term.Screen, mistakes, warnings config.Problems) {
 	write := func(list config.Problems, word string, c term.Colour) {
 		for _, p := range list {
@@ -167,7 +167,7 @@ func printProblems(out term.Screen, mistakes, warnings config.Problems) {
 	write(warnings, "warning:", term.Yellow)
 }
 
-// withHint adds what to do when the configuration file isn't there at all: it may be elsewhere.
+// withHint adds a hint when the configuration file is missing: it may be elsewhere.
 func withHint(mistakes config.Problems, path string) config.Problems {
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		return mistakes
@@ -181,7 +181,7 @@ func withHint(mistakes config.Problems, path string) config.Problems {
 	return mistakes
 }
 
-// printUnreadable says to a user who may not read all files that this is no mistake of the configuration.
+// printUnreadable is printed for a user who may not read all files, which is no mistake of the configuration.
 func printUnreadable() {
 	fmt.Fprintf(os.Stderr, "you may not read all of the configuration, so nothing is known of how the daemon finds it; %s\n", runAsRoot())
 }

@@ -54,7 +54,7 @@ func built() binary {
 	return b
 }
 
-// version says in a line what was built.
+// version returns a line that describes the build.
 func version() string {
 	b, revision, changes := built(), "", ""
 	if b.Revision != "" {
@@ -66,7 +66,7 @@ func version() string {
 	return fmt.Sprintf("autocertd %s%s%s (%s, %s/%s)", b.Version, revision, changes, b.Go, b.OS, b.Arch)
 }
 
-// userAgent is how CAs see this program.
+// userAgent returns the name of this program for CAs.
 func userAgent() string {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		return "autocertd/" + info.Main.Version

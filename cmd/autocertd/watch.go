@@ -14,8 +14,8 @@ import (
 	"autocertd/internal/config"
 )
 
-// settle is how long files must be quiet before they are read: editors and configuration management write several.
-const settle = 150 * time.Millisecond
+// quietFor is the time without changes after which files are read: editors and configuration management write several.
+const quietFor = 150 * time.Millisecond
 
 // fileWatch watches the folders of the files that the configuration is made of, not the files: editors replace files. A file
 // that is reached by symbolic links has the folders of all links watched. What it misses a tick finds, so errors don't count.
@@ -28,7 +28,7 @@ type fileWatch struct {
 	folders map[string]uint64 // watched, with their inodes; only Follow uses it
 }
 
-// places are the names whose appearing, going and changing counts.
+// places holds the names whose changes count.
 type places struct {
 	entries map[string]bool
 	dropIns string // the folder in which all *.toml count
@@ -46,7 +46,7 @@ func watchFiles(sources *config.Sources) (*fileWatch, error) {
 	return w, nil
 }
 
-// Follow makes the watch cover what the configuration is made of now, and what its links lead to now.
+// Follow makes the watch cover the files that the configuration consists of now, and the targets of its links.
 func (w *fileWatch) Follow(sources *config.Sources) {
 	files, dropIns := sources.Files()
 	p := places{entries: map[string]bool{}}
@@ -76,7 +76,7 @@ func (w *fileWatch) Follow(sources *config.Sources) {
 		}
 	}
 	select {
-	case <-w.places: // nobody has taken the older ones yet
+	case <-w.places: // older ones that run has not taken yet
 	default:
 	}
 	w.places <- p
@@ -143,14 +143,14 @@ func (w *fileWatch) run() {
 			}
 			if p.concern(event) {
 				changed, send = true, nil
-				quiet.Reset(settle)
+				quiet.Reset(quietFor)
 			}
 		case _, ok := <-w.watcher.Errors: // an overflow: look again to be sure
 			if !ok {
 				return
 			}
 			changed = true
-			quiet.Reset(settle)
+			quiet.Reset(quietFor)
 		case p = <-w.places:
 		case <-quiet.C:
 			if changed {

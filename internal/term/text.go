@@ -1,7 +1,6 @@
 package term
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -10,11 +9,11 @@ import (
 	"autocertd/internal/cure"
 )
 
-// mostErrors is how many errors that occurred side by side are written before the rest is counted.
+// mostErrors is the number of errors side by side that are written before the rest is counted.
 const mostErrors = 10
 
 // Text returns an error as a person reads it: the problem and its cure, and errors that occurred side by side on a line
-// each. Nobody else puts the two together, and nobody takes them apart.
+// each. No other package puts the two together, and none takes a text apart.
 func Text(err error) string {
 	parts := cure.Parts(err)
 	var lines []string
@@ -35,9 +34,6 @@ func WithCure(problem, cure string) string {
 	}
 	return problem + "; " + cure
 }
-
-// Flat returns an error that is nothing but the text of another one.
-func Flat(err error) error { return errors.New(Text(err)) }
 
 // Listed joins names, the first of many, and counts the rest, of a kind unless that is "".
 func Listed(names []string, most int, kind string) string {
