@@ -32,14 +32,14 @@ var limits = []limit{
 	{pkg: "internal/proc", only: []string{"internal/printable", "internal/cure"}},
 	{pkg: "internal/suggest", only: []string{}},
 	{pkg: "internal/dnsname", only: []string{}},
-	{pkg: "internal/config", only: []string{"internal/knownca", "internal/suggest", "internal/secret", "internal/printable", "internal/durable", "internal/cure", "internal/dnschallenge"}},
+	{pkg: "internal/config", only: []string{"internal/knownca", "internal/suggest", "internal/secret", "internal/printable", "internal/durable", "internal/cure", "internal/dnschallenge", "internal/dnsname"}},
 	{pkg: "internal/knownca", only: []string{"internal/printable"}},
-	{pkg: "internal/budget", only: []string{"internal/knownca"}},
+	{pkg: "internal/budget", only: []string{"internal/knownca", "internal/dnsname"}},
 	{pkg: "providers", only: []string{"internal/secret", "internal/printable", "internal/durable", "internal/proc", "internal/cure", "internal/suggest", "internal/dnsname"}},
 	// No DNS, disk or providers.
 	{pkg: "issuer", never: []string{"internal/dns01", "internal/zones", "internal/store/files", "internal/store/etcd", "internal/durable", "providers"}},
 	// Asks DNS; who writes there, and for whom, is no business of it.
-	{pkg: "internal/zones", only: []string{"internal/dnsname", "internal/suggest", "internal/secret", "internal/printable", "internal/cure", "internal/dnschallenge"}},
+	{pkg: "internal/zones", only: []string{"internal/dnsname", "internal/suggest", "internal/secret", "internal/printable", "internal/cure", "internal/dnschallenge", "internal/dnsname"}},
 	{pkg: "internal/state", only: []string{"internal/store", "internal/printable", "internal/cure", "issuer"}},
 	// No account keys.
 	{pkg: "internal/deploy", never: []string{"issuer", "providers", "internal/config", "internal/dns01", "internal/zones", "internal/lifecycle", "internal/store/files"}},

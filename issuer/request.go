@@ -7,9 +7,10 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
+
+	"autocertd/internal/dnsname"
 )
 
 // Request describes the certificate that is wanted.
@@ -82,7 +83,7 @@ const mostFailures = 3
 func (o *OpenOrder) fits(req Request, account string) bool {
 	return o.Account == account && o.KeyType == req.KeyType && o.Profile == req.Profile &&
 		bytes.Equal(o.CSR, req.CSR) && (req.Key == nil || o.Key == string(req.Key)) &&
-		slices.Equal(slices.Sorted(slices.Values(o.Hostnames)), slices.Sorted(slices.Values(req.Hostnames)))
+		dnsname.Same(o.Hostnames, req.Hostnames)
 }
 
 // Step is a step that an order has just taken. Have and Want count servers, for the step Seen.

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"autocertd/internal/config"
+	"autocertd/internal/dnsname"
 	"autocertd/internal/suggest"
 )
 
@@ -34,7 +35,7 @@ func unknownName(cfg *config.Config, name string) error {
 	unknown := fmt.Sprintf("no certificate is called %q", name)
 	var names []string
 	for _, c := range cfg.Certificates {
-		if slices.Contains(c.Hostnames, strings.ToLower(strings.TrimSuffix(name, "."))) {
+		if slices.Contains(c.Hostnames, dnsname.Canonical(name)) {
 			return wrong(unknown, "the one with this hostname is "+c.Name)
 		}
 		names = append(names, c.Name)

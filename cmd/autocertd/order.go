@@ -2,6 +2,7 @@ package main
 
 import (
 	"autocertd/internal/cure"
+	"autocertd/internal/dnsname"
 	"autocertd/internal/durable"
 	"autocertd/internal/state"
 	"autocertd/internal/term"
@@ -81,7 +82,7 @@ func (f *orderFlags) newCommand() *cobra.Command {
 
 // new makes the order, unless one is open or none is needed.
 func (s *orderStep) new(ctx context.Context) error {
-	if b, _ := s.hand.Bundle(); s.unnamed && s.open == nil && b != nil && b.CSR == nil && !sameHostnames(b.Hostnames, s.cert.Hostnames) {
+	if b, _ := s.hand.Bundle(); s.unnamed && s.open == nil && b != nil && b.CSR == nil && !dnsname.Same(b.Hostnames, s.cert.Hostnames) {
 		s.cert = s.hand.LikeBefore()
 		said("note", "for the hostnames of the certificate that there is: %s; for others name them: %s", strings.Join(b.Hostnames, ", "), s.next("new", "-d", s.cert.Name))
 	}
@@ -92,7 +93,7 @@ func (s *orderStep) new(ctx context.Context) error {
 			return err
 		}
 		s.open = nil
-	case s.open != nil && !sameHostnames(s.open.Hostnames, wanted):
+	case s.open != nil && !dnsname.Same(s.open.Hostnames, wanted):
 		return cure.New(fmt.Sprintf("an order for %s is open already, since %s", strings.Join(s.open.Hostnames, ", "), s.open.Created.Local().Format(time.DateTime)),
 			"to give it up: "+s.next("new", "--force"))
 	case s.open == nil && !s.flags.force && s.hand.Fresh(wanted, time.Now()):
@@ -131,10 +132,6 @@ func (s *orderStep) findOrMake(ctx context.Context) (*issuer.OrderView, error) {
 		return nil, err
 	}
 	return s.issuer.OpenStep(ctx, wanted)
-}
-
-func sameHostnames(a, b []string) bool {
-	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
 }
 
 // mayRegister refuses when an account is needed and the terms of service aren't accepted. A table in the configuration

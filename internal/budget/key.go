@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/net/publicsuffix"
 
+	"autocertd/internal/dnsname"
 	"autocertd/internal/knownca"
 )
 
@@ -51,7 +52,7 @@ func FailureKeys(l knownca.Limits, hostnames []string) (keys []Key) {
 		return nil
 	}
 	for _, h := range hostnames {
-		keys = append(keys, Key(failurePrefix+strings.TrimPrefix(h, "*.")))
+		keys = append(keys, Key(failurePrefix+dnsname.Base(h)))
 	}
 	slices.Sort(keys)
 	return slices.Compact(keys)
@@ -75,7 +76,7 @@ func setKey(hostnames []string) Key {
 // RegisteredDomain returns the domain under which CAs count a hostname: the part that is bought, by the public suffix list. A
 // hostname that is a public suffix counts under itself.
 func RegisteredDomain(hostname string) string {
-	name := strings.TrimPrefix(hostname, "*.")
+	name := dnsname.Base(hostname)
 	domain, _ := publicsuffix.EffectiveTLDPlusOne(name) // the error is of names like "localhost"
 	return cmp.Or(domain, name)
 }

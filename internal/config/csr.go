@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"autocertd/internal/dnsname"
 )
 
 const maxCSRFile = 1 << 20
@@ -40,7 +42,7 @@ func (b *certificates) csr(cert *Certificate, raw rawCertificate) {
 		b.failFile(f.at, file, err, `openssl req -new -key KEY -subj / -addext "subjectAltName = DNS:www.your.domain"`)
 		return
 	}
-	if raw.Hostnames.set && !slices.Equal(slices.Sorted(slices.Values(cert.Hostnames)), slices.Sorted(slices.Values(hostnames))) {
+	if raw.Hostnames.set && !dnsname.Same(cert.Hostnames, hostnames) {
 		b.fail(raw.Hostnames.at, "aren't those of the CSR: "+strings.Join(hostnames, ", "), "leave them out")
 	}
 	if !raw.Hostnames.set {

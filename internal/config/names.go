@@ -14,6 +14,7 @@ import (
 	"golang.org/x/net/idna"
 
 	"autocertd/internal/dnschallenge"
+	"autocertd/internal/dnsname"
 )
 
 // inOrder returns the names of tables in the order of files and lines.
@@ -108,7 +109,7 @@ func normalZone(text string) (string, error) {
 // isPrivate reports whether no public CA may issue for the hostname: a single label, or a name below one of the
 // top-level names that are kept for private use.
 func isPrivate(hostname string) bool {
-	name := strings.TrimPrefix(hostname, "*.")
+	name := dnsname.Base(hostname)
 	top := name[strings.LastIndexByte(name, '.')+1:]
 	switch top {
 	case name, "local", "internal", "lan", "corp", "home", "test", "example", "invalid", "localhost":

@@ -23,3 +23,13 @@ func TestIn(t *testing.T) {
 		}
 	}
 }
+
+func TestSame(t *testing.T) {
+	given := []string{"b", "a"}
+	if !dnsname.Same(given, []string{"a", "b"}) || dnsname.Same(given, []string{"a"}) || dnsname.Same(given, []string{"a", "c"}) || given[0] != "b" {
+		t.Errorf("same: %v", given)
+	}
+	if dnsname.Base("*.example.test") != "example.test" || dnsname.Base("www.example.test") != "www.example.test" {
+		t.Error("only a star is left out")
+	}
+}

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"autocertd/internal/budget"
 	"autocertd/internal/cure"
+	"autocertd/internal/dnsname"
 	"autocertd/internal/knownca"
 	"autocertd/internal/state"
 	"autocertd/issuer"
@@ -130,7 +130,7 @@ func (j *job) exempt(directory string, now time.Time) bool {
 // again reports whether the CA has issued for the same hostnames before.
 func (j *job) again(directory string) bool {
 	return j.state.Bundle != nil && j.state.Bundle.Directory == directory &&
-		slices.Equal(slices.Sorted(slices.Values(j.state.Bundle.Hostnames)), slices.Sorted(slices.Values(j.cert.Hostnames)))
+		dnsname.Same(j.state.Bundle.Hostnames, j.cert.Hostnames)
 }
 
 // leaveQueues ends the wait for room at all CAs.

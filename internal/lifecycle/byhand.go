@@ -1,7 +1,6 @@
 package lifecycle
 
 import (
-	"autocertd/internal/state"
 	"cmp"
 	"context"
 	"crypto/x509"
@@ -10,6 +9,8 @@ import (
 
 	"autocertd/internal/budget"
 	"autocertd/internal/config"
+	"autocertd/internal/dnsname"
+	"autocertd/internal/state"
 	"autocertd/issuer"
 )
 
@@ -53,7 +54,7 @@ func (h *Hand) LikeBefore() config.Certificate {
 // Fresh reports whether the certificate in storage is for the hostnames and has more than a third of its life before it.
 func (h *Hand) Fresh(hostnames []string, now time.Time) bool {
 	b, leaf := h.Bundle()
-	return b != nil && slices.Equal(slices.Sorted(slices.Values(b.Hostnames)), slices.Sorted(slices.Values(hostnames))) &&
+	return b != nil && dnsname.Same(b.Hostnames, hostnames) &&
 		leaf.NotAfter.Sub(now) > leaf.NotAfter.Sub(leaf.NotBefore)/3
 }
 

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"autocertd/internal/dnschallenge"
+	"autocertd/internal/dnsname"
 )
 
 // Affected returns the names of the certificates that the failures among the findings would keep from their services.
@@ -57,7 +58,7 @@ func (c Certificate) names(subject string) bool {
 		return true
 	}
 	for _, h := range c.Hostnames {
-		if strings.TrimPrefix(h, "*.") == strings.TrimPrefix(subject, "*.") {
+		if dnsname.Base(h) == dnsname.Base(subject) {
 			return true
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"autocertd/internal/dnsname"
 	"autocertd/internal/zones"
 )
 
@@ -20,7 +21,7 @@ const addResolvers = "name resolvers that see what the CA sees:\n[resolvers]\npu
 func (cfg Config) judgeAllCAA(cas []authority, sets map[string]relevant) (list []Finding) {
 	for _, c := range cfg.Certificates {
 		for _, hostname := range c.Hostnames {
-			set, ok := sets[base(hostname)]
+			set, ok := sets[dnsname.Base(hostname)]
 			if !ok {
 				continue
 			}
@@ -39,9 +40,6 @@ func (cfg Config) judgeAllCAA(cas []authority, sets map[string]relevant) (list [
 	}
 	return list
 }
-
-// base is a hostname without the star of a wildcard, which has the same CAA records and the same challenge name.
-func base(hostname string) string { return strings.TrimPrefix(hostname, "*.") }
 
 // relevant is what looking for CAA records found.
 type relevant struct {
@@ -80,7 +78,7 @@ func (r relevant) judge(hostname string, ca authority) Finding {
 	}
 	return Finding{Subject: hostname, Check: "CAA", Status: Failure, Text: r.err.Error(),
 		Why:  "a CA that can't look for CAA records doesn't issue (RFC 8659, section 3)",
-		Cure: "see what is wrong with the answer:\ndig CAA " + base(hostname)}
+		Cure: "see what is wrong with the answer:\ndig CAA " + dnsname.Base(hostname)}
 }
 
 // judgeCAA says whether the relevant CAA records of a hostname let a CA issue (RFC 8659, section 4) for our account and by
@@ -105,7 +103,7 @@ func judgeCAA(hostname string, set zones.CAASet, ca authority) Finding {
 		return f
 	}
 	tag := "issue"
-	if hostname != base(hostname) && len(withTag(set.Records, "issuewild")) > 0 {
+	if hostname != dnsname.Base(hostname) && len(withTag(set.Records, "issuewild")) > 0 {
 		tag = "issuewild"
 	}
 	grants := withTag(set.Records, tag)

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"autocertd/internal/dnschallenge"
+	"autocertd/internal/dnsname"
 	"autocertd/internal/zones"
 )
 
@@ -27,7 +28,7 @@ func (cfg Config) proofs() (list []proof) {
 	known := map[string]bool{}
 	for _, c := range cfg.Certificates {
 		for _, hostname := range c.Hostnames {
-			b := base(hostname)
+			b := dnsname.Base(hostname)
 			for _, challenge := range cfg.challenges(c, b) {
 				if name := challenge.Name(); !known[name] {
 					known[name] = true
