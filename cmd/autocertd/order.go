@@ -328,11 +328,11 @@ func (s *orderStep) look(ctx context.Context, records []issuer.Record) ([]zones.
 	if err != nil {
 		return nil, err
 	}
-	wanted := make([]zones.Wanted, len(records))
+	values := make([]zones.NameValue, len(records))
 	for i, r := range records {
-		wanted[i] = zones.Wanted{Name: r.Name, Value: r.Value}
+		values[i] = zones.NameValue(r)
 	}
-	sights := asker.LookFor(ctx, wanted)
+	sights := asker.LookFor(ctx, values)
 	if ctx.Err() != nil {
 		return nil, errors.New("interrupted; nothing has changed")
 	}

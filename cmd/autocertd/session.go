@@ -168,10 +168,10 @@ type programConfig struct {
 func (s *session) program(c programConfig) (*program, error) {
 	p := &program{session: s, logger: c.logger, live: c.live}
 	p.solver = dns01.New(dns01.Config{
-		Storage: s.store,
-		Zones:   zones.New(zones.Config{Logger: c.logger, Answered: func(string) { p.manager.DNSAnswers() }}),
-		Logger:  c.logger,
-		Wanted:  func(ctx context.Context) ([]string, error) { return state.OpenHostnames(ctx, s.store) },
+		Storage:       s.store,
+		Zones:         zones.New(zones.Config{Logger: c.logger, Answered: func(string) { p.manager.DNSAnswers() }}),
+		Logger:        c.logger,
+		OpenHostnames: func(ctx context.Context) ([]string, error) { return state.OpenHostnames(ctx, s.store) },
 	})
 	p.deployer = deploy.New(deploy.Config{Store: s.store, Logger: c.logger, Wait: c.wait, Working: func(name string) {
 		if c.progress != nil {

@@ -19,9 +19,10 @@ type Config struct {
 	Zones   *zones.Asker // asks DNS; closed with the solver. Nil makes one of its own.
 	Logger  *slog.Logger // nil logs nothing
 
-	// Wanted lists the hostnames of the orders that are open, in this process and in others. While one of those may go on after a
-	// crash, a record that the dead process published for its hostname isn't removed. Nil: none is open.
-	Wanted func(ctx context.Context) (hostnames []string, err error)
+	// OpenHostnames lists the hostnames of the orders that are open, in this process and in others. While one of those
+	// may go on after a crash, a record that the dead process published for its hostname isn't removed. Nil: none is
+	// open.
+	OpenHostnames func(ctx context.Context) (hostnames []string, err error)
 }
 
 // Solver implements issuer.Solver for all orders of the process. An order has one of its own: it shares everything with the

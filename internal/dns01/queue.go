@@ -354,8 +354,8 @@ func (s *Solver) byTable(records []*record) map[*table][]int {
 	return parts
 }
 
-// sendBy gives records to the provider as one configuration has it, if it knows it. It runs under a context of its own: an order that is given up
-// doesn't stop the others' records.
+// sendBy gives records to the provider as one configuration has it, if it knows it. It runs under a context of its own:
+// an order that is given up doesn't stop the others' records.
 func (q *queue) sendBy(t *table, records []*record, do write) []error {
 	s := q.solver
 	p, known := t.provider(q.zone.Provider)
@@ -440,10 +440,10 @@ func (s *Solver) inherit(ctx context.Context, lease store.Lease, entries map[str
 
 // openOrders returns whether the name of a challenge is for a hostname of an open order; all are, when these can't be read.
 func (s *Solver) openOrders(ctx context.Context) func(name string) bool {
-	if s.cfg.Wanted == nil {
+	if s.cfg.OpenHostnames == nil {
 		return func(string) bool { return false }
 	}
-	hostnames, err := s.cfg.Wanted(ctx)
+	hostnames, err := s.cfg.OpenHostnames(ctx)
 	if err != nil {
 		s.cfg.Logger.Warn("it isn't known which orders are open, so records of earlier processes stay for some minutes", "err", err)
 		return func(string) bool { return true }

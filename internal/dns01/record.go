@@ -213,8 +213,8 @@ func (r *record) retry() bool {
 	return true
 }
 
-// abandon leaves a record whose removal failed to another process, which needs it by now, and returns the journal objects that
-// are empty now.
+// abandon leaves a record whose removal failed to another process, which needs it by now, and returns the journal objects
+// that are empty now.
 func (r *record) abandon() (empty []*group, ok bool) {
 	if r.state != stateFailed {
 		return nil, false

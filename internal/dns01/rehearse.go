@@ -27,9 +27,9 @@ type Rehearsal struct {
 // soon forgets it.
 const rehearsedTTL = time.Second
 
-// Rehearse does for one record what an order does, with a random value: it finds its target, publishes it through the same
-// queue and journal, and looks whether all servers get it. The record stays until End. progress is called with each step as it
-// begins.
+// Rehearse does for one record what an order does, with a random value: it finds its target, publishes it through the
+// same queue and journal, and looks whether all servers get it. The record stays until End. progress is called with each
+// step as it begins.
 func (s *Solver) Rehearse(ctx context.Context, name string, progress func(step string)) (r Rehearsal) {
 	sol := s.begin()
 	r.solver, r.end = s, sol.Remove

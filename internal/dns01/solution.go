@@ -196,10 +196,10 @@ func (s *Solver) awaited(ctx context.Context, records []issuer.Record) error {
 	return waiting
 }
 
-func lookedFor(records []issuer.Record) []zones.Wanted {
-	list := make([]zones.Wanted, len(records))
+func lookedFor(records []issuer.Record) []zones.NameValue {
+	list := make([]zones.NameValue, len(records))
 	for i, r := range records {
-		list[i] = zones.Wanted(r)
+		list[i] = zones.NameValue(r)
 	}
 	return list
 }

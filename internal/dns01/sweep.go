@@ -139,7 +139,8 @@ func (s *Solver) finish(ctx context.Context) {
 	}
 }
 
-// leftBehind returns an error that says how many records stay behind and why, or nil. Those of a provider that is gone were logged when it went.
+// leftBehind returns an error that says how many records stay behind and why, or nil. Those of a provider that is gone
+// were logged when it went.
 func (s *Solver) leftBehind(why error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -160,7 +160,7 @@ func TestSweepKeepsWhatOpenOrdersWant(t *testing.T) {
 				open := tt.open
 				p = &process{}
 				s := p.start(t, dir, zone)
-				s.cfg.Wanted = func(context.Context) ([]string, error) { return open, tt.err }
+				s.cfg.OpenHostnames = func(context.Context) ([]string, error) { return open, tt.err }
 				look := func(when string, want int) {
 					mustSweep(t, s)
 					time.Sleep(removeOldest)
@@ -190,7 +190,7 @@ func TestCloseRemovesWhatWasKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dying(t, dir, zone, key("a", "x"))
 		s := (&process{}).start(t, dir, zone)
-		s.cfg.Wanted = func(context.Context) ([]string, error) { return []string{"a.example.test"}, nil }
+		s.cfg.OpenHostnames = func(context.Context) ([]string, error) { return []string{"a.example.test"}, nil }
 		mustSweep(t, s)
 		if zone.Len() != 1 {
 			t.Error("the record isn't kept")
@@ -412,7 +412,7 @@ func TestLostSlot(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p, q := &process{}, &process{}
 				ours, others := p.start(t, dir, zone), q.start(t, dir, zone)
-				others.cfg.Wanted = func(context.Context) ([]string, error) { return []string{"h0.example.test"}, nil }
+				others.cfg.OpenHostnames = func(context.Context) ([]string, error) { return []string{"h0.example.test"}, nil }
 				first := begin(ours)
 				mustSubmit(t, first, keys(1, "before")...)
 				if err := os.Remove(filepath.Join(dir, "locks", slotLock("0")+".lock")); err != nil {

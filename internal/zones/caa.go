@@ -38,7 +38,7 @@ func (r CAARecord) String() string { return fmt.Sprintf("%d %s %q", r.Flag, r.Ta
 
 // CAA looks for the CAA records that a CA obeys when it issues for the hostname, a wildcard or not. It asks the configured
 // resolvers, which see what the CA sees; without any, each zone's own servers, or this machine's resolvers when no provider
-// has servers. A CA takes such an error for a refusal, too.
+// has servers. A CA takes a look-up that fails for a refusal, too.
 func (a *Asker) CAA(ctx context.Context, hostname string) (set CAASet, err error) {
 	name := strings.TrimPrefix(dnsname.Canonical(hostname), "*.")
 	for domain, more := name, name != ""; more; _, domain, more = strings.Cut(domain, ".") {

@@ -45,7 +45,8 @@ func (t Target) String() string { return strings.Join(t.Chain, " -> ") }
 func (a *Asker) Locate(ctx context.Context, name string) (Target, error) {
 	t := Target{Chain: []string{dnsname.Canonical(name)}}
 	if n := len(t.Name()); n > maxName {
-		return t, fmt.Errorf("%s has %d characters, and a name in DNS has at most %d (RFC 1035, section 2.3.4): no CA can ask for it, so shorten the hostname", t, n, maxName)
+		return t, cure.New(fmt.Sprintf("%s has %d characters, and a name in DNS has at most %d (RFC 1035, section 2.3.4): no CA can ask for it", t, n, maxName),
+			"shorten the hostname")
 	}
 	by := "" // the record that led to the last name of the chain
 	for {

@@ -9,12 +9,12 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Wanted is a value that a CA looks for at a name.
-type Wanted struct{ Name, Value string }
+// NameValue is a value that a CA looks for at a name.
+type NameValue struct{ Name, Value string }
 
 // Lookup holds the answers of a zone's servers about one record.
 type Lookup struct {
-	Wanted
+	NameValue
 	Target  Target     // to the place where it belongs
 	Servers []Sighting // each that must have it; an empty Answer is one that has
 	Err     error      // why the servers aren't known
@@ -49,7 +49,7 @@ func (l Lookup) Missing() (texts []string) {
 
 // LookFor asks every authoritative server for records that a person publishes, as dig would, once. Names that no provider
 // serves are found through the resolvers.
-func (a *Asker) LookFor(ctx context.Context, records []Wanted) []Lookup {
+func (a *Asker) LookFor(ctx context.Context, records []NameValue) []Lookup {
 	lookups := a.locateAll(ctx, records)
 	a.askAll(ctx, lookups)
 	var unserved []int
@@ -70,10 +70,10 @@ func (a *Asker) LookFor(ctx context.Context, records []Wanted) []Lookup {
 	return lookups
 }
 
-func (a *Asker) locateAll(ctx context.Context, records []Wanted) []Lookup {
+func (a *Asker) locateAll(ctx context.Context, records []NameValue) []Lookup {
 	lookups := make([]Lookup, len(records))
 	each(len(records), func(i int) {
-		lookups[i].Wanted = records[i]
+		lookups[i].NameValue = records[i]
 		lookups[i].Target, lookups[i].Err = a.Locate(ctx, records[i].Name)
 	})
 	return lookups

@@ -6,7 +6,8 @@ import (
 	"sync"
 )
 
-// quorum holds the records of one order in one zone, the servers that should have them, and how many of these are enough. The resolvers that are asked about a zone after its servers are a quorum of their own.
+// quorum holds the records of one order in one zone, the servers that should have them, and how many of these are enough.
+// The resolvers that are asked about a zone after its servers are a quorum of their own.
 type quorum struct {
 	provider Provider
 	records  []TXT
@@ -101,8 +102,8 @@ func (q *quorum) tally() (have, servers int) {
 	return tally(slices.DeleteFunc(q.counted(), func(m *member) bool { return m.hidden }))
 }
 
-// counted returns the members that matter. Where not all servers are needed, an address that says nothing is left aside when its
-// server has the records at another one: a resolver that gets no answer there asks the next address.
+// counted returns the members that matter. Where not all servers are needed, an address that says nothing is left aside
+// when its server has the records at another one: a resolver that gets no answer there asks the next address.
 func (q *quorum) counted() []*member {
 	counted := slices.Clone(q.members)
 	if q.enough == 0 {

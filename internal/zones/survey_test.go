@@ -84,7 +84,7 @@ func TestLookForUnserved(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = bind.Close() })
 	s := asking([]string{bind.Addr()}, Provider{Name: "people", Zones: []string{"corp.test"}})
-	got := s.LookFor(t.Context(), []Wanted{{Name: "_acme-challenge.www.example.test", Value: "value"}})[0]
+	got := s.LookFor(t.Context(), []NameValue{{Name: "_acme-challenge.www.example.test", Value: "value"}})[0]
 	if got.Err != nil || got.Target.Zone != "example.test" || len(got.Servers) != 1 || !strings.HasPrefix(got.Servers[0].Server, "ns1.example.test (") || got.Found() {
 		t.Errorf("it is %+v", got)
 	}

@@ -86,8 +86,8 @@ type Glance struct {
 }
 
 // Glances asks for a value that its servers have in the ways of others: the provider's servers without its key, and the
-// configured resolvers. A client that gets another view of the zone doesn't find it. Resolvers are asked now and not before, since one
-// that was asked too early remembers that there was nothing.
+// configured resolvers. A client that gets another view of the zone doesn't find it. Resolvers are asked now and not
+// before, since one that was asked too early remembers that there was nothing.
 func (a *Asker) Glances(ctx context.Context, txt TXT) []Glance {
 	var list []Glance
 	var whom []server
@@ -133,8 +133,8 @@ func (a *Asker) soaTTL(ctx context.Context, p Provider, zone string) uint32 {
 	return math.MaxUint32
 }
 
-// cachedFor returns how much longer a denial is remembered, when it comes from a cache: the TTL of its SOA is then below the one
-// that it begins with, which is that of the SOA itself or the SOA's last number (RFC 2308, section 5).
+// cachedFor returns how much longer a denial is remembered, when it comes from a cache: the TTL of its SOA is then below
+// the one that it begins with, which is that of the SOA itself or the SOA's last number (RFC 2308, section 5).
 func cachedFor(reply *dns.Msg, full uint32) time.Duration {
 	for _, rr := range reply.Ns {
 		if soa, ok := rr.(*dns.SOA); ok && !reply.Authoritative && soa.Hdr.Ttl < min(soa.Minttl, full) {

@@ -30,8 +30,8 @@ func (a *Asker) Wait(ctx context.Context, records []TXT, seen func(have, want in
 	return err
 }
 
-// wait waits for records and calls note with all members whenever more is known. Resolvers are asked when the servers have the
-// records and not before: one that is asked too early remembers for long that there was nothing.
+// wait waits for records and calls note with all members whenever more is known. Resolvers are asked when the servers
+// have the records and not before: one that is asked too early remembers for long that there was nothing.
 func (a *Asker) wait(ctx context.Context, records []TXT, note func([]*member)) (servers []*quorum, members []*member, err error) {
 	if servers, err = a.quorums(ctx, records); err != nil {
 		return nil, nil, err

@@ -31,8 +31,8 @@ func pause(quiet time.Duration) time.Duration {
 	return min(max(quiet/watchShare, watchSoonest), latest)
 }
 
-// watched is one server and the records that it is expected to get. It is asked about many records in one go, and only about the
-// first few of a zone while nothing has arrived there.
+// watched is one server and the records that it is expected to get. It is asked about many records in one go, and only
+// about the first few of a zone while nothing has arrived there.
 type watched struct {
 	where server
 	wake  chan struct{}
