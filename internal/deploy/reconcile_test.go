@@ -112,6 +112,26 @@ func TestReconcile(t *testing.T) {
 	}
 }
 
+// TestChanged has another process put right what failed here, and fail at what was right.
+func TestChanged(t *testing.T) {
+	h := newHost(t, Config{}, "web")
+	h.runner.Fail = map[string]error{"nginx.service": errBroken}
+	if _, err := h.Reconcile(t.Context(), "web"); !errors.Is(err, errBroken) {
+		t.Fatal(err)
+	}
+	d := h.deployment(t, "web")
+	for _, failures := range []int{1, 0, 0, 2} {
+		d.Trouble.Failures = failures
+		if err := state.SaveDeployment(t.Context(), h.store, state.LocalNode, d); err != nil {
+			t.Fatal(err)
+		}
+		h.Changed(t.Context(), []string{"web", "unknown"})
+		if n := len(h.Failing()); n != min(failures, 1) {
+			t.Errorf("after %d failures elsewhere, failing are %v", failures, h.Failing())
+		}
+	}
+}
+
 // TestReconcileLeased leaves a certificate alone that another process deploys.
 func TestReconcileLeased(t *testing.T) {
 	h := newHost(t, Config{}, "web")

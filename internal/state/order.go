@@ -75,13 +75,11 @@ func OpenOrders(ctx context.Context, s store.Store) (map[string]bool, error) {
 // OpenHostnames lists the hostnames of all open orders. An order that can't be read counts for none, since it isn't gone on
 // with; nor does one whose certificate was saved by a process that died before it could drop the order.
 func OpenHostnames(ctx context.Context, s store.Store) (hostnames []string, err error) {
-	keys, err := s.List(ctx, orders)
-	if err != nil {
-		return nil, err
-	}
-	for _, key := range keys {
-		order, err := loadOrder(ctx, s, key)
-		if err == nil && order != nil && !served(ctx, s, key, order) {
+	for o, err := range s.Scan(ctx, orders) {
+		if err != nil {
+			return nil, err
+		}
+		if order, _ := parseOrder(o); order != nil && !served(ctx, s, o.Key, order) {
 			hostnames = append(hostnames, order.Hostnames...)
 		}
 	}
