@@ -19,9 +19,12 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"autocertd/internal/config"
 	"autocertd/internal/deploy"
 	"autocertd/internal/lifecycle"
+	"autocertd/internal/store/files"
 	"autocertd/internal/store/storetest"
 	"autocertd/scheduler"
 )
@@ -34,8 +37,7 @@ func writeStates(b *testing.B, path string, bundles bool) {
 	var outputs deploy.Outputs
 	cfg, err := config.Load(path, config.Checks{Outputs: func(c *config.Config, tables []config.Table) { outputs = lifecycle.BuildOutputs(c, tables) }})
 	check(b, err)
-	deployments := filepath.Join(cfg.StateDir, "deployments", state.LocalNode)
-	for _, folder := range []string{"states", "bundles", "deployments/" + state.LocalNode} {
+	for _, folder := range []string{"states", "bundles"} {
 		check(b, os.MkdirAll(filepath.Join(cfg.StateDir, folder), 0o700))
 	}
 	acted := actedOn(b, cfg, outputs)
@@ -68,9 +70,32 @@ func writeStates(b *testing.B, path string, bundles bool) {
 			// As the last look left it: outputs are looked at once an hour, and the CA is asked within the day.
 			NextLook: now.Add(time.Hour), RenewAt: renew, RenewWhy: "two thirds of the lifetime are over",
 			ARI: state.Suggestion{Start: renew, End: renew.AddDate(0, 0, 1), Moment: renew, ChosenAt: now, AskAgain: now.Add(5 * time.Hour)}})
-		writeJSON(b, filepath.Join(deployments, c.Name+".json"), state.Deployment{Name: c.Name,
-			Outputs: state.Outputs{filepath.Join(cfg.StateDir, "live", c.Name): {Steps: []string{mark}}}})
 	}
+	if bundles {
+		deployAll(b, cfg, outputs)
+	}
+}
+
+// deployAll writes the files of all certificates, as the last look left them.
+func deployAll(b *testing.B, cfg *config.Config, outputs deploy.Outputs) {
+	b.Helper()
+	opened, err := files.Open(cfg.StateDir, "bench")
+	check(b, err)
+	deployer := deploy.New(deploy.Config{Store: opened})
+	names := make([]string, len(cfg.Certificates))
+	for i, c := range cfg.Certificates {
+		names[i] = c.Name
+	}
+	deployer.Use(outputs, names)
+	var group errgroup.Group
+	group.SetLimit(64)
+	for _, name := range names {
+		group.Go(func() error {
+			_, err := deployer.Reconcile(b.Context(), name)
+			return err
+		})
+	}
+	check(b, group.Wait())
 }
 
 func writeJSON(b *testing.B, path string, object any) {
