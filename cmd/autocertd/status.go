@@ -242,7 +242,7 @@ func (c certificateStatus) calm() int {
 	return 0
 }
 
-// lookForFiles notes which files of a certificate that is in order are missing. The daemon looks once an hour and writes them.
+// lookForFiles notes which files of a certificate that is in order are missing. The daemon writes them within a minute.
 func (c *certificateStatus) lookForFiles() {
 	if c.calm() == 0 || c.Now != nil {
 		return

@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"context"
+	"crypto/x509"
 	"path/filepath"
 	"sync"
 	"time"
@@ -17,7 +18,7 @@ const (
 	tick    = time.Second // between looks at what has changed
 	round   = 45          // ticks in which all files are looked at that aren't watched
 	rounds  = 80          // after which those that are watched are looked at too: an hour
-	workers = 8           // outputs that are read or written at a time
+	workers = 16          // certificates that are deployed at a time
 	share   = 20          // looks take at most one part in so many of the time
 )
 
@@ -54,7 +55,7 @@ func (s *site) settle(here *state.Deployment, repaired bool, now time.Time) {
 // Run looks at the outputs of all certificates until ctx ends: at files as soon as they are changed, where the kernel
 // notices that, and at all others within a minute. It puts right what is missing or different, and tries again what failed.
 func (d *Deployer) Run(ctx context.Context) error {
-	w := &watch{d: d, owners: map[int32][]*site{}, above: map[string]bool{}, changed: map[*site]bool{}, ancestors: map[int32]string{}}
+	w := &watch{d: d, owners: map[int32][]*site{}, above: map[string]bool{}, changed: map[*site]bool{}, ancestors: map[int32]string{}, slots: make(chan struct{}, workers)}
 	group, ctx := errgroup.WithContext(ctx)
 	if !d.blind {
 		w.notifier = newNotifier()
@@ -77,8 +78,9 @@ func (d *Deployer) Run(ctx context.Context) error {
 type watch struct {
 	d        *Deployer
 	notifier *notifier // nil where nothing is noticed
-	tasks    errgroup.Group
-	at       int // the next site of the round
+	tasks    sync.WaitGroup
+	slots    chan struct{} // one for each of the tasks
+	at       int           // the next site of the round
 	rounds   int
 
 	mu        sync.Mutex
@@ -90,8 +92,7 @@ type watch struct {
 }
 
 func (w *watch) loop(ctx context.Context) {
-	w.tasks.SetLimit(workers)
-	defer func() { _ = w.tasks.Wait() }() // there are no errors
+	defer w.tasks.Wait()
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	var free time.Time // until when the last look at changes took its share
@@ -123,7 +124,7 @@ func (w *watch) round(ctx context.Context, now time.Time) {
 		s := sites[w.at]
 		rarely := (w.at+w.rounds)%rounds != 0
 		if !w.look(ctx, s, now, rarely) {
-			return // all workers are busy
+			return
 		}
 		w.at++
 	}
@@ -155,8 +156,9 @@ func (w *watch) lookAtChanges(ctx context.Context, now time.Time) {
 	}
 }
 
-// look compares what can be seen of a site's files with what was seen when they were right, and has a worker look closely
-// where that differs. It reports whether that was possible. Sites that need no look for long are passed over rarely.
+// look compares what can be seen of a site's files with what was seen when they were right, looks closely where that differs,
+// and has them deployed where they are wrong. It reports whether that was possible soon. Sites that need no look for long are
+// passed over rarely.
 func (w *watch) look(ctx context.Context, s *site, now time.Time, rarely bool) bool {
 	d := w.d
 	d.mu.Lock()
@@ -166,47 +168,54 @@ func (w *watch) look(ctx context.Context, s *site, now time.Time, rarely bool) b
 	if pass || seen != 0 && seen == sumFiles(outputs, s.name) {
 		return true
 	}
-	d.mu.Lock()
-	s.busy = true
-	d.mu.Unlock()
-	started := w.tasks.TryGo(func() error {
-		w.lookClosely(ctx, s, outputs)
-		d.mu.Lock()
-		s.busy = false
-		d.mu.Unlock()
-		return nil
-	})
-	if !started {
-		d.mu.Lock()
-		s.busy = false
-		d.mu.Unlock()
+	bundle, leaf := w.lookClosely(ctx, s, outputs)
+	if bundle == nil {
+		return true
 	}
-	return started
+	select {
+	case w.slots <- struct{}{}:
+	case <-ctx.Done():
+		return false
+	case <-time.After(tick): // reloads and commands may take long
+		return false
+	}
+	w.setBusy(s, true)
+	w.tasks.Go(func() {
+		if _, err := d.Deploy(ctx, bundle, leaf); err == nil {
+			w.note(s) // look again: the files are others now
+		}
+		w.setBusy(s, false)
+		<-w.slots
+	})
+	return true
 }
 
-// lookClosely compares the files of a site with its bundle, and reconciles them where they differ.
-func (w *watch) lookClosely(ctx context.Context, s *site, outputs []Output) {
+func (w *watch) setBusy(s *site, busy bool) {
+	w.d.mu.Lock()
+	defer w.d.mu.Unlock()
+	s.busy = busy
+}
+
+// lookClosely compares the files of a site with its bundle, and returns the bundle where they differ.
+func (w *watch) lookClosely(ctx context.Context, s *site, outputs []Output) (*state.Bundle, *x509.Certificate) {
 	d := w.d
 	// Whatever changes from here on is noticed, or makes another sum.
 	watched := w.watch(s, outputs)
 	seen := sumFiles(outputs, s.name)
 	bundle, leaf, err := state.LoadBundle(ctx, d.store, s.name)
-	switch {
-	case err != nil:
-		return // it is looked at again in the next round
-	case bundle == nil:
-		d.mu.Lock()
-		s.absent = true
-		d.mu.Unlock()
-	case d.AtRest(ctx, bundle, bundle.Describe(leaf)):
-		d.mu.Lock()
-		s.seen, s.watched, s.absent = seen, watched, false
-		d.mu.Unlock()
-	default:
-		if _, err := d.Deploy(ctx, bundle, leaf); err == nil {
-			w.note(s) // look again: the files are others now
-		}
+	if err != nil {
+		return nil, nil // it is looked at again in the next round
 	}
+	right := bundle != nil && d.AtRest(ctx, bundle, bundle.Describe(leaf))
+	if bundle != nil && !right {
+		return bundle, leaf
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if s.absent = !right; right {
+		s.seen, s.watched = seen, watched
+	}
+	return nil, nil
 }
 
 func (w *watch) note(s *site) {
