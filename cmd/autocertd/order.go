@@ -1,6 +1,19 @@
 package main
 
 import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
 	"autocertd/internal/cure"
 	"autocertd/internal/dnsname"
 	"autocertd/internal/durable"
@@ -8,17 +21,6 @@ import (
 	"autocertd/internal/term"
 	"autocertd/internal/zones"
 	"autocertd/issuer"
-	"bytes"
-	"context"
-	"errors"
-	"fmt"
-	"github.com/spf13/cobra"
-	"net"
-	"os"
-	"path/filepath"
-	"slices"
-	"strings"
-	"time"
 )
 
 func orderCommand(opts *options) *cobra.Command {

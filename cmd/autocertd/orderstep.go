@@ -1,7 +1,6 @@
 package main
 
 import (
-	"autocertd/internal/event"
 	"cmp"
 	"context"
 	"errors"
@@ -16,6 +15,7 @@ import (
 
 	"autocertd/internal/config"
 	"autocertd/internal/cure"
+	"autocertd/internal/event"
 	"autocertd/internal/lifecycle"
 	"autocertd/internal/store"
 	"autocertd/internal/term"

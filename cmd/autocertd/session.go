@@ -1,7 +1,6 @@
 package main
 
 import (
-	"autocertd/internal/event"
 	"context"
 	"fmt"
 	"log/slog"
@@ -15,6 +14,7 @@ import (
 	"autocertd/internal/cure"
 	"autocertd/internal/deploy"
 	"autocertd/internal/dns01"
+	"autocertd/internal/event"
 	"autocertd/internal/lifecycle"
 	"autocertd/internal/state"
 	"autocertd/internal/store"

@@ -85,3 +85,25 @@ func TestMoments(t *testing.T) {
 		}
 	}
 }
+
+// TestNarrow lays a table out whose elastic column gives way, and then the whole table.
+func TestNarrow(t *testing.T) {
+	wide := Table{
+		Columns: []Column{{Head: "NAME"}, {Head: "VALUE", Least: 8, Most: 12}, {Head: "HIDDEN", Hidden: true}, {Head: "STATE", Least: 5}},
+		Rows:    []Row{{Cells: []Cell{{Text: "name.example.test"}, {Text: "0123456789abcdef"}, {Text: "secret"}, {Text: "in the zone"}}}},
+		Narrow: &Table{Columns: []Column{{Head: "NAME"}}, Indent: 2, Rows: []Row{{Cells: []Cell{{Text: "name.example.test"}},
+			Below: []Note{{Label: "is ", Fit: func(room int) string { return Cut("0123456789abcdef", room) }}}}}},
+	}
+	for _, row := range []struct {
+		width int
+		want  string
+	}{
+		{80, "NAME               VALUE         STATE\nname.example.test  0123456789a…  in the zone\n"},
+		{36, "NAME               VALUE       STATE\nname.example.test  012345678…  in t…\n"},
+		{20, "NAME\nname.example.test\n  is 0123456789abcd…\n"},
+	} {
+		if got, cut := wide.Format(row.width); got != row.want || cut {
+			t.Errorf("%d columns, cut %t:\n%s", row.width, cut, got)
+		}
+	}
+}
