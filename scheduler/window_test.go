@@ -75,6 +75,7 @@ func TestParseWindowRefuses(t *testing.T) {
 		{"a beginning without an end", "22:00", "has no end"},
 		{"an hour that no day has", "22:00-25:00", "no time of day"},
 		{"a beginning at the end of the day", "24:00-04:00", "no time of day"},
+		{"a day without hours", "Sat", `"Sat" has no end`},
 		{"hours of no length", "22:00-22:00", "the whole day is 00:00-24:00"},
 		{"a day that no week has", "Sat,Holiday 00:00-24:00", `"Holiday" is no day`},
 		{"a comma too many", "Sat, 00:00-24:00", `"" is no day`},
