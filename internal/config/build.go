@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"unicode"
 
+	"autocertd/internal/cure"
 	"autocertd/internal/suggest"
 )
 
@@ -116,7 +117,7 @@ func (l *loader) ask(f field[string], check func(string) error) {
 		return
 	}
 	if err := check(f.Value); err != nil {
-		l.fail(f.at, err.Error(), "")
+		l.fail(f.at, err.Error(), cure.Of(err))
 	}
 }
 

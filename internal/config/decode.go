@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"autocertd/internal/cure"
 	"autocertd/internal/secret"
 	"autocertd/internal/suggest"
 )
@@ -116,7 +117,7 @@ func (d *decoder) check(at place, err error) bool {
 	if err == nil {
 		return true
 	}
-	p := at.problem(err.Error(), "")
+	p := at.problem(err.Error(), cure.Of(err))
 	p.unreadable = errors.Is(err, fs.ErrPermission)
 	d.problems = append(d.problems, p)
 	return false

@@ -150,7 +150,7 @@ func TestUnreadableFiles(t *testing.T) {
 		{"conf.d", "conf.d: can't be read: permission denied (let the user that runs the daemon read it: chgrp autocertd DIR/conf.d && chmod 0750 DIR/conf.d)"},
 		{"it's closed", "conf.d/own.toml:4: ca.own.roots: \"DIR/it's closed/ca.pem\" can't be read: permission denied " +
 			`(let the user that runs the daemon read it: chgrp autocertd 'DIR/it'\''s closed' && chmod 0750 'DIR/it'\''s closed')`},
-		{"eab", "conf.d/own.toml:5: ca.own.eab.hmac_key: the file \"DIR/eab\" can't be read: permission denied: let the user that runs the daemon read it: chgrp autocertd DIR/eab && chmod 0640 DIR/eab"},
+		{"eab", "conf.d/own.toml:5: ca.own.eab.hmac_key: the file \"DIR/eab\" can't be read: permission denied (let the user that runs the daemon read it: chgrp autocertd DIR/eab && chmod 0640 DIR/eab)"},
 		{"good.csr", "conf.d/own.toml:8: certificate.csr: \"DIR/good.csr\" can't be read: permission denied (let the user that runs the daemon read it: chgrp autocertd DIR/good.csr && chmod 0640 DIR/good.csr)"},
 	} {
 		root, csr := fileOf(t, "private-names", "ca.pem"), fileOf(t, "csr", "good.csr")

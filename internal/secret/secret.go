@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"autocertd/internal/cure"
 	"autocertd/internal/durable"
 )
 
@@ -157,13 +158,17 @@ func readCredential(name string) (string, error) {
 	}
 	dir := credentials()
 	if dir == "" {
-		return "", fmt.Errorf("the credential %q can't be read: $CREDENTIALS_DIRECTORY isn't set; add LoadCredential=%s:/path to the systemd unit", name, name)
+		return "", cure.New(fmt.Sprintf("the credential %q can't be read: $CREDENTIALS_DIRECTORY isn't set", name), loadCredential(name))
 	}
 	text, err := readFile(filepath.Join(dir, name), fmt.Sprintf("the credential %q", name))
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("%w; add LoadCredential=%s:/path to the systemd unit", err, name)
+		return "", cure.With(err, loadCredential(name))
 	}
 	return text, err
+}
+
+func loadCredential(name string) string {
+	return fmt.Sprintf("add LoadCredential=%s:/path to the systemd unit", name)
 }
 
 // readFile reads a regular file only: anything else, a pipe for one, could block a reload for ever.
@@ -187,7 +192,7 @@ func cause(path string, err error) error {
 		err = pathErr.Err
 	}
 	if errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("%w: let the user that runs the daemon read it: %s", err, PermissionCure(path))
+		return cure.With(err, "let the user that runs the daemon read it: "+PermissionCure(path))
 	}
 	return err
 }

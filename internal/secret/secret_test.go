@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"autocertd/internal/cure"
 	"autocertd/internal/secret"
 )
 
@@ -86,9 +87,9 @@ func TestLoad(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-			} else if err == nil || !strings.Contains(err.Error(), tt.wantErr) {
+			} else if err == nil || !strings.Contains(err.Error()+"; "+cure.Of(err), tt.wantErr) {
 				t.Fatalf("error %v, want one with %q", err, tt.wantErr)
-			} else if strings.Contains(err.Error(), value) {
+			} else if strings.Contains(err.Error()+cure.Of(err), value) {
 				t.Errorf("the error shows the secret: %v", err)
 			}
 			if got := s.Reveal(); got != tt.want {
@@ -105,7 +106,7 @@ func TestCredentialOutsideSystemd(t *testing.T) {
 	t.Setenv("CREDENTIALS_DIRECTORY", "")
 	var s secret.Secret
 	err := s.UnmarshalTOML(map[string]any{"credential": "token"})
-	if err == nil || !strings.Contains(err.Error(), "LoadCredential=token:") {
+	if err == nil || !strings.Contains(cure.Of(err), "LoadCredential=token:") {
 		t.Errorf("got %v, want an error that says how to pass the credential", err)
 	}
 }
