@@ -44,8 +44,9 @@ type faulty struct {
 	hits     int // calls that the fault is for
 	dead     bool
 	releases []func()
-	scans    int
-	leases   int      // that were given out
+	scans    []string // the first key of each
+	loads    int
+	leases   []string // the names of those that were given out
 	writes   []string // "Save KEY", in their order
 }
 
@@ -113,6 +114,9 @@ func (f *faulty) written() []string {
 }
 
 func (f *faulty) Load(ctx context.Context, key string) ([]byte, error) {
+	f.mu.Lock()
+	f.loads++
+	f.mu.Unlock()
 	if f.OnLoad != nil {
 		f.OnLoad(key)
 	}
@@ -145,7 +149,7 @@ func (f *faulty) write(op, key string, do func() error) error {
 // Scan is a load of each object. An object that is named may fail though it isn't there.
 func (f *faulty) Scan(ctx context.Context, prefixes ...string) iter.Seq2[store.Object, error] {
 	f.mu.Lock()
-	f.scans++
+	f.scans = append(f.scans, prefixes[0])
 	f.mu.Unlock()
 	return func(yield func(store.Object, error) bool) {
 		failed := map[string]bool{}
@@ -187,21 +191,21 @@ func (f *faulty) Acquire(ctx context.Context, name string) (store.Lease, error) 
 		f.Locking(name)
 	}
 	lease, err := f.Store.Acquire(ctx, name)
-	return f.leased(lease, err)
+	return f.leased(name, lease, err)
 }
 
 func (f *faulty) Try(ctx context.Context, name string) (store.Lease, error) {
 	lease, err := f.Store.Try(ctx, name)
-	return f.leased(lease, err)
+	return f.leased(name, lease, err)
 }
 
-func (f *faulty) leased(lease store.Lease, err error) (store.Lease, error) {
+func (f *faulty) leased(name string, lease store.Lease, err error) (store.Lease, error) {
 	if err != nil {
 		return nil, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.leases++
+	f.leases = append(f.leases, name)
 	if f.dead {
 		lease.Release()
 		return nil, errFault

@@ -131,8 +131,11 @@ func (j *job) obtainFrom(ctx context.Context, ca string, spare bool) (*issuer.Bu
 			Hint: "divide them among several certificates"}
 	}
 	open := j.openOrder(ca)
-	if err := j.probe(ctx); err != nil {
-		return nil, err
+	exempt := j.exempt(iss.DirectoryURL(), time.Now())
+	if !j.snapshot.CAs[ca].Limits().Any() || exempt || open != nil { // else noting the order in the ledger shows as much
+		if err := j.probe(ctx); err != nil {
+			return nil, err
+		}
 	}
 	spending, err := j.admit(ctx, iss, state.KeepOrder(j.lease, ca, j.cert.Name), open)
 	if err != nil {
@@ -152,7 +155,7 @@ func (j *job) obtainFrom(ctx context.Context, ca string, spare bool) (*issuer.Bu
 		Orders:      spending,
 		Solver:      j.snapshot.Solver,
 		Domains:     domains(j.cert.Hostnames),
-		Exempt:      j.exempt(iss.DirectoryURL(), time.Now()),
+		Exempt:      exempt,
 		Progress:    j.progress,
 	})
 	if endErr := spending.end(ctx, err); endErr != nil {
