@@ -19,12 +19,19 @@ import (
 
 	"autocertd/internal/config"
 	"autocertd/internal/cure"
+	"autocertd/internal/event"
 	"autocertd/internal/printable"
 )
 
 // newLogger logs to standard error. Under systemd the journal adds the time, and each line begins with its priority as
 // sd-daemon(3) says, so that journalctl -p warning finds it.
-func newLogger(c config.Log) *slog.Logger { return slog.New(handlerFor(c)) }
+func newLogger(c config.Log) *slog.Logger { return eventLogger(handlerFor(c)) }
+
+// eventLogger returns a logger whose lines are made from events alone, but for those for developers.
+func eventLogger(h slog.Handler) *slog.Logger {
+	lines := slog.New(h)
+	return event.Logger(event.Log(lines), lines)
+}
 
 func handlerFor(c config.Log) slog.Handler {
 	options := &slog.HandlerOptions{Level: c.Level}
@@ -129,7 +136,7 @@ func commandLogger(c config.Log, command string, quiet bool) *slog.Logger {
 		by := cmp.Or(os.Getenv("SUDO_USER"), os.Getenv("LOGNAME"), os.Getenv("USER"), "uid "+strconv.Itoa(os.Getuid()))
 		handlers = append(handlers, cureHandler{h}.WithAttrs([]slog.Attr{slog.String("command", command), slog.String("by", printable.Short(by, 64))}))
 	}
-	return slog.New(slog.NewMultiHandler(handlers...))
+	return eventLogger(slog.NewMultiHandler(handlers...))
 }
 
 // warn logs the warnings of a configuration.

@@ -63,7 +63,7 @@ func runDaemon(ctx context.Context, path string) (err error) {
 // newDaemon puts a daemon together that doesn't run yet.
 func newDaemon(s *session, hangup chan os.Signal) (*daemonProcess, error) {
 	live := newLiveHandler(handlerFor(s.settings.Log))
-	d := &daemonProcess{logger: slog.New(live)}
+	d := &daemonProcess{logger: eventLogger(live)}
 	changed := make(chan struct{}, 1)
 	doings := newDoings(func() { nudge(changed) })
 	progress := func(name string, step issuer.Step) {

@@ -19,6 +19,16 @@ type Event struct {
 
 	// Details are further facts, under the keys of the log.
 	Details []slog.Attr
+
+	level *slog.Level // of the record that it was made of; nil: that of the kind
+}
+
+// Level returns how much it matters: a warning is for a person to look at, an error is for a person to do something about.
+func (e Event) Level() slog.Level {
+	if e.level != nil {
+		return *e.level
+	}
+	return e.Kind.level()
 }
 
 // Sink listens to events. It returns soon, and may be called by several goroutines at a time. The zero value listens to

@@ -44,16 +44,76 @@ const (
 	StoreWritable    Kind = "the state directory can be written again"                                                          // after, certificates
 )
 
-// What happens to an account at a CA.
+// What happens at a CA. Each has CA.
 const (
-	ContactNotSent Kind = "the CA can't be told the account's contact" // Err
+	AccountRegistered  Kind = "account registered"                                                  // account
+	AccountLost        Kind = "the CA doesn't know the account any more; registering its key again" // account
+	AccountKeyChanged  Kind = "account key changed"                                                 // account
+	AccountDeactivated Kind = "account deactivated"                                                 // account
+	RolloverUnfinished Kind = "a key rollover can't be finished now"                                // account; Err
+	ContactUpdated     Kind = "account contact updated"                                             // account, contact
+	ContactRefused     Kind = "the CA doesn't take the account's contact"                           // account; Err
+	ContactNotSent     Kind = "the CA can't be told the account's contact"                          // Err
+	OrderGivenUp       Kind = "the CA gave the open order up; ordering anew"                        // order; Err
+	OrderWithoutKey    Kind = "open order has no usable key; ordering anew"                         // order
+	OrderSenseless     Kind = "what the CA has of the order makes no sense, and is left to expire"  // order; Err
+	ValidationEndless  Kind = "a validation doesn't end; ordering anew"                             // order, hostname
+	NotAsOrdered       Kind = "the certificate isn't quite what was ordered"                        // hostname, what
+	ChainNotOffered    Kind = "the CA offers no chain to the preferred root; taking its default"    // preferred
+)
+
+// What happens to TXT records.
+const (
+	RecordsAwaited        Kind = "waiting for servers that lack the records"                                                                                                                // provider, zone, and which
+	RecordsNotRemoved     Kind = "records can't be removed now; trying again later"                                                                                                         // provider, zone, records, first; Retry, Err
+	RecordsOfNoProvider   Kind = "records can't be removed: their provider isn't in the configuration any more; put it back until they are gone"                                            // provider, zone, records, first
+	RecordsGivenUp        Kind = "records that couldn't be removed aren't tried again"                                                                                                      // Err
+	RecordsLeft           Kind = "removing records that an earlier process left"                                                                                                            // provider, zone, records
+	RecordsLeftWanted     Kind = "records that an earlier process left stay until their orders have ended"                                                                                  // provider, zone, records
+	OrdersUnknown         Kind = "it isn't known which orders are open, so records of earlier processes stay for some minutes"                                                              // Err
+	RecordsNotSwept       Kind = "records of earlier processes can't be looked for"                                                                                                         // Err
+	JournalPartUnusable   Kind = "a part of the journal can't be used and stays as it is"                                                                                                   // the message says what is used instead; object, Err
+	JournalEntryDamaged   Kind = "journal entry is damaged and stays: remove the _acme-challenge records that it names by hand, then the entry"                                             // object, Err
+	JournalEntryUndeleted Kind = "journal entry can't be deleted; the next start does it"                                                                                                   // object, Err
+	SignaturesUnverified  Kind = "the server's answers to updates carry signatures that can't be verified, as those of Samba's DNS server do; the records themselves are looked at instead" // server
+	ProgramSays           Kind = "a provider's program says"                                                                                                                                // program, zone, line
+)
+
+// The steps of a deployment.
+const (
+	FilesWritten   Kind = "files written"                                                               // Certificate; output, repaired
+	UnitReloaded   Kind = "unit reloaded"                                                               // unit
+	UnitNotRunning Kind = "unit isn't running, so it isn't reloaded; it reads the files when it starts" // unit, state
+	CommandDone    Kind = "command done"                                                                // Certificate; output, program
+)
+
+// What happens to the daemon.
+const (
+	Started         Kind = "started" // version, certificates, config
+	Stopping        Kind = "stopping"
+	Reloaded        Kind = "configuration taken over"                                                                           // why, certificates, and what is different
+	NotReloaded     Kind = "configuration not taken over; the one before stays"                                                 // why; Err, one event for each mistake
+	ConfigWarning   Kind = "configuration"                                                                                      // warning
+	ListNotSaved    Kind = "the list of certificates can't be saved; status can't show it while the configuration has mistakes" // Err
+	SourcesNotSaved Kind = "the list of the configuration's files can't be saved; status can't show which ones changed since"   // Err
+	HealthNotSaved  Kind = "the state directory can't be written"                                                               // Err
+	LockReplaced    Kind = "the file of the daemon's lock was removed or replaced; taken again"
+	LockLost        Kind = "the lock of the daemon was removed, and can't be taken again" // Err
+	ClockWentBack   Kind = "the clock went back; looking at every certificate again"      // from
+	NotScheduled    Kind = "certificates can't be scheduled"                              // Err
+	TemporariesStay Kind = "old temporary files can't be removed"                         // Err
+	Panic           Kind = "panic"                                                        // where, panic, stack
 )
 
 func (k Kind) level() slog.Level {
 	switch k {
-	case Issued, Held, StillWorking, Deployed, RecordRemovable, Rehearsed, Forgotten, Revoked, StoreWritable:
+	case Issued, Held, StillWorking, Deployed, RecordRemovable, Rehearsed, Forgotten, Revoked, StoreWritable,
+		AccountRegistered, AccountKeyChanged, AccountDeactivated, ContactUpdated, OrderGivenUp,
+		RecordsLeft, RecordsLeftWanted, ProgramSays, FilesWritten, UnitReloaded, UnitNotRunning, CommandDone,
+		Started, Stopping, Reloaded:
 		return slog.LevelInfo
-	case NotLookedAt, BundleUnreadable, BundleSetAside, StoreUnwritable:
+	case NotLookedAt, BundleUnreadable, BundleSetAside, StoreUnwritable, JournalPartUnusable, JournalEntryDamaged,
+		NotReloaded, ListNotSaved, SourcesNotSaved, HealthNotSaved, LockLost, NotScheduled, RecordsNotSwept, Panic:
 		return slog.LevelError
 	}
 	return slog.LevelWarn

@@ -9,7 +9,7 @@ import (
 // Log returns the sink that writes the lines of the log: one for each event, with the kind as its message.
 func Log(logger *slog.Logger) Sink {
 	return func(e Event) {
-		ctx, level := context.Background(), e.Kind.level()
+		ctx, level := context.Background(), e.Level()
 		if !logger.Enabled(ctx, level) {
 			return
 		}
