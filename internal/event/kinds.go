@@ -91,12 +91,11 @@ const (
 const (
 	Started         Kind = "started" // version, certificates, config
 	Stopping        Kind = "stopping"
-	Reloaded        Kind = "configuration taken over"                                                                           // why, certificates, and what is different
-	NotReloaded     Kind = "configuration not taken over; the one before stays"                                                 // why; Err, one event for each mistake
-	ConfigWarning   Kind = "configuration"                                                                                      // warning
-	ListNotSaved    Kind = "the list of certificates can't be saved; status can't show it while the configuration has mistakes" // Err
-	SourcesNotSaved Kind = "the list of the configuration's files can't be saved; status can't show which ones changed since"   // Err
-	HealthNotSaved  Kind = "the state directory can't be written"                                                               // Err
+	Reloaded        Kind = "configuration taken over"                                                      // why, certificates, and what is different
+	NotReloaded     Kind = "configuration not taken over; the one before stays"                            // why; Err, one event for each mistake
+	ConfigWarning   Kind = "configuration"                                                                 // warning
+	ListsNotSaved   Kind = "what was taken over of the configuration can't be saved; status can't show it" // Err
+	HealthNotSaved  Kind = "the state directory can't be written"                                          // Err
 	LockReplaced    Kind = "the file of the daemon's lock was removed or replaced; taken again"
 	LockLost        Kind = "the lock of the daemon was removed, and can't be taken again" // Err
 	ClockWentBack   Kind = "the clock went back; looking at every certificate again"      // from
@@ -113,7 +112,7 @@ func (k Kind) level() slog.Level {
 		Started, Stopping, Reloaded:
 		return slog.LevelInfo
 	case NotLookedAt, BundleUnreadable, BundleSetAside, StoreUnwritable, JournalPartUnusable, JournalEntryDamaged,
-		NotReloaded, ListNotSaved, SourcesNotSaved, HealthNotSaved, LockLost, NotScheduled, RecordsNotSwept, Panic:
+		NotReloaded, ListsNotSaved, HealthNotSaved, LockLost, NotScheduled, RecordsNotSwept, Panic:
 		return slog.LevelError
 	}
 	return slog.LevelWarn
@@ -130,4 +129,15 @@ func (k Kind) retryKey() string {
 		return "renews"
 	}
 	return "retry"
+}
+
+// order returns the keys of the line in the log, where facts stand in another order than those of other kinds.
+func (k Kind) order() []string {
+	switch k {
+	case Issued:
+		return []string{"certificate", "why", "ca", "hostnames", "not_after", "took"}
+	case Held:
+		return []string{"certificate", "ca", "until", "reason"}
+	}
+	return nil
 }

@@ -1,8 +1,10 @@
 package event
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 )
 
@@ -36,6 +38,11 @@ func (e Event) attrs() []slog.Attr {
 	moment(e.Kind.retryKey(), e.Retry)
 	if e.Err != nil {
 		list = append(list, slog.Any("err", e.Err))
+	}
+	if order := e.Kind.order(); order != nil {
+		slices.SortStableFunc(list, func(a, b slog.Attr) int {
+			return cmp.Compare(slices.Index(order, a.Key), slices.Index(order, b.Key))
+		})
 	}
 	return list
 }
