@@ -173,7 +173,7 @@ func (s *session) program(c programConfig) (*program, error) {
 		Logger:        c.logger,
 		OpenHostnames: func(ctx context.Context) ([]string, error) { return state.OpenHostnames(ctx, s.store) },
 	})
-	p.deployer = deploy.New(deploy.Config{Store: s.store, Logger: c.logger, Wait: c.wait, Working: func(name string) {
+	p.deployer = deploy.New(deploy.Config{Store: s.store, Tell: event.Log(c.logger), Logger: c.logger, Wait: c.wait, Working: func(name string) {
 		if c.progress != nil {
 			c.progress(name, issuer.Step{Name: lifecycle.Deploying})
 		}

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"autocertd/internal/event"
 	"autocertd/internal/state"
 )
 
@@ -22,7 +23,8 @@ type Config struct {
 	Store   state.Store   // of bundles and deployments; nil for a Deployer that only applies and checks
 	Node    string        // of this host's deployments; "" is state.LocalNode
 	Run     Runner        // nil: real processes
-	Logger  *slog.Logger  // nil: silent
+	Tell    event.Sink    // of what became of a bundle; nil is fine
+	Logger  *slog.Logger  // of single steps; nil: silent
 	Timeout time.Duration // for each reload and each run; 0: one minute
 	Wait    bool          // for a certificate that another process deploys; else Reconcile leaves it to that process
 	Blind   bool          // don't have the kernel report changes of files; they are looked at one by one
@@ -37,6 +39,7 @@ type Deployer struct {
 	store   state.Store
 	node    string
 	runner  Runner
+	tell    event.Sink
 	log     *slog.Logger
 	timeout time.Duration
 	wait    bool
@@ -58,6 +61,7 @@ func New(c Config) *Deployer {
 		store:   c.Store,
 		node:    cmp.Or(c.Node, state.LocalNode),
 		runner:  c.Run,
+		tell:    c.Tell,
 		log:     c.Logger,
 		timeout: c.Timeout,
 		wait:    c.Wait,

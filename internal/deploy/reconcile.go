@@ -4,12 +4,14 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"reflect"
 	"slices"
 	"time"
 
+	"autocertd/internal/event"
 	"autocertd/internal/state"
 	"autocertd/internal/store"
 	"autocertd/scheduler"
@@ -135,15 +137,19 @@ func bundleOf(b *state.Bundle, leaf state.Leaf) Bundle {
 	}
 }
 
-// report notes the outcome of a pass in the deployment, and says it in the log.
+// report notes the outcome of a pass in the deployment, and says it as an event.
 func (d *Deployer) report(here *state.Deployment, result Result, err error, leaf *x509.Certificate) {
-	done := []any{"certificate", here.Name, "files", len(result.Changed), "reloaded", result.Reloaded}
+	e := event.Event{
+		Kind:        event.Deployed,
+		Certificate: here.Name,
+		Details:     []slog.Attr{slog.Int("files", len(result.Changed)), slog.Any("reloaded", result.Reloaded)},
+	}
 	if len(result.Stopped) > 0 {
-		done = append(done, "not_running", result.Stopped)
+		e.Details = append(e.Details, slog.Any("not_running", result.Stopped))
 	}
 	if err == nil {
 		if len(result.Changed)+len(result.Reloaded) > 0 || here.Trouble.Failures > 0 {
-			d.log.Info("certificate deployed", done...)
+			d.tell.Tell(e)
 		}
 		here.Trouble = state.Trouble{}
 		return
@@ -154,7 +160,9 @@ func (d *Deployer) report(here *state.Deployment, result Result, err error, leaf
 		retry = latest
 	}
 	here.Trouble = here.Trouble.Next(err, now, retry)
-	d.log.Warn("certificate not deployed", append(done, "failures", here.Trouble.Failures, "retry", retry.UTC().Format(time.RFC3339), "err", err)...)
+	e.Kind, e.Retry, e.Err = event.NotDeployed, retry, err
+	e.Details = append(e.Details, slog.Int("failures", here.Trouble.Failures))
+	d.tell.Tell(e)
 }
 
 func (d *Deployer) lease(ctx context.Context, name string) (store.Lease, error) {

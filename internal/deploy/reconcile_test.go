@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"autocertd/internal/event"
 	"autocertd/internal/state"
 	"autocertd/internal/store/storetest"
 )
@@ -49,7 +50,7 @@ func newHost(t *testing.T, c Config, names ...string) *hostWorld {
 	t.Helper()
 	h := &hostWorld{store: &storetest.Memory{}, runner: &counter{}, log: &logged{}}
 	h.output = Output{Match: []string{"*"}, Dir: filepath.Join(t.TempDir(), "{name}"), Reload: []string{"nginx.service"}}
-	c.Store, c.Run, c.Logger = h.store, h.runner, slog.New(slog.NewTextHandler(h.log, nil))
+	c.Store, c.Run, c.Tell = h.store, h.runner, event.Log(slog.New(slog.NewTextHandler(h.log, nil)))
 	h.Deployer = New(c)
 	h.Use(Outputs{List: []Output{h.output}}, names)
 	for _, name := range names {
