@@ -16,7 +16,7 @@ type Type string
 const (
 	DNS01 Type = "dns-01" // RFC 8555 section 8.4
 	// DNSAccount01 has a name of its own for each account, so that several accounts can prove one hostname, each by an alias
-	// (CNAME) of its own. It is experimental: draft-ietf-acme-dns-account-label, as Boulder and Pebble speak it.
+	// (CNAME) of its own. It is experimental: draft-ietf-acme-dns-account-label, as Pebble 2.10 speaks it.
 	DNSAccount01 Type = "dns-account-01"
 )
 
