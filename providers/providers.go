@@ -84,13 +84,16 @@ func Names() []string {
 	return slices.Sorted(maps.Keys(builders()))
 }
 
+// mostSlips is how many slips a type's name may hold to be taken for another's. More than those lead from one RFC to another.
+const mostSlips = 2
+
 // New builds a provider of the given type. It checks everything that can be checked without asking a server, reports all
 // mistakes together, and reads the files that the options name.
 func New(typ string, opts Options) (*Provider, error) {
 	build, ok := builders()[typ]
 	if !ok {
 		guess := ""
-		if near := suggest.Nearest(typ, Names()); near != "" {
+		if near := suggest.Nearest(typ, Names()); near != "" && suggest.Distance(strings.ToLower(typ), near) <= mostSlips {
 			guess = fmt.Sprintf("did you mean %q? ", near)
 		}
 		return nil, fmt.Errorf("unknown provider type %q; %sknown types: %s", typ, guess, strings.Join(Names(), ", "))
