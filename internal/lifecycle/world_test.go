@@ -139,7 +139,7 @@ func (w *world) startWith(cfg Config, lost *losing) *process {
 	p.store.Die, lost.Die = die, die
 	logger := slog.New(slog.NewTextHandler(p.logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	p.solver = dns01.New(dns01.Config{Storage: p.store, Logger: logger})
-	cfg.Storage, cfg.Logger, cfg.Tell = p.store, logger, event.Log(logger)
+	cfg.Storage, cfg.Logger, cfg.Tell = p.store, logger, event.All(event.Log(logger), record)
 	cfg.Progress = func(_ string, step issuer.Step) { p.steps = append(p.steps, step.Name) }
 	p.Manager = New(cfg)
 	p.use()
