@@ -11,7 +11,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,64 +21,6 @@ import (
 	"autocertd/issuer"
 	"autocertd/scheduler"
 )
-
-// Snapshot is what one configuration means to the certificates. It is never changed; a reload makes another.
-type Snapshot struct {
-	Certificates map[string]config.Certificate
-	Outputs      deploy.Outputs
-	CAs          map[string]config.CA
-	Issuers      map[string]*issuer.Issuer // of those
-	Window       scheduler.Window
-	Schedule     scheduler.Schedule // whose ticks start ordinary renewals; nil starts them at any time
-	Emergency    time.Duration
-	Solver       issuer.Solver // with the providers of the same configuration; nil is that of the issuers
-	Reloaded     time.Time     // when the configuration was read, at a start too; zero when no person had a hand in it
-
-	jobs    atomic.Int64 // that go by it
-	oneLane bool         // for each CA, since there are so many domains
-}
-
-// maxLanes bounds the lanes of a snapshot; see Manager.Lane.
-const maxLanes = 256
-
-// NewSnapshot takes what it needs of a configuration.
-func NewSnapshot(cfg *config.Config, outputs deploy.Outputs, issuers map[string]*issuer.Issuer, window scheduler.Window) *Snapshot {
-	s := &Snapshot{
-		Certificates: make(map[string]config.Certificate, len(cfg.Certificates)),
-		Outputs:      outputs,
-		CAs:          make(map[string]config.CA, len(cfg.CAs)),
-		Issuers:      issuers,
-		Window:       window,
-		Emergency:    cfg.Renewal.Emergency,
-	}
-	for _, c := range cfg.Certificates {
-		s.Certificates[c.Name] = c
-	}
-	for _, ca := range cfg.CAs {
-		s.CAs[ca.Name] = ca
-	}
-	lanes := map[string]bool{}
-	for _, c := range cfg.Certificates {
-		if lanes[lane(c)] = true; len(lanes) > maxLanes {
-			s.oneLane = true
-			break
-		}
-	}
-	return s
-}
-
-// lane is what a certificate shares its troubles with: its first CA, and the domain of its first hostname, which stands for
-// the DNS servers.
-func lane(c config.Certificate) string {
-	_, domain, _ := strings.Cut(c.Hostnames[0], ".")
-	return c.CAs[0] + " " + domain
-}
-
-// mayHaveMended reports whether a person who had the configuration read again may have removed the cause of a failure. It
-// doesn't count for failures that a CA counts.
-func (s *Snapshot) mayHaveMended(t state.Trouble) bool {
-	return t.Failures > 0 && !t.AtCA && t.At.Before(s.Reloaded)
-}
 
 // Config is what a Manager needs beside a snapshot.
 type Config struct {

@@ -90,8 +90,12 @@ func (s Status) revocation() string {
 // other.
 func Statuses(ctx context.Context, r store.Reader, node string, certs []config.Certificate, now time.Time) ([]Status, error) {
 	list := make([]Status, 0, len(certs))
+	load, err := loader(ctx, r, node, len(certs))
+	if err != nil {
+		return nil, err
+	}
 	for _, cert := range certs {
-		c, d, err := known(ctx, r, node, cert.Name)
+		c, d, err := load(cert.Name)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -122,6 +126,22 @@ func Statuses(ctx context.Context, r store.Reader, node string, certs []config.C
 		return cmp.Or(cmp.Compare(concern(a.Condition), concern(b.Condition)), a.NotAfter.Compare(b.NotAfter), cmp.Compare(a.Name, b.Name))
 	})
 	return list, nil
+}
+
+// loader returns what loads certificates: of a few each by itself, of many all by one scan.
+func loader(ctx context.Context, r store.Reader, node string, n int) (func(name string) (*state.Certificate, *state.Deployment, error), error) {
+	const few = 3
+	if n <= few {
+		return func(name string) (*state.Certificate, *state.Deployment, error) { return known(ctx, r, node, name) }, nil
+	}
+	all, err := state.LoadAll(ctx, r, node)
+	return func(name string) (*state.Certificate, *state.Deployment, error) {
+		k, ok := all[name]
+		if !ok {
+			return &state.Certificate{Name: name}, &state.Deployment{Name: name}, nil
+		}
+		return k.Certificate, k.Deployment, k.Err
+	}, err
 }
 
 // known loads the facts of a certificate, and its deployment on a host.
