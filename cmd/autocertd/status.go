@@ -20,6 +20,7 @@ import (
 	"autocertd/internal/lifecycle"
 	"autocertd/internal/state"
 	"autocertd/internal/term"
+	"autocertd/internal/zones"
 	"autocertd/scheduler"
 )
 
@@ -278,20 +279,13 @@ func outputOf(o deploy.Output, name string, csr bool) outputStatus {
 // servedBy returns the providers that write the records of hostnames, as far as the configuration says: a CNAME at a
 // challenge's name may lead to the zone of another.
 func servedBy(providers []*config.Provider, hostnames []string) (names []string) {
+	list := make([]zones.Provider, len(providers))
+	for i, p := range providers {
+		list[i] = zones.Provider{Name: p.Name, Zones: p.Zones}
+	}
 	for _, hostname := range hostnames {
-		best, longest := "", -1
-		for _, p := range providers {
-			if len(p.Zones) == 0 && longest < 0 {
-				best, longest = p.Name, 0
-			}
-			for _, zone := range p.Zones {
-				if len(zone) > longest && strings.HasSuffix("."+hostname, "."+zone) {
-					best, longest = p.Name, len(zone)
-				}
-			}
-		}
-		if best != "" && !slices.Contains(names, best) {
-			names = append(names, best)
+		if p, _, ok := zones.Serving(list, hostname); ok && !slices.Contains(names, p.Name) {
+			names = append(names, p.Name)
 		}
 	}
 	return names

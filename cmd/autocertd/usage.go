@@ -154,13 +154,7 @@ func quoteWord(text string) string {
 func printProblems(out term.Screen, mistakes, warnings config.Problems) {
 	write := func(list config.Problems, word string, c term.Colour) {
 		for _, p := range list {
-			text := p.Error()
-			if before, lines, several := strings.Cut(p.Hint, "\n"); several { // to be written as they stand there
-				text += "; " + before + "\n    " + strings.ReplaceAll(lines, "\n", "\n    ")
-			} else if p.Hint != "" {
-				text += " (" + p.Hint + ")"
-			}
-			fmt.Fprintf(out.Out, "%s %s\n", out.Paint(c, word), text)
+			out.Say(c, word, term.WithHint(p.Error(), p.Hint))
 		}
 	}
 	write(mistakes, "mistake:", term.Red)

@@ -59,7 +59,7 @@ type Manager struct {
 	disk disk
 
 	mu       sync.RWMutex
-	told     map[string]string   // what was told of certificates that can't be looked at
+	told     map[string]error    // why certificates can't be looked at, as it was logged
 	lifetime map[string]lifetime // of the certificates that there are, for their urgency
 	open     map[string]bool     // certificates whose order an earlier process left open, until they were looked at
 	failing  map[string]bool
@@ -83,7 +83,7 @@ func New(cfg Config) *Manager {
 		cfg.Deployer = deploy.New(deploy.Config{Store: cfg.Storage, Node: cfg.Node, Tell: cfg.Tell, Logger: cfg.Logger, Wait: cfg.Wait})
 	}
 	return &Manager{cfg: cfg, ledgers: newLedgers(cfg.Storage, cfg.Wake), lifetime: map[string]lifetime{}, failing: map[string]bool{}, revision: map[string]int64{},
-		silent: map[string]map[string]bool{}, heard: map[string]time.Time{}, told: map[string]string{}}
+		silent: map[string]map[string]bool{}, heard: map[string]time.Time{}, told: map[string]error{}}
 }
 
 // Idle reports whether nothing goes by the snapshot, once another one is used.

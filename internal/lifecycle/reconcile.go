@@ -123,7 +123,7 @@ func (j *job) run(ctx context.Context, ask bool) (time.Time, error) {
 		next, err := j.broken(ctx, j.cert.Name, err)
 		return next, cure.Join(issueErr, err)
 	}
-	j.isNew(j.cert.Name, "")
+	j.isNew(j.cert.Name, nil)
 	return j.state.NextLook, issueErr
 }
 
@@ -174,21 +174,21 @@ func (m *Manager) broken(ctx context.Context, name string, err error) (time.Time
 		return time.Now().Add(jitter(diskRetry)), err
 	}
 	next := time.Now().Add(jitter(brokenRetry))
-	if m.isNew(name, err.Error()) {
+	if m.isNew(name, err) {
 		m.cfg.Tell.Tell(event.Event{Kind: event.NotLookedAt, Certificate: name, Retry: next, Err: err})
 	}
 	return next, err
 }
 
-// isNew notes what is wrong with a certificate, "" when nothing is, and reports whether that is new.
-func (m *Manager) isNew(name, wrong string) bool {
+// isNew notes what is wrong with a certificate, nil when nothing is, and reports whether its cause is new.
+func (m *Manager) isNew(name string, wrong error) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.told[name] == wrong {
+	if cure.Same(m.told[name], wrong) {
 		return false
 	}
 	m.told[name] = wrong
-	if wrong == "" {
+	if wrong == nil {
 		delete(m.told, name)
 	}
 	return true

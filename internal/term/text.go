@@ -35,6 +35,17 @@ func WithCure(problem, cure string) string {
 	return problem + "; " + cure
 }
 
+// WithHint puts together a mistake of the configuration and its cure, whose lines are to be copied as they stand.
+func WithHint(problem, cure string) string {
+	switch {
+	case cure == "":
+		return problem
+	case strings.Contains(cure, "\n"):
+		return WithCure(problem, strings.ReplaceAll(cure, "\n", "\n    "))
+	}
+	return problem + " (" + cure + ")"
+}
+
 // Listed joins names, the first of many, and counts the rest, of a kind unless that is "".
 func Listed(names []string, most int, kind string) string {
 	more := len(names) - most

@@ -164,13 +164,18 @@ func (a *Asker) zones() (zones []string) {
 	return zones
 }
 
-// ProviderFor returns the provider with the longest zone that holds a name, and that zone. A lone provider without zones
-// serves whatever its servers do, and the zone is "".
+// ProviderFor returns the provider that serves a name; see [Serving].
 func (a *Asker) ProviderFor(name string) (best Provider, zone string, ok bool) {
-	if len(a.providers) == 1 && len(a.providers[0].Zones) == 0 {
-		return a.providers[0], "", true
+	return Serving(a.providers, name)
+}
+
+// Serving returns the provider with the longest zone that holds a name, and that zone. A lone provider without zones serves
+// whatever its servers do, and the zone is "".
+func Serving(list []Provider, name string) (best Provider, zone string, ok bool) {
+	if len(list) == 1 && len(list[0].Zones) == 0 {
+		return list[0], "", true
 	}
-	for _, p := range a.providers {
+	for _, p := range list {
 		for _, z := range p.Zones {
 			if dnsname.In(name, z) && (!ok || len(z) > len(zone)) {
 				best, zone, ok = p, z, true
