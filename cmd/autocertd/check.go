@@ -253,7 +253,7 @@ type entry struct {
 // fold sorts findings from ok to failure, and makes one entry of those that differ in their subject alone. Of other
 // warnings and failures of one kind it shows mostAlike.
 func fold(findings []preflight.Finding) (entries []entry) {
-	known := map[preflight.Finding]int{}                    // the index of an entry, by the finding without its subject
+	known := map[[6]string]int{}                            // the index of an entry, by the finding without its subject
 	shown, last := map[[2]string]int{}, map[[2]string]int{} // of each status and check: how many, and where the last is
 	for _, status := range []preflight.Status{preflight.OK, preflight.Warning, preflight.Failure} {
 		for _, f := range findings {
@@ -262,7 +262,8 @@ func fold(findings []preflight.Finding) (entries []entry) {
 			}
 			same := f
 			same.Subject = kindOf(f)
-			if i, ok := known[same]; ok {
+			said := same.Said()
+			if i, ok := known[said]; ok {
 				entries[i].subjects = append(entries[i].subjects, f.Subject)
 				continue
 			}
@@ -271,7 +272,7 @@ func fold(findings []preflight.Finding) (entries []entry) {
 				entries[last[kind]].more++
 				continue
 			}
-			known[same], last[kind] = len(entries), len(entries)
+			known[said], last[kind] = len(entries), len(entries)
 			entries = append(entries, entry{Finding: f, subjects: []string{f.Subject}})
 		}
 	}

@@ -41,10 +41,23 @@ func (cfg Config) checkCAs(ctx context.Context) (answered []authority, list []Fi
 	lists := make([][]Finding, len(cfg.CAs))
 	var all sync.WaitGroup
 	for i, ca := range cfg.CAs {
-		all.Go(func() { found[i], lists[i] = cfg.checkCA(ctx, ca) })
+		all.Go(func() {
+			found[i], lists[i] = cfg.checkCA(ctx, ca)
+			forCertificates(cfg.certificatesOf(ca.Issuer.Name()), lists[i]...)
+		})
 	}
 	all.Wait()
 	return slices.DeleteFunc(found, func(a authority) bool { return a.name == "" }), slices.Concat(lists...)
+}
+
+// certificatesOf returns the names of the certificates that a CA may issue.
+func (cfg Config) certificatesOf(ca string) (names []string) {
+	for _, c := range cfg.Certificates {
+		if slices.Contains(c.CAs, ca) {
+			names = append(names, c.Name)
+		}
+	}
+	return names
 }
 
 // checkCA asks one CA, as far as it answers. The authority of one that doesn't is empty.
@@ -114,7 +127,9 @@ func judgeProfiles(ca, standard string, certs []Certificate, offered map[string]
 		switch {
 		case !slices.Contains(c.CAs, ca):
 		case c.Profile != "":
-			list = append(list, judge(c.Name, c.Profile, fmt.Sprintf("in the [[certificate]] %s, or in [defaults]", c.Name)))
+			f := judge(c.Name, c.Profile, fmt.Sprintf("in the [[certificate]] %s, or in [defaults]", c.Name))
+			f.Certificates = []string{c.Name}
+			list = append(list, f)
 		default:
 			inherited = true
 		}

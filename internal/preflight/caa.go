@@ -19,6 +19,7 @@ const addResolvers = "name resolvers that see what the CA sees:\n[resolvers]\npu
 // judgeAllCAA says whether CAA records let the CAs issue that certificates are wanted from. It is given the CAs that answer,
 // and what was found for each hostname that something is to be told of.
 func (cfg Config) judgeAllCAA(cas []authority, sets map[string]relevant) (list []Finding) {
+	known := map[[6]string]int{} // the index of a finding
 	for _, c := range cfg.Certificates {
 		for _, hostname := range c.Hostnames {
 			set, ok := sets[dnsname.Base(hostname)]
@@ -32,9 +33,12 @@ func (cfg Config) judgeAllCAA(cas []authority, sets map[string]relevant) (list [
 				}
 			}
 			for _, f := range anotherCA(judged) {
-				if !slices.Contains(list, f) { // certificates share hostnames, and hostnames zones
+				at, ok := known[f.Said()] // certificates share hostnames, and hostnames zones
+				if !ok {
+					at, known[f.Said()] = len(list), len(list)
 					list = append(list, f)
 				}
+				list[at].Certificates = append(list[at].Certificates, c.Name)
 			}
 		}
 	}

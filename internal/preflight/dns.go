@@ -21,19 +21,23 @@ type proof struct {
 	subject string // the first hostname that needs it, as the configuration has it
 	base    string // the hostname without a star
 	name    string // where the record is looked for
+
+	certificates []string // names of those that need it
 }
 
 // proofs returns those of all certificates, each once.
 func (cfg Config) proofs() (list []proof) {
-	known := map[string]bool{}
+	known := map[string]int{} // the index of a proof, by its name
 	for _, c := range cfg.Certificates {
 		for _, hostname := range c.Hostnames {
 			b := dnsname.Base(hostname)
 			for _, challenge := range cfg.challenges(c, b) {
-				if name := challenge.Name(); !known[name] {
-					known[name] = true
-					list = append(list, proof{hostname, b, name})
+				at, ok := known[challenge.Name()]
+				if !ok {
+					at, known[challenge.Name()] = len(list), len(list)
+					list = append(list, proof{subject: hostname, base: b, name: challenge.Name()})
 				}
+				list[at].certificates = append(list[at].certificates, c.Name)
 			}
 		}
 	}
@@ -77,7 +81,7 @@ func (cfg Config) checkDNS(ctx context.Context) (list []Finding, sets map[string
 		if r.caa != nil {
 			sets[r.base] = *r.caa
 		}
-		list = append(list, r.findings(known)...)
+		list = append(list, forCertificates(r.certificates, r.findings(known)...)...)
 		if at := r.place(); at.zone != "" {
 			if zones[at] == nil {
 				places = append(places, at)
@@ -92,13 +96,21 @@ func (cfg Config) checkDNS(ctx context.Context) (list []Finding, sets map[string
 	lookAt.SetLimit(lookups)
 	for i, at := range places {
 		lookAt.Go(func() error {
-			found[i] = slices.Concat(judgeAliases(at, zones[at]), judgeServers(at, zones[at]),
-				judgeViews(at, cfg.Solver.Zones().Views(ctx, at.provider, at.zone), glances(zones[at])))
+			found[i] = forCertificates(certificates(zones[at]), slices.Concat(judgeAliases(at, zones[at]), judgeServers(at, zones[at]),
+				judgeViews(at, cfg.Solver.Zones().Views(ctx, at.provider, at.zone), glances(zones[at])))...)
 			return nil
 		})
 	}
 	_ = lookAt.Wait() // what fails is a finding
 	return slices.Concat(list, slices.Concat(found...), cfg.checkDNSSEC(ctx, all)), sets
+}
+
+// certificates returns the names of the certificates that need one of the records.
+func certificates(names []rehearsal) (list []string) {
+	for _, r := range names {
+		list = append(list, r.certificates...)
+	}
+	return list
 }
 
 // knownZones are the zones that names were found in.

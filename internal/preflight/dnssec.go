@@ -18,6 +18,8 @@ type probe struct {
 	subject string
 	name    string // asked for; an alias stands for all zones on its way
 	zone    bool   // name is the apex of a zone
+
+	certificates []string // names of those that need the answer
 }
 
 // checkDNSSEC asks the configured resolvers about every zone that is written to, and about the zones that aliases begin in.
@@ -28,7 +30,7 @@ func (cfg Config) checkDNSSEC(ctx context.Context, all []rehearsal) []Finding {
 	running.SetLimit(lookups)
 	for i, p := range probes {
 		running.Go(func() error {
-			found[i] = judgeDNSSEC(p, cfg.Solver.Zones().Validation(ctx, p.name))
+			found[i] = forCertificates(p.certificates, judgeDNSSEC(p, cfg.Solver.Zones().Validation(ctx, p.name))...)
 			return nil
 		})
 	}
@@ -39,20 +41,23 @@ func (cfg Config) checkDNSSEC(ctx context.Context, all []rehearsal) []Finding {
 // probesFor are the questions that cover all names. Hosts beside each other are in one zone as a rule, so one alias is asked
 // for among those of hosts with the same parent.
 func probesFor(all []rehearsal) (probes []probe) {
-	known := map[string]bool{}
+	known := map[string]int{} // the index of a question
+	ask := func(key string, p probe, r rehearsal) {
+		at, ok := known[key]
+		if !ok {
+			at, known[key] = len(probes), len(probes)
+			probes = append(probes, p)
+		}
+		probes[at].certificates = append(probes[at].certificates, r.certificates...)
+	}
 	for _, r := range all {
 		zone := r.Target.Zone
 		if zone == "" {
 			continue // it has no place to be looked for
 		}
-		if !known[zone] {
-			known[zone] = true
-			probes = append(probes, probe{zone, zone, true})
-		}
-		_, parent, _ := strings.Cut(r.base, ".")
-		if key := parent + " -> " + zone; len(r.Target.Chain) > 1 && !known[key] {
-			known[key] = true
-			probes = append(probes, probe{r.subject, r.name, false})
+		ask(zone, probe{subject: zone, name: zone, zone: true}, r)
+		if _, parent, _ := strings.Cut(r.base, "."); len(r.Target.Chain) > 1 {
+			ask(parent+" -> "+zone, probe{subject: r.subject, name: r.name}, r)
 		}
 	}
 	return probes

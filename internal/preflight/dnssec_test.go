@@ -4,6 +4,7 @@ package preflight
 
 import (
 	"errors"
+	"reflect"
 	"testing"
 
 	"autocertd/internal/cure"
@@ -37,10 +38,10 @@ func TestJudgeDNSSEC(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			expected{"corp.test", "DNSSEC", tt.want}.in(t, judgeDNSSEC(probe{"corp.test", "corp.test", true}, tt.verdicts))
+			expected{"corp.test", "DNSSEC", tt.want}.in(t, judgeDNSSEC(probe{subject: "corp.test", name: "corp.test", zone: true}, tt.verdicts))
 		})
 	}
-	if list := judgeDNSSEC(probe{"corp.test", "corp.test", true}, []zones.Verdict{second, says(zones.Bogus)}); len(list) != 2 || list[0].Status != Failure {
+	if list := judgeDNSSEC(probe{subject: "corp.test", name: "corp.test", zone: true}, []zones.Verdict{second, says(zones.Bogus)}); len(list) != 2 || list[0].Status != Failure {
 		t.Errorf("bogus for one of two: %+v", list)
 	}
 }
@@ -48,7 +49,7 @@ func TestJudgeDNSSEC(t *testing.T) {
 // One alias is asked for among hosts beside each other, and each zone once.
 func TestProbes(t *testing.T) {
 	host := func(name, zone string, chain ...string) rehearsal {
-		r := rehearsal{proof: proof{name, name, "_acme-challenge." + name}}
+		r := rehearsal{proof: proof{name, name, "_acme-challenge." + name, []string{name[:1]}}}
 		r.Target = zones.Target{Chain: append([]string{"_acme-challenge." + name}, chain...), Zone: zone}
 		return r
 	}
@@ -57,13 +58,13 @@ func TestProbes(t *testing.T) {
 		host("c.corp.test", "acme.test", "c.acme.test"), host("d.corp.test", "acme.test", "d.acme.test"), host("e.lab.test", "acme.test", "e.acme.test"),
 		host("f.lost.test", ""),
 	})
-	want := []probe{{"corp.test", "corp.test", true}, {"acme.test", "acme.test", true},
-		{"c.corp.test", "_acme-challenge.c.corp.test", false}, {"e.lab.test", "_acme-challenge.e.lab.test", false}}
+	want := []probe{{"corp.test", "corp.test", true, []string{"a", "b"}}, {"acme.test", "acme.test", true, []string{"c", "d", "e"}},
+		{"c.corp.test", "_acme-challenge.c.corp.test", false, []string{"c", "d"}}, {"e.lab.test", "_acme-challenge.e.lab.test", false, []string{"e"}}}
 	if len(got) != len(want) {
 		t.Fatalf("%+v", got)
 	}
 	for i := range want {
-		if got[i] != want[i] {
+		if !reflect.DeepEqual(got[i], want[i]) {
 			t.Errorf("%+v, want %+v", got[i], want[i])
 		}
 	}

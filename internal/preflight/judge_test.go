@@ -121,7 +121,7 @@ func TestNoRoomForNotes(t *testing.T) {
 		if i == 0 {
 			first = f
 		}
-		if f != first || !says(f, Failure, "no space left on device") || !strings.Contains(f.Cure, "df -h /var/lib/x/journal;") {
+		if f.Said() != first.Said() || !says(f, Failure, "no space left on device") || !strings.Contains(f.Cure, "df -h /var/lib/x/journal;") {
 			t.Errorf("%+v after %+v", f, first)
 		}
 	}
@@ -144,28 +144,34 @@ func TestUnit(t *testing.T) {
 }
 
 func TestAffected(t *testing.T) {
-	out := deploy.Output{Dir: "/srv/{name}", Reload: []string{"nginx.service"}, Run: [][]string{{"/bin/push-{name}"}}}
-	certs := []Certificate{
-		{Name: "web", Hostnames: []string{"www.a.test", "a.test"}, CAs: []string{"one"}, Outputs: []deploy.Output{out}},
-		{Name: "wild", Hostnames: []string{"*.b.test"}, CAs: []string{"one", "two"}},
-	}
-	for _, row := range []struct{ subject, want string }{
+	certs := []Certificate{{Name: "web"}, {Name: "wild"}, {Name: "mail"}}
+	for _, row := range []struct{ failing, want string }{
+		{"", ""},
 		{"web", "web"},
-		{"a.test", "web"},
-		{"*.b.test", "wild"},
-		{"b.test", "wild"},
-		{"_acme-challenge.www.a.test", "web"},
-		{"two", "wild"},
-		{"one", "web wild"},
-		{"/srv/web", "web"},
-		{"nginx.service", "web"},
-		{"/bin/push-web", "web"},
-		{"test", "web wild"},
-		{"the moon", "web wild"},
+		{"wild web wild", "web wild"},
+		{"mail wild web", "web wild mail"},
 	} {
-		got := Affected(certs, []Finding{{Subject: row.subject, Status: Failure}, {Subject: "wild", Status: Warning}})
+		got := Affected(certs, []Finding{
+			{Status: Failure, Certificates: strings.Fields(row.failing)},
+			{Status: Warning, Certificates: []string{"mail"}},
+			{Status: OK, Certificates: []string{"web", "wild"}},
+		})
 		if strings.Join(got, " ") != row.want {
-			t.Errorf("a failure of %q is said to hit %q, want %q", row.subject, got, row.want)
+			t.Errorf("failures for %q are said to hit %q, want %q", row.failing, got, row.want)
+		}
+	}
+}
+
+// TestProofsNameCertificates shows that what is found out about a hostname concerns all certificates with it.
+func TestProofsNameCertificates(t *testing.T) {
+	cfg := Config{Certificates: []Certificate{
+		{Name: "web", Hostnames: []string{"www.a.test", "a.test"}},
+		{Name: "wild", Hostnames: []string{"*.b.test", "www.a.test"}},
+	}}
+	want := map[string]string{"www.a.test": "web wild", "a.test": "web", "*.b.test": "wild"}
+	for _, p := range cfg.proofs() {
+		if got := strings.Join(p.certificates, " "); got != want[p.subject] {
+			t.Errorf("%s: %q, want %q", p.subject, got, want[p.subject])
 		}
 	}
 }

@@ -21,6 +21,18 @@ func (cfg Config) checkOutputs(ctx context.Context) (list []Finding) {
 		service = cfg.Deployer.Service(ctx, cfg.Unit)
 	}
 	var units []Finding
+	users := map[string][]string{} // of programs and units, the names of certificates
+	for _, c := range cfg.Certificates {
+		for _, o := range c.Outputs {
+			for _, args := range o.Run {
+				program := o.Program(c.Name, args)
+				users[program] = append(users[program], c.Name)
+			}
+			for _, unit := range o.Reload {
+				users[unit] = append(users[unit], c.Name)
+			}
+		}
+	}
 	seen := map[string]bool{}
 	first := func(what string) bool {
 		defer func() { seen[what] = true }()
@@ -35,10 +47,10 @@ func (cfg Config) checkOutputs(ctx context.Context) (list []Finding) {
 			if err == nil && service != nil {
 				err = o.CheckService(c.Name, service)
 			}
-			list = append(list, judgeOutput(o.ID(c.Name), "files", "can be written", err))
+			list = append(list, forCertificates([]string{c.Name}, judgeOutput(o.ID(c.Name), "files", "can be written", err))...)
 			for _, args := range o.Run {
 				if program := o.Program(c.Name, args); first(program) {
-					list = append(list, judgeOutput(program, "run", "can be run", o.CheckProgram(c.Name, args)))
+					list = append(list, forCertificates(users[program], judgeOutput(program, "run", "can be run", o.CheckProgram(c.Name, args)))...)
 				}
 			}
 			for _, unit := range o.Reload {
@@ -48,7 +60,7 @@ func (cfg Config) checkOutputs(ctx context.Context) (list []Finding) {
 					if err == nil {
 						err = cfg.Deployer.CheckReload(ctx, unit)
 					}
-					units = append(units, judgeUnit(unit, err))
+					units = append(units, forCertificates(users[unit], judgeUnit(unit, err))...)
 				}
 			}
 		}
