@@ -110,6 +110,51 @@ func TestDeliver(t *testing.T) {
 	}
 }
 
+// TestDeliverUnsure has calls write what they report as failed: what a later call refuses may be in the zone all the same, until
+// one of its calls succeeds.
+func TestDeliverUnsure(t *testing.T) {
+	refused := errors.New("refused")
+	tests := []struct {
+		name     string
+		first    error   // of the whole group, at each try
+		then     []error // of record 0 and record 1 alone
+		unsure   []int
+		fail     []int
+		original error
+	}{
+		{"refused at once", refused, []error{refused, nil}, nil, []int{0}, refused},
+		{"refused after a failure that may have written it", later{errors.New("lost")}, []error{refused, nil}, []int{0}, []int{0}, refused},
+		{"both are", later{errors.New("lost")}, []error{refused, refused}, []int{0, 1}, []int{0, 1}, refused},
+		{"silence ends it", later{errors.New("lost")}, []error{context.DeadlineExceeded, nil}, []int{0, 1}, []int{0, 1}, context.DeadlineExceeded},
+		{"cancelled", refused, []error{context.Canceled, nil}, []int{0}, []int{0}, context.Canceled},
+	}
+	for _, tt := range tests {
+		synctest.Test(t, func(t *testing.T) {
+			results, _ := deliver(t.Context(), numbered(2), byItsRecords, func(part []libdns.Record) error {
+				switch {
+				case len(part) == 2:
+					return tt.first
+				case isCulprit(part[0], []int{0}):
+					return tt.then[0]
+				}
+				return tt.then[1]
+			})
+			var unsure []int
+			for i, err := range results {
+				if err != nil && uncertain(err) {
+					unsure = append(unsure, i)
+				}
+				if err != nil && !errors.Is(err, tt.original) {
+					t.Errorf("%s: record %d: %v", tt.name, i, err)
+				}
+			}
+			if got := failedOnes(results); !slices.Equal(got, tt.fail) || !slices.Equal(unsure, tt.unsure) {
+				t.Errorf("%s: %v failed and %v may be in the zone, want %v and %v", tt.name, got, unsure, tt.fail, tt.unsure)
+			}
+		})
+	}
+}
+
 // upTo are the numbers from 0 to n-1.
 func upTo(n int) (list []int) {
 	for i := range n {

@@ -91,7 +91,7 @@ func TestDecide(t *testing.T) {
 		}, rest},
 		{"a window that was past when it was suggested", func(_ *wish, c *known, _ *Room) {
 			c.ARI = state.Suggestion{Start: in(-2 * day), End: in(-day), Moment: in(-day), ChosenAt: in(-time.Hour), Explanation: "https://one.test/why"}
-		}, "order one two: "},
+		}, "order one two: the CA asks for it now: https://one.test/why"},
 		{"such a window for a certificate of this minute", func(_ *wish, c *known, _ *Room) {
 			age(c, time.Minute)
 			c.ARI = state.Suggestion{Moment: in(-day), ChosenAt: in(-time.Second)}
@@ -131,6 +131,12 @@ func TestDecide(t *testing.T) {
 			failed(c, time.Minute, time.Hour)
 			c.AskAfter = map[string]time.Time{"one": in(time.Hour), "two": in(time.Hour)}
 		}, wait},
+		{"a person doesn't wait while one CA may be asked", func(w *wish, c *known, _ *Room) {
+			w.Insist = byHand
+			due(c)
+			failed(c, time.Minute, time.Hour)
+			c.AskAfter = map[string]time.Time{"one": in(-time.Minute), "two": in(time.Hour)}
+		}, "order one (two): two thirds"},
 		{"a CA that wants to be left alone is passed over", func(_ *wish, c *known, _ *Room) {
 			due(c)
 			failed(c, time.Hour, 0)
@@ -205,6 +211,9 @@ func TestDecide(t *testing.T) {
 		if got := describeDecision(d); !strings.HasPrefix(got, tt.want) {
 			t.Errorf("%s: %s, want %s", tt.what, got, tt.want)
 		}
+		if d.Forced != strings.HasSuffix(tt.want, ": forced") {
+			t.Errorf("%s: forced is %t", tt.what, d.Forced)
+		}
 		if asJSON(t, c) != before {
 			t.Errorf("%s: the certificate was changed", tt.what)
 		}
@@ -229,4 +238,61 @@ func describeDecision(d Decision) string {
 		}
 	}
 	return fmt.Sprintf("order %s: %s", strings.Join(turns, " "), d.Why)
+}
+
+// TestNextLook looks again in an hour, or sooner when something is due before that.
+func TestNextLook(t *testing.T) {
+	now := time.Date(2026, 6, 3, 12, 0, 0, 0, time.UTC)
+	plain := now.Add(time.Hour)
+	soon, sooner := now.Add(20*time.Minute), now.Add(10*time.Minute)
+	added := []string{"TXT"}
+	tests := []struct {
+		what string
+		c    state.Certificate
+		want time.Time
+	}{
+		{"nothing is due", state.Certificate{RenewAt: now.Add(2 * time.Hour)}, plain},
+		{"nothing is known", state.Certificate{}, plain},
+		{"its renewal", state.Certificate{RenewAt: soon}, soon},
+		{"its renewal information", state.Certificate{X509: &x509.Certificate{}, ARI: state.Suggestion{AskAgain: sooner}, RenewAt: soon}, sooner},
+		{"the next try", state.Certificate{RenewAt: sooner, Issue: state.Trouble{Failures: 1, RetryAt: soon}}, soon},
+		{"the order that a CA works on", state.Certificate{RenewAt: sooner, Working: state.Working{CA: "one", Again: soon},
+			Issue: state.Trouble{Failures: 1, RetryAt: sooner}}, soon},
+		{"a limit of the CA", state.Certificate{RenewAt: sooner, Held: state.Held{Until: soon}, Working: state.Working{CA: "one", Again: sooner}}, soon},
+		{"a record that a person adds", state.Certificate{RenewAt: soon, ByHand: added}, now},
+		{"the next try, whatever a person adds", state.Certificate{ByHand: added, Issue: state.Trouble{Failures: 1, RetryAt: soon}}, soon},
+	}
+	for _, tt := range tests {
+		if got := (view{c: &tt.c}).nextLook(now, plain); !got.Equal(tt.want) {
+			t.Errorf("%s: in %s, want %s", tt.what, got.Sub(now), tt.want.Sub(now))
+		}
+	}
+}
+
+// TestOverdue waits for half of the time from the renewal of a bundle that can't be read to its expiry.
+func TestOverdue(t *testing.T) {
+	renew := time.Date(2026, 6, 3, 12, 0, 0, 0, time.UTC)
+	known := state.Certificate{Leaf: state.Leaf{NotAfter: renew.Add(30 * time.Hour)}, RenewAt: renew}
+	for at, want := range map[time.Duration]bool{0: false, 15*time.Hour - 1: false, 15 * time.Hour: true, 20 * time.Hour: true} {
+		if overdue(&known, renew.Add(at)) != want {
+			t.Errorf("%s after its renewal was due: %t", at, !want)
+		}
+	}
+	for failures, want := range map[int]bool{0: false, 71: false, 72: true, 73: true} { // brokenRetry apart: an hour
+		if overdue(&state.Certificate{Issue: state.Trouble{Failures: failures}}, renew) != want {
+			t.Errorf("nothing is known, and %d looks failed: %t", failures, !want)
+		}
+	}
+}
+
+func TestWaitingError(t *testing.T) {
+	at := time.Date(2026, 6, 3, 12, 0, 0, 0, time.UTC)
+	for failures, want := range map[int]string{
+		1: "failed once, next try at 2026-06-03T12:00:00Z: no luck",
+		2: "failed 2 times, next try at 2026-06-03T12:00:00Z: no luck",
+	} {
+		if got := (&WaitingError{state.Trouble{Failures: failures, RetryAt: at, Error: "no luck"}}).Error(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
 }
