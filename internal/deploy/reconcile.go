@@ -40,6 +40,7 @@ func (d *Deployer) Use(outputs Outputs, names []string) {
 		d.order = append(d.order, s)
 	}
 	d.sites = sites
+	maps.DeleteFunc(d.failing, func(name string, _ bool) bool { return sites[name] == nil })
 }
 
 // Failing returns the names of certificates whose outputs failed at the last try.

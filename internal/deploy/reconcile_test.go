@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -240,6 +241,40 @@ func TestDispute(t *testing.T) {
 		}
 		if n := len(h.runner.taken()); n < 24 || n > 40 {
 			t.Errorf("%d reloads in a day", n)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestFailingIsForgotten has what failed here put right elsewhere, unseen by a watch of the store, or leave the configuration.
+func TestFailingIsForgotten(t *testing.T) {
+	h := newHost(t, Config{Blind: true}, "gone", "web")
+	h.runner.Fail = map[string]error{"nginx.service": errBroken}
+	for _, name := range []string{"gone", "web"} {
+		if _, err := h.Reconcile(t.Context(), name); !errors.Is(err, errBroken) {
+			t.Fatal(err)
+		}
+	}
+	h.Use(Outputs{List: []Output{h.output}}, []string{"web"})
+	if failing := h.Failing(); !slices.Equal(failing, []string{"web"}) {
+		t.Errorf("without one of them in the configuration, failing are %v", failing)
+	}
+	h.runner.Fail = nil
+	other := New(Config{Store: h.store, Run: h.runner})
+	other.Use(Outputs{List: []Output{h.output}}, []string{"web"})
+	if _, err := other.Reconcile(t.Context(), "web"); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- h.Run(ctx) }()
+		time.Sleep(time.Minute)
+		if n := len(h.runner.taken()); n != 1+2 || len(h.Failing()) != 0 {
+			t.Errorf("%d reloads, failing %v", n, h.Failing())
 		}
 		cancel()
 		if err := <-done; err != nil {

@@ -213,7 +213,8 @@ func (w *watch) lookClosely(ctx context.Context, s *site, outputs []Output) (*st
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if s.absent = !right; right {
-		s.seen, s.watched = seen, watched
+		s.seen, s.watched, s.failures = seen, watched, 0 // another process may have put right what failed here
+		delete(d.failing, s.name)
 	}
 	return nil, nil
 }
