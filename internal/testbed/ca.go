@@ -28,7 +28,7 @@ type CAConfig struct {
 	DNS                string                          // host:port that validations ask, by TCP
 	Lifetime           time.Duration                   // of certificates; default: 90 days
 	Profiles           map[string]time.Duration        // several lifetimes by profile, instead of Lifetime for "default"
-	AuthzReusePercent  int                             // of new authorizations that an old one stands in for; with 0 Pebble still reuses 1 %
+	AuthzReusePercent  int                             // of new authorizations that an old one stands in for
 	NonceRejectPercent int                             // of requests that are answered badNonce without a reason
 	Wrap               func(http.Handler) http.Handler // goes in front of the ACME handler: faults, counters
 	Log                io.Writer                       // default: nowhere
@@ -113,7 +113,7 @@ func (c *CA) pebble(cfg CAConfig, logger *log.Logger) (http.Handler, error) {
 	issuer := ca.New(logger, store, "", "ecdsa", 0, 1, cfg.profiles())
 	validator := va.New(logger, 0, 0, false, cfg.DNS, store)
 	front := wfe.New(logger, store, validator, issuer, []string{"ca.test"}, false, len(cfg.EAB) > 0, 0, 0)
-	c.guard = &guard{store: store, acme: front.Handler(), requests: map[string]int{}}
+	c.guard = &guard{store: store, handler: front.Handler(), proves: cfg.AuthzReusePercent == 0, requests: map[string]int{}}
 	c.management = front.ManagementHandler()
 	return c.guard, nil
 }

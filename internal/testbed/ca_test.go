@@ -339,3 +339,34 @@ func BenchmarkCA(b *testing.B) {
 	}
 	wg.Wait()
 }
+
+// TestAuthorizationsAreReused orders a name again whose control was proved, and later looks at the first order.
+func TestAuthorizationsAreReused(t *testing.T) {
+	for percent, want := range map[int]int{0: 0, 100: 300} {
+		c, d := pair(t, CAConfig{AuthzReusePercent: percent})
+		cl := newClient(t, c).register(t)
+		first, err := cl.NewOrder(t.Context(), cl.account, orderFor("a.example.test"))
+		if err == nil {
+			err = cl.validate(t.Context(), d, first)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		reused := 0
+		for range 300 {
+			order, err := cl.NewOrder(t.Context(), cl.account, orderFor("a.example.test"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if order.Authorizations[0] == first.Authorizations[0] {
+				reused++
+			}
+		}
+		if reused != want {
+			t.Errorf("with %d %%, %d of 300 authorizations were reused, want %d", percent, reused, want)
+		}
+		if first, err = cl.GetOrder(t.Context(), cl.account, first); err != nil || first.Status != acme.StatusReady {
+			t.Errorf("afterwards the first order is %s, %v", first.Status, err)
+		}
+	}
+}
