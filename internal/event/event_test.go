@@ -30,6 +30,9 @@ func TestLog(t *testing.T) {
 		{"a record", func(s Sink) {
 			Logger(s, slog.New(slog.DiscardHandler)).With("zone", "a").Error("certificates can't be scheduled", "ca", "one", "err", refused, "retry", at.Format(time.RFC3339))
 		}, `level=ERROR msg="certificates can't be scheduled" ca=one zone=a retry=2026-06-01T12:00:00Z err=refused`},
+		{"a record whose keys have an order of their own", func(s Sink) {
+			Logger(s, slog.New(slog.DiscardHandler)).Info("certificate revoked", "serial", "03", "hostnames", "a.test", "ca", "one", "reason", "superseded")
+		}, `level=INFO msg="certificate revoked" serial=03 hostnames=a.test ca=one reason=superseded`},
 		{"a record of a kind that isn't known", func(s Sink) { Logger(s, slog.New(slog.DiscardHandler)).Error("surprise") }, `level=ERROR msg=surprise`},
 	} {
 		var out bytes.Buffer

@@ -25,7 +25,7 @@ const (
 	NotRehearsed    Kind = "rehearsal failed"                                                  // Err
 	Waits           Kind = "certificate waits"                                                 // a command came to nothing, though nothing failed: Err
 	Forgotten       Kind = "certificate forgotten"                                             // all that was kept of it is deleted
-	Revoked         Kind = "certificate revoked"                                               // serial, reason
+	Revoked         Kind = "certificate revoked"                                               // serial, hostnames, reason
 )
 
 // What is wrong with stored objects.
@@ -138,6 +138,8 @@ func (k Kind) order() []string {
 		return []string{"certificate", "why", "ca", "hostnames", "not_after", "took"}
 	case Held:
 		return []string{"certificate", "ca", "until", "reason"}
+	case Revoked:
+		return []string{"serial", "hostnames", "ca", "reason"}
 	}
 	return nil
 }
