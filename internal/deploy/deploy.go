@@ -36,17 +36,9 @@ type Config struct {
 
 // Deployer applies bundles to outputs. It is safe for concurrent use with different certificates; those share reloads.
 type Deployer struct {
-	store   state.Store
-	node    string
-	runner  Runner
-	tell    event.Sink
-	log     *slog.Logger
-	timeout time.Duration
-	wait    bool
-	blind   bool
-	working func(certificate string)
-	disk    disk
-	units   units
+	config Config
+	disk   disk
+	units  units
 
 	mu      sync.Mutex
 	outputs Outputs
@@ -57,28 +49,17 @@ type Deployer struct {
 
 // New returns a Deployer.
 func New(c Config) *Deployer {
-	d := &Deployer{
-		store:   c.Store,
-		node:    cmp.Or(c.Node, state.LocalNode),
-		runner:  c.Run,
-		tell:    c.Tell,
-		log:     c.Logger,
-		timeout: c.Timeout,
-		wait:    c.Wait,
-		blind:   c.Blind,
-		working: c.Working,
-		failing: map[string]bool{},
+	c.Node = cmp.Or(c.Node, state.LocalNode)
+	if c.Run == nil {
+		c.Run = processes{}
 	}
-	if d.runner == nil {
-		d.runner = processes{}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	if d.log == nil {
-		d.log = slog.New(slog.DiscardHandler)
+	if c.Timeout <= 0 {
+		c.Timeout = time.Minute
 	}
-	if d.timeout <= 0 {
-		d.timeout = time.Minute
-	}
-	return d
+	return &Deployer{config: c, failing: map[string]bool{}}
 }
 
 // Result is what a pass did and what it left to do.
@@ -192,9 +173,9 @@ func (p *pass) do(ctx context.Context, t *task, kind Step) {
 		if s.step.kind() != kind || t.broken || kind != StepFiles && t.done.Has(s.mark) {
 			continue
 		}
-		if kind != StepFiles && !p.working && p.deployer.working != nil {
+		if kind != StepFiles && !p.working && p.deployer.config.Working != nil {
 			p.working = true
-			p.deployer.working(p.bundle.Name)
+			p.deployer.config.Working(p.bundle.Name)
 		}
 		if err := s.step.do(ctx, p, t); err != nil {
 			p.fail(t, s.step, err)

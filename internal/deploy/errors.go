@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -167,18 +168,22 @@ func runCure(err error) string {
 	return ""
 }
 
-// whoami names the user that we run as. user.Current would remember the one that we were before we became another.
+// whoami names the user that we run as, for a sentence.
 func whoami() string {
-	if u, err := user.LookupId(strconv.Itoa(os.Geteuid())); err == nil {
-		return u.Username
-	}
-	return fmt.Sprintf("user %d", os.Geteuid())
+	return cmp.Or(userName(), fmt.Sprintf("user %d", os.Geteuid()))
 }
 
 // userArgument names the user that we run as for a command line: the number where there is no name.
 func userArgument() string {
-	if u, err := user.LookupId(strconv.Itoa(os.Geteuid())); err == nil {
-		return u.Username
+	return cmp.Or(userName(), strconv.Itoa(os.Geteuid()))
+}
+
+// userName returns the name of the user that we run as, "" where there is none. user.Current would remember the one that we
+// were before we became another.
+func userName() string {
+	u, err := user.LookupId(strconv.Itoa(os.Geteuid()))
+	if err != nil {
+		return ""
 	}
-	return strconv.Itoa(os.Geteuid())
+	return u.Username
 }

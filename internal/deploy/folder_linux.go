@@ -1,6 +1,10 @@
 package deploy
 
-import "golang.org/x/sys/unix"
+import (
+	"golang.org/x/sys/unix"
+
+	"autocertd/internal/durable"
+)
 
 // onlyPath opens a folder to go through it, which needs no right to read it.
 const onlyPath = unix.O_PATH
@@ -8,7 +12,7 @@ const onlyPath = unix.O_PATH
 // openPlain opens a directory if no symbolic link is on the way to it (Linux 5.6).
 func openPlain(path string) (int, error) {
 	how := unix.OpenHow{Flags: onlyPath | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS}
-	return retry(func() (int, error) { return unix.Openat2(unix.AT_FDCWD, path, &how) })
+	return durable.Retry(func() (int, error) { return unix.Openat2(unix.AT_FDCWD, path, &how) })
 }
 
 // fixedBy returns the option of chattr that makes a file or folder changeable again, and "" where nothing but rights are in

@@ -49,11 +49,11 @@ func newBundle(t testing.TB, name string) Bundle {
 	sum := sha256.Sum256(leafDER)
 	return Bundle{
 		Name: name, Hostnames: []string{name, "www." + name},
-		Key:       pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}),
-		Leaf:      pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leafDER}),
-		Chain:     pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER}),
-		NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter,
-		Serial: "abc", Fingerprint: hex.EncodeToString(sum[:]), Issuer: "test CA", Directory: "https://127.0.0.1/dir",
+		Key:      pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}),
+		Leaf:     pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leafDER}),
+		Chain:    pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER}),
+		NotAfter: leaf.NotAfter,
+		Serial:   "abc", Fingerprint: hex.EncodeToString(sum[:]),
 	}
 }
 

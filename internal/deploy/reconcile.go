@@ -53,7 +53,7 @@ func (d *Deployer) Failing() (names []string) {
 // Changed takes note of the deployments of certificates, which another process may have saved.
 func (d *Deployer) Changed(ctx context.Context, names []string) {
 	for _, name := range names {
-		here, err := state.LoadDeployment(ctx, d.store, d.node, name)
+		here, err := state.LoadDeployment(ctx, d.config.Store, d.config.Node, name)
 		if err != nil {
 			continue // the next look says so
 		}
@@ -70,7 +70,7 @@ func (d *Deployer) Changed(ctx context.Context, names []string) {
 
 // AtRest reports whether Reconcile would find nothing to do for a bundle. It only reads, without the lease.
 func (d *Deployer) AtRest(ctx context.Context, b *state.Bundle, leaf state.Leaf) bool {
-	here, err := state.LoadDeployment(ctx, d.store, d.node, b.Name)
+	here, err := state.LoadDeployment(ctx, d.config.Store, d.config.Node, b.Name)
 	return err == nil && here.Trouble.Failures == 0 && d.Right(bundleOf(b, leaf), d.outputsOf(b.Name), here.Outputs)
 }
 
@@ -78,7 +78,7 @@ func (d *Deployer) AtRest(ctx context.Context, b *state.Bundle, leaf state.Leaf)
 // has logged the error that it returns, if that is about outputs. What failed is tried again by Run, and whenever Reconcile
 // is called. When ctx ends it leaves everything so that the next call goes on.
 func (d *Deployer) Reconcile(ctx context.Context, name string) (changed bool, err error) {
-	bundle, leaf, err := state.LoadBundle(ctx, d.store, name)
+	bundle, leaf, err := state.LoadBundle(ctx, d.config.Store, name)
 	if bundle == nil { // there is none yet; or it can't be used, which is reported by who issues
 		d.note(name, func(s *site) { s.absent = err == nil })
 		return false, err
@@ -99,7 +99,7 @@ func (d *Deployer) Deploy(ctx context.Context, bundle *state.Bundle, leaf *x509.
 	defer lease.Release()
 	ctx, cancel := store.Within(ctx, lease)
 	defer cancel()
-	here, err := state.LoadDeployment(ctx, d.store, d.node, name)
+	here, err := state.LoadDeployment(ctx, d.config.Store, d.config.Node, name)
 	if err != nil {
 		return false, err
 	}
@@ -117,7 +117,7 @@ func (d *Deployer) Deploy(ctx context.Context, bundle *state.Bundle, leaf *x509.
 	if reflect.DeepEqual(before, *here) {
 		return changed, err
 	}
-	return changed, errors.Join(err, state.SaveDeployment(ctx, lease, d.node, here))
+	return changed, errors.Join(err, state.SaveDeployment(ctx, lease, d.config.Node, here))
 }
 
 // bundleOf returns what outputs are made of.
@@ -129,12 +129,9 @@ func bundleOf(b *state.Bundle, leaf state.Leaf) Bundle {
 		Leaf:         []byte(b.Leaf),
 		Chain:        []byte(b.Chain),
 		KeyElsewhere: b.CSR != nil,
-		NotBefore:    leaf.NotBefore,
 		NotAfter:     leaf.NotAfter,
 		Serial:       leaf.Serial,
 		Fingerprint:  leaf.Fingerprint,
-		Issuer:       leaf.Issuer,
-		Directory:    b.Directory,
 	}
 }
 
@@ -150,7 +147,7 @@ func (d *Deployer) report(here *state.Deployment, result Result, err error, leaf
 	}
 	if err == nil {
 		if len(result.Changed)+len(result.Reloaded) > 0 || here.Trouble.Failures > 0 {
-			d.tell.Tell(e)
+			d.config.Tell.Tell(e)
 		}
 		here.Trouble = state.Trouble{}
 		return
@@ -163,14 +160,14 @@ func (d *Deployer) report(here *state.Deployment, result Result, err error, leaf
 	here.Trouble = here.Trouble.Next(err, now, retry)
 	e.Kind, e.Retry, e.Err = event.NotDeployed, retry, err
 	e.Details = append(e.Details, slog.Int("failures", here.Trouble.Failures))
-	d.tell.Tell(e)
+	d.config.Tell.Tell(e)
 }
 
 func (d *Deployer) lease(ctx context.Context, name string) (store.Lease, error) {
-	if d.wait {
-		return d.store.Acquire(ctx, state.DeploymentLock(d.node, name))
+	if d.config.Wait {
+		return d.config.Store.Acquire(ctx, state.DeploymentLock(d.config.Node, name))
 	}
-	return d.store.Try(ctx, state.DeploymentLock(d.node, name))
+	return d.config.Store.Try(ctx, state.DeploymentLock(d.config.Node, name))
 }
 
 func (d *Deployer) outputsOf(name string) []Output {

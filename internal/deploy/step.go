@@ -85,7 +85,7 @@ func (s filesStep) do(ctx context.Context, p *pass, t *task) (err error) {
 	}
 	repaired := t.done.Has(t.steps[0].mark)
 	p.res.Changed, p.res.Repaired = append(p.res.Changed, t.place.paths()...), p.res.Repaired || repaired
-	p.deployer.log.Info("files written", "certificate", p.bundle.Name, "output", t.id, "repaired", repaired)
+	p.deployer.config.Logger.Info("files written", "certificate", p.bundle.Name, "output", t.id, "repaired", repaired)
 	t.done = state.Done{}
 	if len(t.steps) > 1 {
 		t.done.Change = change
@@ -151,7 +151,7 @@ func (s runStep) do(ctx context.Context, p *pass, t *task) error {
 	)
 	err := p.deployer.start(ctx, args, append(env, t.place.env()...))
 	if err == nil {
-		p.deployer.log.Info("command done", "certificate", b.Name, "output", t.id, "program", program(s.args))
+		p.deployer.config.Logger.Info("command done", "certificate", b.Name, "output", t.id, "program", program(s.args))
 	}
 	return err
 }

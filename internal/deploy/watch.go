@@ -57,7 +57,7 @@ func (s *site) settle(here *state.Deployment, repaired bool, now time.Time) {
 func (d *Deployer) Run(ctx context.Context) error {
 	w := &watch{d: d, owners: map[int32][]*site{}, above: map[string]bool{}, changed: map[*site]bool{}, ancestors: map[int32]string{}, slots: make(chan struct{}, workers)}
 	group, ctx := errgroup.WithContext(ctx)
-	if !d.blind {
+	if !d.config.Blind {
 		w.notifier = newNotifier()
 	}
 	if n := w.notifier; n != nil {
@@ -202,7 +202,7 @@ func (w *watch) lookClosely(ctx context.Context, s *site, outputs []Output) (*st
 	// Whatever changes from here on is noticed, or makes another sum.
 	watched := w.watch(s, outputs)
 	seen := sumFiles(outputs, s.name)
-	bundle, leaf, err := state.LoadBundle(ctx, d.store, s.name)
+	bundle, leaf, err := state.LoadBundle(ctx, d.config.Store, s.name)
 	if err != nil {
 		return nil, nil // it is looked at again in the next round
 	}

@@ -19,18 +19,36 @@ func Open(path string, flag int, perm fs.FileMode) (*os.File, error) {
 
 // openAt opens a name in an open folder; shown is its name in errors.
 func openAt(dir int, name, shown string, flag int, perm fs.FileMode) (*os.File, error) {
-	fd, err := retry(func() (int, error) { return unix.Openat(dir, name, flag|unix.O_CLOEXEC, uint32(perm.Perm())) })
+	fd, err := Retry(func() (int, error) { return unix.Openat(dir, name, flag|unix.O_CLOEXEC, uint32(perm.Perm())) })
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: shown, Err: err}
 	}
 	return os.NewFile(uintptr(fd), shown), nil
 }
 
-// MakeFolder makes a folder with mode 0755 that belongs to a user and a group. Whoever may write to the folder above it can't
-// have another one given away: what is opened is seen to be the one that was made, by the sticky bit that it has until then.
+// FreshMode is the mode in which a folder is made, until [Fresh] has seen that it is the one that was made. No folder has it
+// by chance: the sticky bit is for those that all may write.
+const FreshMode = unix.S_ISVTX | 0o700
+
+// ErrMoved says that a folder that we made a moment ago isn't where it was made.
+var ErrMoved = errors.New("isn't the folder that was just made here; somebody moves things in the folder above it")
+
+// Fresh returns [ErrMoved] when an open folder isn't one that was made with FreshMode a moment ago. Whoever may write to the
+// folder above it may have put another in its place, one of ours too: that one has to keep its mode and its owner.
+func Fresh(fd int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_ISVTX == 0 || st.Mode&0o077 != 0 {
+		return ErrMoved
+	}
+	return nil
+}
+
+// MakeFolder makes a folder with mode 0755 that belongs to a user and a group.
 func MakeFolder(path string, uid, gid int) error {
-	const fresh = unix.S_ISVTX | 0o700
-	if err := unix.Mkdir(path, fresh); err != nil {
+	if err := unix.Mkdir(path, FreshMode); err != nil {
 		return &fs.PathError{Op: "mkdir", Path: path, Err: err}
 	}
 	f, err := Open(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
@@ -38,12 +56,8 @@ func MakeFolder(path string, uid, gid int) error {
 		return err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if info.Mode()&(fs.ModeSticky|0o077) != fs.ModeSticky {
-		return &fs.PathError{Op: "chown", Path: path, Err: errors.New("somebody put another folder there meanwhile")}
+	if err := Fresh(int(f.Fd())); err != nil {
+		return &fs.PathError{Op: "chown", Path: path, Err: err}
 	}
 	if err := f.Chown(uid, gid); err != nil {
 		return err

@@ -49,7 +49,7 @@ func ReadAt(dir int, name, shown string, limit int) ([]byte, error) {
 	if dir != unix.AT_FDCWD {
 		flag |= unix.O_NOFOLLOW
 	}
-	fd, err := retry(func() (int, error) { return unix.Openat(dir, name, flag, 0) })
+	fd, err := Retry(func() (int, error) { return unix.Openat(dir, name, flag, 0) })
 	if err != nil {
 		return nil, irregular(&fs.PathError{Op: "open", Path: shown, Err: err})
 	}
@@ -76,7 +76,7 @@ func readFD(fd, limit int) ([]byte, error) {
 		if len(data) == cap(data) { // it grew since, or it is a file of the kernel, which has no size
 			data = append(data, 0)[:len(data)]
 		}
-		n, err := retry(func() (int, error) { return unix.Read(fd, data[len(data):cap(data)]) })
+		n, err := Retry(func() (int, error) { return unix.Read(fd, data[len(data):cap(data)]) })
 		if err != nil {
 			return nil, err
 		}
@@ -99,11 +99,11 @@ func irregular(err error) error {
 	return err
 }
 
-// retry calls again what a signal interrupted.
-func retry(call func() (int, error)) (int, error) {
+// Retry calls again what a signal interrupted.
+func Retry[T any](call func() (T, error)) (T, error) {
 	for {
-		if n, err := call(); !errors.Is(err, unix.EINTR) {
-			return n, err
+		if v, err := call(); !errors.Is(err, unix.EINTR) {
+			return v, err
 		}
 	}
 }

@@ -4,9 +4,78 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
+
+	"autocertd/internal/printable"
+	"autocertd/internal/proc"
 )
+
+const maxOutput = printable.Max // bytes of a process's output, its end, for the error
+
+// Runner starts a process and waits for it. Whatever it printed last comes back as output, bounded; a nil error
+// means that it ended with status 0. Its children end with it, and it ends with ctx. It isn't retried here.
+type Runner interface {
+	Run(ctx context.Context, args, env []string) (output []byte, err error)
+}
+
+// processes runs real processes, without a shell.
+type processes struct{}
+
+func (processes) Run(ctx context.Context, args, env []string) ([]byte, error) {
+	return proc.Command{Args: args, Env: env}.Tail(ctx, maxOutput)
+}
+
+// processError is a process that failed, with the end of what it printed.
+type processError struct {
+	output string // printable
+	err    error
+}
+
+func (e *processError) Error() string {
+	if e.output == "" {
+		return e.err.Error()
+	}
+	return fmt.Sprintf("%v: %s", e.err, e.output)
+}
+
+func (e *processError) Unwrap() error { return e.err }
+
+// start runs one process within the time that it may take.
+func (d *Deployer) start(ctx context.Context, args, env []string) error {
+	ctx, cancel := context.WithTimeout(ctx, d.config.Timeout)
+	defer cancel()
+	out, err := d.config.Run.Run(ctx, args, env)
+	if err == nil {
+		return nil
+	}
+	switch ctx.Err() {
+	case context.DeadlineExceeded:
+		err = fmt.Errorf("stopped, as it wasn't done within %v: %w", d.config.Timeout, context.DeadlineExceeded)
+	case context.Canceled:
+		err = fmt.Errorf("stopped: %w", context.Canceled)
+	}
+	return &processError{output: printable.End(out), err: err}
+}
+
+func program(args []string) string {
+	if len(args) == 0 {
+		return ""
+	}
+	return args[0]
+}
+
+// baseEnv is all that processes see of our own environment, which may hold secrets.
+func baseEnv() []string {
+	var env []string
+	for _, key := range []string{"PATH", "HOME", "LANG"} {
+		if value, ok := os.LookupEnv(key); ok {
+			env = append(env, key+"="+value)
+		}
+	}
+	return env
+}
 
 // units lets certificates share reloads: while a unit reloads, all who come meanwhile share the next reload.
 // Everybody is told the result of a reload that began after he asked, thus after his files were in place.
@@ -76,15 +145,16 @@ func (d *Deployer) reload(ctx context.Context, unit string) error {
 		return errUnitName
 	}
 	return d.units.share(ctx, unit, func(ctx context.Context) error {
-		load, state := d.unitState(ctx, unit)
+		values := d.properties(ctx, unit, "LoadState", "ActiveState")
+		load, state := values["LoadState"], values["ActiveState"]
 		if load == loaded && (state == "inactive" || state == "failed") {
-			d.log.Info("unit isn't running, so it isn't reloaded; it reads the files when it starts", "unit", unit, "state", state)
+			d.config.Logger.Info("unit isn't running, so it isn't reloaded; it reads the files when it starts", "unit", unit, "state", state)
 			return errNotRunning
 		}
 		// The cures look for its messages, so they have to be in English.
 		err := d.start(ctx, []string{"systemctl", "try-reload-or-restart", unit}, append(baseEnv(), "LC_ALL=C"))
 		if err == nil {
-			d.log.Info("unit reloaded", "unit", unit)
+			d.config.Logger.Info("unit reloaded", "unit", unit)
 		} else if load == notFound { // polkit refuses it before systemd looks for it, and says nothing of the unit
 			return unknownUnit(unit)
 		}
@@ -103,21 +173,23 @@ var errUnknownUnit = errors.New("systemd knows no unit")
 
 func unknownUnit(unit string) error { return fmt.Errorf("%w %s", errUnknownUnit, unit) }
 
-// unitState is what systemd calls the states of a unit, first whether it could be read; "" where nobody can be asked.
-func (d *Deployer) unitState(ctx context.Context, unit string) (load, active string) {
-	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+// systemctl runs systemctl for what it prints, in English, within the time that a process may take.
+func (d *Deployer) systemctl(ctx context.Context, args ...string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.config.Timeout)
 	defer cancel()
-	out, err := d.runner.Run(ctx, []string{"systemctl", "show", "--property=LoadState,ActiveState", "--", unit}, append(baseEnv(), "LC_ALL=C"))
+	return d.config.Run.Run(ctx, append([]string{"systemctl"}, args...), append(baseEnv(), "LC_ALL=C"))
+}
+
+// properties returns properties of a unit as systemd has them, nil where systemd can't be asked.
+func (d *Deployer) properties(ctx context.Context, unit string, names ...string) map[string]string {
+	out, err := d.systemctl(ctx, "show", "--property="+strings.Join(names, ","), "--", unit)
 	if err != nil {
-		return "", ""
+		return nil
 	}
+	values := map[string]string{}
 	for line := range strings.Lines(string(out)) {
-		switch key, value, _ := strings.Cut(strings.TrimSpace(line), "="); key {
-		case "LoadState":
-			load = value
-		case "ActiveState":
-			active = value
-		}
+		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		values[key] = value
 	}
-	return load, active
+	return values
 }
