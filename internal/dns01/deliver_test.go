@@ -155,6 +155,20 @@ func TestDeliverUnsure(t *testing.T) {
 	}
 }
 
+// TestDeliverSamplesAfterCulprits searches four culprits by halves, and only then sends some of the rest alone.
+func TestDeliverSamplesAfterCulprits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var sizes []int
+		deliver(t.Context(), numbered(16), byItsRecords, func(part []libdns.Record) error {
+			sizes = append(sizes, len(part))
+			return later{errors.New("refused")}
+		})
+		if want := []int{16, 16, 16, 8, 4, 2, 1, 15, 7, 3, 1, 14, 7, 3, 1, 13, 6, 3, 1, 1, 1, 1, 1}; !slices.Equal(sizes, want) {
+			t.Errorf("calls with %v records, want %v", sizes, want)
+		}
+	})
+}
+
 // upTo are the numbers from 0 to n-1.
 func upTo(n int) (list []int) {
 	for i := range n {
