@@ -18,7 +18,8 @@ var errorReaders = map[string]string{
 }
 
 // TestErrorsAreValues holds every package but internal/term to errors as values: the text of one is never split, trimmed,
-// matched or compared. What a program of others printed isn't an error's text.
+// matched or compared. What a program of others printed isn't an error's text. A text that is passed to another
+// function as a parameter isn't followed there.
 func TestErrorsAreValues(t *testing.T) {
 	unused := maps.Clone(errorReaders)
 	err := filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {

@@ -16,6 +16,7 @@ import (
 	"github.com/libdns/libdns"
 
 	"autocertd/internal/cure"
+	"autocertd/internal/secret"
 	"autocertd/internal/suggest"
 )
 
@@ -64,7 +65,7 @@ type Provider struct {
 	Servers []string
 
 	// Key is what updates are signed with, for look-ups that must be answered from the same view. Nil without one.
-	Key *TSIGKey
+	Key *secret.TSIGKey
 
 	// Timeout is how long one call may take, for providers that know better than their caller. Zero: they don't.
 	Timeout time.Duration

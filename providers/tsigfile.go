@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 
+	"autocertd/internal/cure"
 	"autocertd/internal/dnsname"
 )
 
@@ -25,9 +26,9 @@ func readTSIGKey(path, name string) (tsigKey, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return tsigKey{}, fmt.Errorf("%w; let the group of the user that runs the daemon read it: chgrp autocertd %s && chmod 0640 %s", err, path, path)
+		return tsigKey{}, cure.With(err, fmt.Sprintf("let the group of the user that runs the daemon read it: chgrp autocertd %s && chmod 0640 %s", path, path))
 	case errors.Is(err, fs.ErrNotExist):
-		return tsigKey{}, fmt.Errorf("%w; copy the server's key to it, or make a new one for both: (umask 027; tsig-keygen -a %s acme-key > %s) && chgrp autocertd %s", err, tsigAlgorithms()[0], path, path)
+		return tsigKey{}, cure.With(err, fmt.Sprintf("copy the server's key to it, or make a new one for both: (umask 027; tsig-keygen -a %s acme-key > %s) && chgrp autocertd %s", tsigAlgorithms()[0], path, path))
 	case err != nil:
 		return tsigKey{}, err
 	}

@@ -18,19 +18,12 @@ type tsigKey struct {
 	secret    string // base64
 }
 
-// TSIGKey is a key as others may use it.
-type TSIGKey struct {
-	Name      string // in lower case, without the trailing dot
-	Algorithm string // as RFC 8945 section 6 spells it
-	Secret    secret.Secret
-}
-
-// shared is the key for others, nil when there is none.
-func (k tsigKey) shared() *TSIGKey {
+// shared returns the key for others, nil when there is none.
+func (k tsigKey) shared() *secret.TSIGKey {
 	if k.name == "" {
 		return nil
 	}
-	return &TSIGKey{Name: k.name, Algorithm: k.algorithm, Secret: secret.New(k.secret)}
+	return &secret.TSIGKey{Name: k.name, Algorithm: k.algorithm, Secret: secret.New(k.secret)}
 }
 
 // tsigAlgorithms returns the algorithms that can sign, the usual one first (RFC 8945, section 6).

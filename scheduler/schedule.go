@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/robfig/cron/v3"
+
+	"autocertd/internal/cure"
 )
 
 // A Schedule says when to look for due work.
@@ -35,7 +37,7 @@ func parseSchedule(text string) (Schedule, error) {
 	case err != nil:
 		return nil, err
 	case len(fields) == 0:
-		return nil, errors.New(`there is nothing in it; write five fields, as in "*/5 * * * *", or "@every 5m"`)
+		return nil, cure.New("there is nothing in it", `write five fields, as in "*/5 * * * *", or "@every 5m"`)
 	case fields[0] == "@every":
 		if err := checkEvery(fields[1:]); err != nil {
 			return nil, err
@@ -47,11 +49,11 @@ func parseSchedule(text string) (Schedule, error) {
 	// of the time that it's asked about.
 	inner, err := cron.ParseStandard(strings.Join(fields, " "))
 	if err != nil {
-		return nil, fmt.Errorf(`%w; want minute (0-59), hour (0-23), day of month (1-31), month (1-12), day of week (0-6, Sunday is 0), or "@every 5m"`, err)
+		return nil, cure.With(err, `want minute (0-59), hour (0-23), day of month (1-31), month (1-12), day of week (0-6, Sunday is 0), or "@every 5m"`)
 	}
 	s := zoned{inner, zone}
 	if s.Next(time.Date(2024, time.January, 1, 0, 0, 0, 0, time.UTC)).IsZero() {
-		return nil, errors.New("it never fires; check that the day exists in the month")
+		return nil, cure.New("it never fires", "check that the day exists in the month")
 	}
 	return s, nil
 }
@@ -67,18 +69,18 @@ func cutZone(fields []string) (rest []string, zone *time.Location, err error) {
 	}
 	zone, err = loadZone(name)
 	if err == nil && len(fields) == 1 {
-		err = fmt.Errorf(`a time zone and no schedule; write both, as in "%s */5 * * * *"`, fields[0])
+		err = cure.New("a time zone and no schedule", fmt.Sprintf(`write both, as in "%s */5 * * * *"`, fields[0]))
 	}
 	return fields[1:], zone, err
 }
 
 func loadZone(name string) (*time.Location, error) {
 	if name == "" {
-		return nil, errors.New("the time zone has no name; write one such as Europe/Berlin or UTC")
+		return nil, cure.New("the time zone has no name", "write one such as Europe/Berlin or UTC")
 	}
 	zone, err := time.LoadLocation(name)
 	if err != nil {
-		return nil, fmt.Errorf("%w; names look like Europe/Berlin or UTC", err)
+		return nil, cure.With(err, "names look like Europe/Berlin or UTC")
 	}
 	return zone, nil
 }
@@ -90,7 +92,7 @@ func checkEvery(fields []string) error {
 	}
 	every, err := time.ParseDuration(fields[0])
 	if err != nil {
-		return fmt.Errorf(`%w; write a duration as in "@every 5m"`, err)
+		return cure.With(err, `write a duration as in "@every 5m"`)
 	}
 	if every < time.Second || every%time.Second != 0 {
 		return errors.New("@every takes whole seconds, at least one")

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"autocertd/internal/cure"
 )
 
 func TestParseScheduleTicks(t *testing.T) {
@@ -66,7 +68,7 @@ func TestParseScheduleRefuses(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := ParseSchedule(tt.text)
-			if err == nil || !strings.Contains(err.Error(), tt.want) {
+			if err == nil || !strings.Contains(err.Error()+"; "+cure.Of(err), tt.want) {
 				t.Errorf("ParseSchedule(%q) = %v, want an error with %q", tt.text, err, tt.want)
 			}
 		})

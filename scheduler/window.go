@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"autocertd/internal/cure"
 )
 
 // Window is the administrator's maintenance window: the hours in which certificates may be renewed. The zero
@@ -156,7 +158,7 @@ func parseDays(text string) (days [7]bool, err error) {
 		from, ok := weekday(first)
 		to, ok2 := weekday(last)
 		if !ok || !ok2 {
-			return days, fmt.Errorf("%q is no day; days are Mon, Tue, Wed, Thu, Fri, Sat, Sun", part)
+			return days, cure.New(fmt.Sprintf("%q is no day", part), "days are Mon, Tue, Wed, Thu, Fri, Sat, Sun")
 		}
 		days[to] = true
 		for day := from; day != to; day = (day + 1) % 7 {
@@ -179,7 +181,7 @@ func weekday(text string) (time.Weekday, bool) {
 func parseHours(text string) (from, to int, err error) {
 	begin, end, found := strings.Cut(text, "-")
 	if !found {
-		return 0, 0, fmt.Errorf("%q has no end; %s", text, windowHint)
+		return 0, 0, cure.New(fmt.Sprintf("%q has no end", text), windowHint)
 	}
 	if from, err = parseClock(begin); err != nil {
 		return 0, 0, err
@@ -191,7 +193,7 @@ func parseHours(text string) (from, to int, err error) {
 		return 0, 0, err
 	}
 	if from == to {
-		return 0, 0, fmt.Errorf("%q begins when it ends; the whole day is 00:00-24:00", text)
+		return 0, 0, cure.New(fmt.Sprintf("%q begins when it ends", text), "the whole day is 00:00-24:00")
 	}
 	return from, to, nil
 }
@@ -199,7 +201,7 @@ func parseHours(text string) (from, to int, err error) {
 func parseClock(text string) (minutes int, err error) {
 	t, err := time.Parse("15:04", text)
 	if err != nil {
-		return 0, fmt.Errorf("%q is no time of day; %s", text, windowHint)
+		return 0, cure.New(fmt.Sprintf("%q is no time of day", text), windowHint)
 	}
 	return t.Hour()*60 + t.Minute(), nil
 }

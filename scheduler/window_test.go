@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"autocertd/internal/cure"
 )
 
 func TestWindowNext(t *testing.T) {
@@ -86,7 +88,7 @@ func TestParseWindowRefuses(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := ParseWindow(tt.text)
-			if err == nil || !strings.Contains(err.Error(), tt.want) {
+			if err == nil || !strings.Contains(err.Error()+"; "+cure.Of(err), tt.want) {
 				t.Errorf("ParseWindow(%q) = %v, want an error with %q", tt.text, err, tt.want)
 			}
 		})

@@ -196,9 +196,10 @@ func otherRecords(spot zones.TXTName, values, ours []string) (list []listedRecor
 	return list
 }
 
+// damagedText returns why an object of the journal is of no use, and what to do about it.
 func damagedText(r dns01.JournalRecord) string {
 	if errors.Is(r.Damaged, fs.ErrPermission) {
-		return fmt.Sprintf("%s can't be read (%v); see who owns it: ls -l", r.Object, r.Damaged)
+		return term.WithCure(fmt.Sprintf("%s can't be read (%v)", r.Object, r.Damaged), "see who owns it: ls -l")
 	}
 	return fmt.Sprintf("%s is damaged (%v): remove the _acme-challenge records that it names by hand, then the file", r.Object, r.Damaged)
 }
@@ -363,7 +364,7 @@ func (c *cleaning) remove(ctx context.Context, s *session, dead []dns01.JournalR
 			c.say(term.Plain, "left alone", r, processText(after[at].Holder)+" has taken it over")
 		default:
 			c.left++
-			c.say(term.Red, "not removed", r, whyNot(s.settings, r, cmp.Or(why, closed)))
+			c.say(term.Red, "not removed", r, term.Text(whyNot(s.settings, r, cmp.Or(why, closed))))
 		}
 	}
 	if ctx.Err() != nil {
@@ -373,14 +374,14 @@ func (c *cleaning) remove(ctx context.Context, s *session, dead []dns01.JournalR
 }
 
 // whyNot returns the reason why a record could not be removed.
-func whyNot(s *settings, r dns01.JournalRecord, failure error) string {
+func whyNot(s *settings, r dns01.JournalRecord, failure error) error {
 	switch {
 	case !slices.ContainsFunc(s.Providers, func(p *config.Provider) bool { return p.Name == r.Provider }):
-		return fmt.Sprintf("its provider isn't in the configuration any more; put [provider.%s] back until it is removed", r.Provider)
+		return cure.New("its provider isn't in the configuration any more", fmt.Sprintf("put [provider.%s] back until it is removed", r.Provider))
 	case failure != nil:
-		return term.Text(failure)
+		return failure
 	}
-	return "another process looked at it in that moment; try once more"
+	return cure.New("another process looked at it in that moment", "try once more")
 }
 
 func (c *cleaning) damaged(r dns01.JournalRecord) {

@@ -71,6 +71,7 @@ func newProvider(p *config.Provider, logger *slog.Logger) (dns01.Provider, error
 			Name:               p.Name,
 			Zones:              p.Zones,
 			Servers:            built.Servers,
+			Key:                built.Key,
 			Nameservers:        p.Nameservers,
 			Check:              zones.Check(p.Check),
 			MinNameservers:     p.MinNameservers,
@@ -82,9 +83,6 @@ func newProvider(p *config.Provider, logger *slog.Logger) (dns01.Provider, error
 		Manual:  built.Manual,
 		Timeout: built.Timeout,
 		TTL:     p.TTL,
-	}
-	if k := built.Key; k != nil {
-		served.Key = &zones.Key{Name: k.Name, Algorithm: k.Algorithm, Secret: k.Secret}
 	}
 	return served, nil
 }

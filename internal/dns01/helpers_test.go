@@ -226,7 +226,7 @@ func rfc2136(t *testing.T, server string, k testbed.TSIGKey) Provider {
 			Name:       "bind",
 			Servers:    p.Servers,
 			Zones:      []string{"example.test"},
-			Key:        &zones.Key{Name: p.Key.Name, Algorithm: p.Key.Algorithm, Secret: p.Key.Secret},
+			Key:        p.Key,
 			ExplainKey: p.ExplainKey,
 		},
 		Client: p.Client,

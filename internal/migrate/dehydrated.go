@@ -4,13 +4,13 @@ import (
 	"cmp"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"autocertd/internal/cure"
 	"autocertd/internal/knownca"
 )
 
@@ -133,8 +133,8 @@ func (r *reader) dehydratedIssuer(ca string) (*Account, error) {
 		}
 		all = append(all, a.Directory)
 	}
-	return nil, fmt.Errorf("%s has several accounts, and nothing says which CA is in use; name one: --directory %s",
-		r.Dir, strings.Join(all, " or --directory "))
+	return nil, cure.New(r.Dir+" has several accounts, and nothing says which CA is in use",
+		"name one: --directory "+strings.Join(all, " or --directory "))
 }
 
 // dehydratedAccount reads the files of one account.

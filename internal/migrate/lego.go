@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"autocertd/internal/cure"
 )
 
 // lego reads .lego: certificates/NAME.{crt,key,json}, and accounts/HOST/ID with account.json and the key. Of the CA it
@@ -67,7 +69,7 @@ func (r *reader) legoAccounts() (map[string]*Account, error) {
 		}
 		if a.Directory == "" {
 			at := strings.Replace(host, "_", ":", 1)
-			return nil, fmt.Errorf("lego keeps of the CA only its host, %s; name its directory: --directory https://%s/…", at, at)
+			return nil, cure.New("lego keeps of the CA only its host, "+at, fmt.Sprintf("name its directory: --directory https://%s/…", at))
 		}
 		if byHost[host] != nil {
 			r.note(folder, "is taken for the account of all certificates from "+host+", since it is the newest there")

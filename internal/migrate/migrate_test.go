@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"autocertd/internal/cure"
 	"autocertd/internal/knownca"
 )
 
@@ -239,7 +240,7 @@ func TestReadNothing(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if _, err := Read(tt.client, tt.dir, Options{}); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if _, err := Read(tt.client, tt.dir, Options{}); err == nil || !strings.Contains(err.Error()+"; "+cure.Of(err), tt.want) {
 				t.Errorf("error %v, want one with %q", err, tt.want)
 			}
 		})

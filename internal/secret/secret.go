@@ -32,6 +32,13 @@ type Secret struct {
 	value *string
 }
 
+// TSIGKey signs DNS messages (RFC 8945).
+type TSIGKey struct {
+	Name      string // in lower case, without the trailing dot
+	Algorithm string // as RFC 8945 section 6 spells it
+	Secret    Secret // base64
+}
+
 // New returns a secret that holds value. An empty value gives an unset secret.
 func New(value string) Secret {
 	if value == "" {

@@ -24,11 +24,7 @@ const (
 )
 
 // Key signs queries (RFC 8945), so that a server with several views answers from the one that the key opens.
-type Key struct {
-	Name      string
-	Algorithm string
-	Secret    secret.Secret // base64
-}
+type Key = secret.TSIGKey
 
 // server is a host:port to ask, and the key that opens the right view there, nil for none.
 type server struct {
