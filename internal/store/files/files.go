@@ -174,7 +174,29 @@ func (f *Store) List(ctx context.Context, prefix string) ([]string, error) {
 
 // Scan implements store.Reader.
 func (f *Store) Scan(ctx context.Context, prefixes ...string) iter.Seq2[store.Object, error] {
-	return store.ScanByLoad(ctx, f, prefixes...)
+	return store.ScanByLoad(ctx, &single{f, map[string][]byte{}}, prefixes...)
+}
+
+// single is a Store during a scan. Most prefixes are keys, whose objects it loads at once, without a look at folders.
+type single struct {
+	store  *Store
+	loaded map[string][]byte
+}
+
+func (s *single) List(ctx context.Context, prefix string) ([]string, error) {
+	data, err := s.store.Load(ctx, prefix)
+	if err != nil {
+		return s.store.List(ctx, prefix)
+	}
+	s.loaded[prefix] = data
+	return []string{prefix}, nil
+}
+
+func (s *single) Load(ctx context.Context, key string) ([]byte, error) {
+	if data, ok := s.loaded[key]; ok {
+		return data, nil
+	}
+	return s.store.Load(ctx, key)
 }
 
 // refused adds the cure to a permission that the owner of the root lacks: something below it is another user's, since

@@ -21,7 +21,7 @@ type watch struct {
 	folder string
 	notify *fsnotify.Watcher // nil where there is none
 	blind  bool              // events don't tell of all changes, so that the folder is looked at every lookAgain
-	seen   map[string]stamp  // by key
+	seen   map[string]stamp  // by key; zero for what was there before the watch, as long as no event names it
 
 	changed []string // not yet sent
 	pending map[string]bool
@@ -45,7 +45,10 @@ func (f *Store) Watch(ctx context.Context, prefix string) (<-chan []string, erro
 	if !f.polls {
 		w.notify, _ = fsnotify.NewWatcher()
 	}
-	w.look()
+	w.look(false) // names are enough while events tell of changes, and cost little where there are many
+	if w.blind {
+		w.look(true)
+	}
 	w.changed = nil // what was there before
 	clear(w.pending)
 	keys := make(chan []string)
@@ -74,10 +77,10 @@ func (w *watch) run(ctx context.Context, keys chan<- []string) {
 		case event := <-events:
 			w.note(event)
 		case <-lost: // the kernel had no room for more events
-			w.look()
+			w.look(true)
 		case <-again.C:
 			if w.blind {
-				w.look()
+				w.look(true)
 			}
 		case send <- w.changed:
 			w.changed = nil
@@ -100,7 +103,7 @@ func (w *watch) note(event fsnotify.Event) {
 	case was:
 		delete(w.seen, key)
 	default: // a folder that came or went, or a file that came and went
-		w.look()
+		w.look(true)
 	}
 	if is || was || event.Has(fsnotify.Remove) && event.Name != w.folder {
 		w.change(key)
@@ -114,9 +117,9 @@ func (w *watch) change(key string) {
 	}
 }
 
-// look compares everything with what was seen before. Folders that are new are watched first, so that no change of a file
-// in them is missed.
-func (w *watch) look() {
+// look compares everything with what was seen before: the names, and with closely the stamps too. Folders that are new are
+// watched first, so that no change of a file in them is missed.
+func (w *watch) look(closely bool) {
 	there := map[string]bool{}
 	w.blind = w.notify == nil
 	_ = filepath.WalkDir(w.folder, func(path string, entry fs.DirEntry, err error) error {
@@ -130,8 +133,13 @@ func (w *watch) look() {
 		case strings.HasPrefix(entry.Name(), "."):
 		default:
 			key := w.key(path)
-			if now, is := stampOf(path); is {
-				if there[key] = true; w.seen[key] != now {
+			before, known := w.seen[key]
+			now, is := before, entry.Type().IsRegular()
+			if closely {
+				now, is = stampOf(path)
+			}
+			if is {
+				if there[key] = true; !known || now != before {
 					w.seen[key] = now
 					w.change(key)
 				}
