@@ -137,7 +137,6 @@ func (d *daemonProcess) tasks(changes <-chan []state.Change) []task {
 
 // run starts the tasks and waits for them.
 func (d *daemonProcess) run(ctx context.Context) error {
-	d.removeStale()
 	s := d.program.settings()
 	warn(d.logger, s.Warnings)
 	ctx, cancel := context.WithCancel(ctx)
@@ -212,11 +211,11 @@ func (d *daemonProcess) tidy(ctx context.Context) error {
 		d.logger.Warn("orders that are over can't be dropped", "err", err)
 	}
 	for wait := staleAge + time.Minute; ; wait = 24 * time.Hour {
+		d.removeStale()
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(wait):
-			d.removeStale()
 		}
 	}
 }
