@@ -10,10 +10,13 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"autocertd/internal/config"
 	"autocertd/internal/deploy"
@@ -171,20 +174,25 @@ func (m *Manager) fail(name string) {
 func (m *Manager) Items(ctx context.Context) ([]scheduler.Item, error) {
 	snapshot, now := m.snapshot.Load(), time.Now()
 	open := m.openOrders(ctx)
-	items := make([]scheduler.Item, 0, len(snapshot.Certificates))
-	for name, cert := range snapshot.Certificates {
-		item := scheduler.Item{Name: name}
-		c, err := state.LoadFacts(ctx, m.cfg.Storage, name)
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		if err == nil { // else it is this certificate's problem alone
-			item.Due = m.noteSaved(snapshot, cert, c, now)
-		}
-		if open[name] {
-			item.Due = time.Time{}
-		}
-		items = append(items, item)
+	names := slices.Collect(maps.Keys(snapshot.Certificates))
+	items := make([]scheduler.Item, len(names))
+	var group errgroup.Group
+	group.SetLimit(2 * runtime.GOMAXPROCS(0))
+	for i, name := range names {
+		items[i].Name = name
+		group.Go(func() error {
+			c, err := state.LoadFacts(ctx, m.cfg.Storage, name)
+			if err == nil { // else it is this certificate's problem alone
+				items[i].Due = m.noteSaved(snapshot, snapshot.Certificates[name], c, now)
+			}
+			if open[name] {
+				items[i].Due = time.Time{}
+			}
+			return ctx.Err()
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
 	}
 	m.mu.Lock()
 	m.open = open

@@ -285,7 +285,9 @@ func facts(name string, objects map[string]store.Object) (*Certificate, error) {
 	if issued := objects[bundleKey(name)]; issued.Err != nil {
 		c.Faults.Bundle = issued.Err
 	} else if issued.Key != "" {
-		c.supersede(name, issued.Data)
+		if c.BundleMark != markOf(issued.Data) { // else the facts were saved after it
+			c.supersede(name, issued.Data)
+		}
 		c.data = issued.Data
 	}
 	return c, nil
