@@ -120,7 +120,7 @@ func TestWrongSetUps(t *testing.T) {
 			if strings.Contains(row.provider, "LATE") && !w.has("LATE") {
 				t.Skip("no C compiler to give BIND another clock: apt-get install gcc")
 			}
-			if got := w.meet(t, row); got != row.message+"; "+row.cure && got != row.message+": "+row.cure {
+			if got := w.meet(t, row); got != term.WithCure(row.message, row.cure) && got != row.message+": "+row.cure && got != term.WithHint(row.message, row.cure) {
 				t.Errorf("the user reads\n%s\ninstead of\n%s\n%s", got, row.message, row.cure)
 			}
 		})
