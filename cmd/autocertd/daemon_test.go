@@ -65,8 +65,10 @@ func (s *site) begin(t *testing.T) *process {
 	t.Cleanup(func() {
 		p.signal(t, syscall.SIGKILL)
 		<-p.ended
+		said := p.says(t)
+		note(said)
 		if t.Failed() {
-			t.Logf("%s ends:\n%s", filepath.Base(p.log), tail(p.says(t)))
+			t.Logf("%s ends:\n%s", filepath.Base(p.log), tail(said))
 		}
 	})
 	return p
@@ -151,6 +153,7 @@ func (s *site) command(t *testing.T, args ...string) result {
 	if err := cmd.Run(); err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)
 	}
+	note(stderr.String())
 	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
 }
 

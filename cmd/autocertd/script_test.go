@@ -26,7 +26,7 @@ const scriptPatience = 60 * time.Second
 // TestScripts runs the sessions of testdata/script: what a user types, and what is to be seen then. Beside testscript's
 // own commands they know those below; a script that talks to a CA or a DNS server begins with world.
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{
+	testscript.RunT(scriptT{t}, testscript.Params{
 		Dir: filepath.Join("testdata", "script"),
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("AUTOCERTD_CONFIG", filepath.Join(env.WorkDir, "config.toml"))

@@ -78,6 +78,12 @@ func TestKindsAreKnown(t *testing.T) {
 			t.Errorf("%q stands there twice", found[1])
 		}
 		known[found[1]] = true
+		if _, has := kinds[Kind(found[1])]; !has {
+			t.Errorf("%q has no row in the table of kinds", found[1])
+		}
+	}
+	if len(known) != len(kinds) {
+		t.Errorf("%d kinds have names, and %d rows", len(known), len(kinds))
 	}
 	call := regexp.MustCompile(`\.(Info|Warn|Error)(?:Context)?\((?:ctx, )?"([^"]+)"`)
 	count := 0

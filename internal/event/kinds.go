@@ -1,6 +1,11 @@
 package event
 
-import "log/slog"
+import (
+	"cmp"
+	"log/slog"
+	"maps"
+	"slices"
+)
 
 // Kind says what happened. It is the message of the line in the log, so that docs/operate.md's table explains each to
 // administrators, and it stays as it is from version to version.
@@ -104,42 +109,101 @@ const (
 	Panic           Kind = "panic"                                                        // where, panic, stack
 )
 
+// row is how the log writes events of a kind.
+type row struct {
+	level slog.Level
+	retry string   // the key of Event.Retry, if another than "retry"
+	order []string // the keys of the line, where facts stand in another order than those of other kinds
+}
+
+// kinds has a row for each kind.
+var kinds = map[Kind]row{
+	Issued:                {level: slog.LevelInfo, order: []string{"certificate", "why", "ca", "hostnames", "not_after", "took"}},
+	NotIssued:             {level: slog.LevelWarn},
+	NotForced:             {level: slog.LevelWarn, retry: "renews"},
+	Held:                  {level: slog.LevelInfo, retry: "until", order: []string{"certificate", "ca", "until", "reason"}},
+	StillWorking:          {level: slog.LevelInfo, retry: "again"},
+	CAFailed:              {level: slog.LevelWarn},
+	KeyRefused:            {level: slog.LevelWarn},
+	RenewalUrgent:         {level: slog.LevelWarn},
+	NoRenewalInfo:         {level: slog.LevelWarn},
+	Deployed:              {level: slog.LevelInfo},
+	NotDeployed:           {level: slog.LevelWarn},
+	RecordWanted:          {level: slog.LevelWarn},
+	RecordRemovable:       {level: slog.LevelInfo},
+	Rehearsed:             {level: slog.LevelInfo},
+	NotRehearsed:          {level: slog.LevelWarn},
+	Waits:                 {level: slog.LevelWarn},
+	Forgotten:             {level: slog.LevelInfo},
+	Revoked:               {level: slog.LevelInfo, order: []string{"serial", "hostnames", "ca", "reason"}},
+	NotLookedAt:           {level: slog.LevelError},
+	BundleUnreadable:      {level: slog.LevelError},
+	BundleSetAside:        {level: slog.LevelError},
+	OrderUnreadable:       {level: slog.LevelWarn},
+	OrderNotDropped:       {level: slog.LevelWarn},
+	OrdersNotListed:       {level: slog.LevelWarn},
+	OrdersNotDropped:      {level: slog.LevelWarn},
+	OrderNotCounted:       {level: slog.LevelWarn},
+	KeyNotMarked:          {level: slog.LevelWarn},
+	KeyUnknown:            {level: slog.LevelWarn},
+	StoreUnwritable:       {level: slog.LevelError},
+	StoreWritable:         {level: slog.LevelInfo},
+	AccountRegistered:     {level: slog.LevelInfo},
+	AccountLost:           {level: slog.LevelWarn},
+	AccountKeyChanged:     {level: slog.LevelInfo},
+	AccountDeactivated:    {level: slog.LevelInfo},
+	RolloverUnfinished:    {level: slog.LevelWarn},
+	ContactUpdated:        {level: slog.LevelInfo},
+	ContactRefused:        {level: slog.LevelWarn},
+	ContactNotSent:        {level: slog.LevelWarn},
+	OrderGivenUp:          {level: slog.LevelInfo},
+	OrderWithoutKey:       {level: slog.LevelWarn},
+	OrderSenseless:        {level: slog.LevelWarn},
+	ValidationEndless:     {level: slog.LevelWarn},
+	NotAsOrdered:          {level: slog.LevelWarn},
+	ChainNotOffered:       {level: slog.LevelWarn},
+	RecordsAwaited:        {level: slog.LevelWarn},
+	RecordsNotRemoved:     {level: slog.LevelWarn},
+	RecordsOfNoProvider:   {level: slog.LevelWarn},
+	RecordsGivenUp:        {level: slog.LevelWarn},
+	RecordsLeft:           {level: slog.LevelInfo},
+	RecordsLeftWanted:     {level: slog.LevelInfo},
+	OrdersUnknown:         {level: slog.LevelWarn},
+	RecordsNotSwept:       {level: slog.LevelError},
+	JournalPartUnusable:   {level: slog.LevelError},
+	JournalEntryDamaged:   {level: slog.LevelError},
+	JournalEntryUndeleted: {level: slog.LevelWarn},
+	SignaturesUnverified:  {level: slog.LevelWarn},
+	ProgramSays:           {level: slog.LevelInfo},
+	FilesWritten:          {level: slog.LevelInfo},
+	UnitReloaded:          {level: slog.LevelInfo},
+	UnitNotRunning:        {level: slog.LevelInfo},
+	CommandDone:           {level: slog.LevelInfo},
+	Started:               {level: slog.LevelInfo},
+	Stopping:              {level: slog.LevelInfo},
+	Reloaded:              {level: slog.LevelInfo},
+	NotReloaded:           {level: slog.LevelError},
+	ConfigWarning:         {level: slog.LevelWarn},
+	ListsNotSaved:         {level: slog.LevelError},
+	HealthNotSaved:        {level: slog.LevelError},
+	LockReplaced:          {level: slog.LevelWarn},
+	LockLost:              {level: slog.LevelError},
+	ClockWentBack:         {level: slog.LevelWarn},
+	NotScheduled:          {level: slog.LevelError},
+	TemporariesStay:       {level: slog.LevelWarn},
+	Panic:                 {level: slog.LevelError},
+}
+
+// Kinds returns all kinds, sorted.
+func Kinds() []Kind { return slices.Sorted(maps.Keys(kinds)) }
+
+// level returns that of the kind. A message that is no kind counts as a warning.
 func (k Kind) level() slog.Level {
-	switch k {
-	case Issued, Held, StillWorking, Deployed, RecordRemovable, Rehearsed, Forgotten, Revoked, StoreWritable,
-		AccountRegistered, AccountKeyChanged, AccountDeactivated, ContactUpdated, OrderGivenUp,
-		RecordsLeft, RecordsLeftWanted, ProgramSays, FilesWritten, UnitReloaded, UnitNotRunning, CommandDone,
-		Started, Stopping, Reloaded:
-		return slog.LevelInfo
-	case NotLookedAt, BundleUnreadable, BundleSetAside, StoreUnwritable, JournalPartUnusable, JournalEntryDamaged,
-		NotReloaded, ListsNotSaved, HealthNotSaved, LockLost, NotScheduled, RecordsNotSwept, Panic:
-		return slog.LevelError
+	if r, known := kinds[k]; known {
+		return r.level
 	}
 	return slog.LevelWarn
 }
 
-// retryKey is the key of Retry in the log.
-func (k Kind) retryKey() string {
-	switch k {
-	case Held:
-		return "until"
-	case StillWorking:
-		return "again"
-	case NotForced:
-		return "renews"
-	}
-	return "retry"
-}
-
-// order returns the keys of the line in the log, where facts stand in another order than those of other kinds.
-func (k Kind) order() []string {
-	switch k {
-	case Issued:
-		return []string{"certificate", "why", "ca", "hostnames", "not_after", "took"}
-	case Held:
-		return []string{"certificate", "ca", "until", "reason"}
-	case Revoked:
-		return []string{"serial", "hostnames", "ca", "reason"}
-	}
-	return nil
-}
+// retryKey returns the key of Retry in the log.
+func (k Kind) retryKey() string { return cmp.Or(kinds[k].retry, "retry") }

@@ -39,7 +39,7 @@ func (e Event) attrs() []slog.Attr {
 	if e.Err != nil {
 		list = append(list, slog.Any("err", e.Err))
 	}
-	if order := e.Kind.order(); order != nil {
+	if order := kinds[e.Kind].order; order != nil {
 		slices.SortStableFunc(list, func(a, b slog.Attr) int {
 			return cmp.Compare(slices.Index(order, a.Key), slices.Index(order, b.Key))
 		})
