@@ -3,7 +3,6 @@
 package bench_test
 
 import (
-	"autocertd/internal/state"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -24,6 +23,7 @@ import (
 	"autocertd/internal/config"
 	"autocertd/internal/deploy"
 	"autocertd/internal/lifecycle"
+	"autocertd/internal/state"
 	"autocertd/internal/store/files"
 	"autocertd/internal/store/storetest"
 	"autocertd/scheduler"

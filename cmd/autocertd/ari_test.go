@@ -3,8 +3,6 @@
 package main
 
 import (
-	"autocertd/internal/state"
-	"autocertd/internal/store/files"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +13,8 @@ import (
 	"time"
 
 	"autocertd/internal/lifecycle"
+	"autocertd/internal/state"
+	"autocertd/internal/store/files"
 )
 
 // suggestion is renewal information (RFC 9773 section 4.2) for a window from now.

@@ -1,13 +1,13 @@
 package lifecycle
 
 import (
-	"autocertd/internal/state"
 	"fmt"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
+	"autocertd/internal/state"
 	"autocertd/internal/testbed"
 )
 

@@ -1,7 +1,6 @@
 package lifecycle
 
 import (
-	"autocertd/internal/state"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -12,6 +11,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"autocertd/internal/state"
 )
 
 // signRequest makes a key, which nobody else ever sees, and writes the request that it signs.

@@ -1,8 +1,6 @@
 package lifecycle
 
 import (
-	"autocertd/internal/event"
-	"autocertd/internal/state"
 	"context"
 	"log/slog"
 	"maps"
@@ -10,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"autocertd/internal/event"
+	"autocertd/internal/state"
 	"autocertd/internal/store"
 )
 

@@ -1,12 +1,12 @@
 package lifecycle
 
 import (
-	"autocertd/internal/state"
 	"crypto/x509"
 	"testing"
 	"time"
 
 	"autocertd/internal/config"
+	"autocertd/internal/state"
 )
 
 // issuedJob is a look at a certificate.

@@ -1,7 +1,6 @@
 package lifecycle
 
 import (
-	"autocertd/internal/state"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"autocertd/internal/state"
 	"autocertd/internal/store"
 	"autocertd/internal/store/files"
 	"autocertd/internal/testbed"

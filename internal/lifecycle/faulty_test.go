@@ -1,9 +1,6 @@
 package lifecycle
 
 import (
-	"autocertd/internal/state"
-	"autocertd/internal/store"
-	"autocertd/internal/store/storetest"
 	"cmp"
 	"context"
 	"errors"
@@ -14,6 +11,10 @@ import (
 	"sync"
 
 	"github.com/miekg/dns"
+
+	"autocertd/internal/state"
+	"autocertd/internal/store"
+	"autocertd/internal/store/storetest"
 )
 
 var errFault = errors.New("a fault on purpose")

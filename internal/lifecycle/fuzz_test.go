@@ -1,9 +1,6 @@
 package lifecycle
 
 import (
-	"autocertd/internal/config"
-	"autocertd/internal/state"
-	"autocertd/internal/store"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -17,6 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"autocertd/internal/config"
+	"autocertd/internal/state"
+	"autocertd/internal/store"
 	"autocertd/issuer"
 )
 

@@ -1,13 +1,13 @@
 package lifecycle
 
 import (
-	"autocertd/internal/state"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"autocertd/internal/budget"
+	"autocertd/internal/state"
 	"autocertd/internal/testbed"
 )
 

@@ -4,7 +4,6 @@
 package lifecycle
 
 import (
-	"autocertd/internal/event"
 	"cmp"
 	"context"
 	"log/slog"
@@ -20,6 +19,7 @@ import (
 
 	"autocertd/internal/config"
 	"autocertd/internal/deploy"
+	"autocertd/internal/event"
 	"autocertd/internal/state"
 	"autocertd/issuer"
 	"autocertd/scheduler"

@@ -1,12 +1,12 @@
 package lifecycle
 
 import (
-	"autocertd/internal/config"
-	"autocertd/internal/state"
 	"errors"
 	"fmt"
 	"testing"
 
+	"autocertd/internal/config"
+	"autocertd/internal/state"
 	"autocertd/internal/store"
 	"autocertd/internal/store/files"
 	"autocertd/issuer"

@@ -1,12 +1,12 @@
 package lifecycle
 
 import (
-	"autocertd/internal/state"
 	"errors"
 	"slices"
 	"strings"
 	"time"
 
+	"autocertd/internal/state"
 	"autocertd/internal/zones"
 	"autocertd/issuer"
 )

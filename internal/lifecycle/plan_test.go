@@ -1,7 +1,6 @@
 package lifecycle
 
 import (
-	"autocertd/internal/state"
 	"crypto/x509"
 	"fmt"
 	"slices"
@@ -12,6 +11,7 @@ import (
 	"autocertd/internal/budget"
 	"autocertd/internal/config"
 	"autocertd/internal/knownca"
+	"autocertd/internal/state"
 	"autocertd/issuer"
 )
 

@@ -1,7 +1,6 @@
 package lifecycle
 
 import (
-	"autocertd/issuer"
 	"context"
 	"errors"
 	"log/slog"
@@ -11,6 +10,7 @@ import (
 	"autocertd/internal/event"
 	"autocertd/internal/state"
 	"autocertd/internal/store"
+	"autocertd/issuer"
 )
 
 const (

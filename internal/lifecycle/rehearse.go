@@ -1,7 +1,6 @@
 package lifecycle
 
 import (
-	"autocertd/internal/event"
 	"context"
 	"fmt"
 	"log/slog"
@@ -11,6 +10,7 @@ import (
 	"autocertd/internal/config"
 	"autocertd/internal/cure"
 	"autocertd/internal/deploy"
+	"autocertd/internal/event"
 	"autocertd/issuer"
 )
 

@@ -1,10 +1,11 @@
 package lifecycle
 
 import (
-	"autocertd/internal/state"
 	"os"
 	"testing"
 	"time"
+
+	"autocertd/internal/state"
 )
 
 // TestAtRest changes one thing after the other that a look must not miss.

@@ -1,8 +1,6 @@
 package lifecycle
 
 import (
-	"autocertd/internal/state"
-	"autocertd/internal/store"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"autocertd/internal/state"
+	"autocertd/internal/store"
 	"autocertd/issuer"
 )
 

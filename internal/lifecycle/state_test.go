@@ -1,7 +1,6 @@
 package lifecycle
 
 import (
-	"autocertd/internal/state"
 	"encoding/json"
 	"net/http"
 	"os"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"autocertd/internal/config"
+	"autocertd/internal/state"
 	"autocertd/internal/testbed"
 )
 

@@ -1,8 +1,6 @@
 package lifecycle
 
 import (
-	"autocertd/internal/state"
-	"autocertd/internal/store"
 	"cmp"
 	"context"
 	"fmt"
@@ -12,6 +10,8 @@ import (
 
 	"autocertd/internal/config"
 	"autocertd/internal/printable"
+	"autocertd/internal/state"
+	"autocertd/internal/store"
 )
 
 // Condition is how a certificate is, in one word or two.

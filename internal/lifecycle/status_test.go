@@ -1,7 +1,6 @@
 package lifecycle
 
 import (
-	"autocertd/internal/state"
 	"errors"
 	"os"
 	"slices"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	"autocertd/internal/config"
+	"autocertd/internal/state"
 	"autocertd/internal/store/files"
 )
 

@@ -1,7 +1,6 @@
 package lifecycle
 
 import (
-	"autocertd/internal/state"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -14,6 +13,7 @@ import (
 
 	"autocertd/internal/budget"
 	"autocertd/internal/config"
+	"autocertd/internal/state"
 	"autocertd/internal/testbed"
 )
 

@@ -1,12 +1,12 @@
 package lifecycle
 
 import (
-	"autocertd/internal/state"
 	"encoding/json"
 	"fmt"
 	"testing"
 	"time"
 
+	"autocertd/internal/state"
 	"autocertd/scheduler"
 )
 

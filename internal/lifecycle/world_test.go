@@ -1,7 +1,6 @@
 package lifecycle
 
 import (
-	"autocertd/internal/event"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -21,6 +20,7 @@ import (
 	"autocertd/internal/config"
 	"autocertd/internal/deploy"
 	"autocertd/internal/dns01"
+	"autocertd/internal/event"
 	"autocertd/internal/state"
 	"autocertd/internal/store/files"
 	"autocertd/internal/term"

@@ -1,8 +1,9 @@
 package state
 
 import (
-	"autocertd/internal/store"
 	"context"
+
+	"autocertd/internal/store"
 )
 
 // LedgerLock names the lease of a CA's ledger, and with its folder the object: what was ordered there of late. A CA entry
