@@ -43,7 +43,13 @@ type execReply struct {
 }
 
 func newExecRequest(action, zone string, txts []libdns.TXT) execRequest {
-	r := execRequest{Version: execVersion, Action: action, Zone: zone + ".", Records: []execRecord{}, Options: map[string]string{}}
+	r := execRequest{
+		Version: execVersion,
+		Action:  action,
+		Zone:    zone + ".",
+		Records: []execRecord{},
+		Options: map[string]string{},
+	}
 	for _, t := range txts {
 		r.Records = append(r.Records, execRecord{Name: t.Name, Type: "TXT", TTL: int(t.TTL / time.Second), Value: t.Text})
 	}

@@ -155,7 +155,13 @@ func (c *rfc2136Client) exchange(ctx context.Context, server string, u update) e
 	if v.done() {
 		return nil
 	}
-	return diagnosis{prober: p, update: u, verdict: v, err: v, seen: &c.seen}.diagnose(ctx)
+	return diagnosis{
+		prober:  p,
+		update:  u,
+		verdict: v,
+		err:     v,
+		seen:    &c.seen,
+	}.diagnose(ctx)
 }
 
 // ExplainKey says why server doesn't take the key of a signed question about name, in the words for an update of it.
@@ -167,8 +173,13 @@ func (c *rfc2136Client) ExplainKey(ctx context.Context, server, name string) err
 		zone = dnsname.Canonical(authority(reply).Hdr.Name)
 	}
 	v := verdict{rcode: dns.RcodeNotAuth, unproven: errServerTSIG}
-	return diagnosis{prober: prober{server: server, key: c.key, wait: c.wait}, verdict: v, err: v, seen: &c.seen,
-		update: update{zone: zone, records: []libdns.TXT{{Name: libdns.RelativeName(dnsname.Canonical(name), zone)}}}}.explain(ctx)
+	return diagnosis{
+		prober:  prober{server: server, key: c.key, wait: c.wait},
+		verdict: v,
+		err:     v,
+		seen:    &c.seen,
+		update:  update{zone: zone, records: []libdns.TXT{{Name: libdns.RelativeName(dnsname.Canonical(name), zone)}}},
+	}.explain(ctx)
 }
 
 // isDial reports whether there was no connection, so that nothing was sent.

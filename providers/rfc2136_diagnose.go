@@ -167,7 +167,13 @@ func (d diagnosis) fails(problem, hint string) *Error {
 }
 
 func (d diagnosis) failsForNow(problem, hint string) *Error {
-	return &Error{Problem: problem, Hint: hint, Err: d.err, whole: true, retryable: true}
+	return &Error{
+		Problem:   problem,
+		Hint:      hint,
+		Err:       d.err,
+		whole:     true,
+		retryable: true,
+	}
 }
 
 // divisible makes an error that may be one record's.

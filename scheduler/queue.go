@@ -64,7 +64,13 @@ type queue struct {
 }
 
 func newQueue(places, most int) *queue {
-	return &queue{items: map[string]*entry{}, running: map[string]*entry{}, lanes: map[string]*lane{}, places: places, most: most}
+	return &queue{
+		items:   map[string]*entry{},
+		running: map[string]*entry{},
+		lanes:   map[string]*lane{},
+		places:  places,
+		most:    most,
+	}
 }
 
 // set replaces the list.

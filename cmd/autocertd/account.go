@@ -57,7 +57,9 @@ func accountCommand(opts *options) *cobra.Command {
 // command returns one of the commands below account. do is its work at the CA.
 func (f *accountFlags) command(name, short, long string, do func(context.Context, *issuer.Issuer) error) *cobra.Command {
 	return &cobra.Command{
-		Use: name + " [CA]", Short: short, Long: long,
+		Use:   name + " [CA]",
+		Short: short,
+		Long:  long,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return wrongUsage(cmd, fmt.Sprintf("%s takes one CA, but got %q", name, strings.Join(args, " ")))

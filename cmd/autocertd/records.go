@@ -171,7 +171,14 @@ func spotOf(r dns01.JournalRecord) zones.TXTName {
 }
 
 func ourRecord(r dns01.JournalRecord, found zones.TXTValues) listedRecord {
-	listed := listedRecord{Name: r.Name, Zone: r.Zone, Provider: r.Provider, Value: r.Value, Owner: ownerDead, Process: r.Holder}
+	listed := listedRecord{
+		Name:     r.Name,
+		Zone:     r.Zone,
+		Provider: r.Provider,
+		Value:    r.Value,
+		Owner:    ownerDead,
+		Process:  r.Holder,
+	}
 	if r.Holder != nil {
 		listed.Owner = ownerLiving
 	}
@@ -189,8 +196,14 @@ func otherRecords(spot zones.TXTName, values, ours []string) (list []listedRecor
 	there := true
 	for _, value := range values {
 		if !slices.Contains(ours, value) {
-			list = append(list, listedRecord{Name: spot.Name, Zone: spot.Zone, Provider: spot.Provider, Value: value,
-				Owner: ownerOther, InZone: &there})
+			list = append(list, listedRecord{
+				Name:     spot.Name,
+				Zone:     spot.Zone,
+				Provider: spot.Provider,
+				Value:    value,
+				Owner:    ownerOther,
+				InZone:   &there,
+			})
 		}
 	}
 	return list

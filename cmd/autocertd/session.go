@@ -40,7 +40,13 @@ func openSession(path, command string, does intent) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &session{command: command, path: path, settings: settings, cas: settings.CAs, stateDir: settings.StateDir}
+	s := &session{
+		command:  command,
+		path:     path,
+		settings: settings,
+		cas:      settings.CAs,
+		stateDir: settings.StateDir,
+	}
 	return s, s.openStore(does)
 }
 
@@ -173,13 +179,26 @@ func (s *session) program(c programConfig) (*program, error) {
 		Logger:        c.logger,
 		OpenHostnames: func(ctx context.Context) ([]string, error) { return state.OpenHostnames(ctx, s.store) },
 	})
-	p.deployer = deploy.New(deploy.Config{Store: s.store, Tell: event.Log(c.logger), Logger: c.logger, Wait: c.wait, Working: func(name string) {
-		if c.progress != nil {
-			c.progress(name, issuer.Step{Name: lifecycle.Deploying})
-		}
-	}})
-	p.manager = lifecycle.New(lifecycle.Config{Storage: s.store, Logger: c.logger, Tell: event.Log(c.logger), Wait: c.wait, Progress: c.progress, Wake: c.wake,
-		Deployer: p.deployer})
+	p.deployer = deploy.New(deploy.Config{
+		Store:  s.store,
+		Tell:   event.Log(c.logger),
+		Logger: c.logger,
+		Wait:   c.wait,
+		Working: func(name string) {
+			if c.progress != nil {
+				c.progress(name, issuer.Step{Name: lifecycle.Deploying})
+			}
+		},
+	})
+	p.manager = lifecycle.New(lifecycle.Config{
+		Storage:  s.store,
+		Logger:   c.logger,
+		Tell:     event.Log(c.logger),
+		Wait:     c.wait,
+		Progress: c.progress,
+		Wake:     c.wake,
+		Deployer: p.deployer,
+	})
 	return p, p.use(s.settings)
 }
 

@@ -267,8 +267,14 @@ func (c certificateStatus) absentText() string {
 
 // outputOf says what an output makes of the certificate of that name, which has no key of ours when it is from a CSR.
 func outputOf(o deploy.Output, name string, csr bool) outputStatus {
-	s := outputStatus{Path: o.ID(name), Format: cmp.Or(o.Format, deploy.FormatPEM), Owner: o.Owner, Group: o.Group,
-		Mode: fmt.Sprintf("%04o", cmp.Or(o.Mode, 0o600)), Reload: o.Reload}
+	s := outputStatus{
+		Path:   o.ID(name),
+		Format: cmp.Or(o.Format, deploy.FormatPEM),
+		Owner:  o.Owner,
+		Group:  o.Group,
+		Mode:   fmt.Sprintf("%04o", cmp.Or(o.Mode, 0o600)),
+		Reload: o.Reload,
+	}
 	s.Files = o.Files(name, csr)
 	for _, args := range o.Run {
 		s.Run = append(s.Run, o.Program(name, args))

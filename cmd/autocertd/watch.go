@@ -40,7 +40,13 @@ func watchFiles(sources *config.Sources) (*fileWatch, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &fileWatch{Changed: make(chan struct{}), watcher: watcher, done: make(chan struct{}), places: make(chan places, 1), folders: map[string]uint64{}}
+	w := &fileWatch{
+		Changed: make(chan struct{}),
+		watcher: watcher,
+		done:    make(chan struct{}),
+		places:  make(chan places, 1),
+		folders: map[string]uint64{},
+	}
 	w.Follow(sources)
 	go w.run() // ends with Close, which waits for it
 	return w, nil

@@ -132,7 +132,13 @@ func (p place) below(key string) place {
 }
 
 func (p place) problem(message, hint string) Problem {
-	return Problem{File: p.file, Line: p.line, Key: p.key, Message: message, Hint: hint}
+	return Problem{
+		File:    p.file,
+		Line:    p.line,
+		Key:     p.key,
+		Message: message,
+		Hint:    hint,
+	}
 }
 
 func bareKeyRune(r rune) bool {

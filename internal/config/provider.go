@@ -52,8 +52,14 @@ func (l *loader) buildProvider(name string, f field[rawProvider], owners map[str
 			if near := suggest.Nearest(key, []string{"type"}); near != "" {
 				at := f.at.below(key)
 				at.line = raw.Options.marks.key(key).line
-				l.problems = append(l.problems, Problem{File: at.file, Line: at.line, Key: at.key, Message: "unknown key",
-					Hint: "did you mean type?", meant: f.at.below(near).key})
+				l.problems = append(l.problems, Problem{
+					File:    at.file,
+					Line:    at.line,
+					Key:     at.key,
+					Message: "unknown key",
+					Hint:    "did you mean type?",
+					meant:   f.at.below(near).key,
+				})
 			}
 		}
 		l.missing(f.at, "type", "has no type", `type = "rfc2136" for BIND and other servers that take dynamic updates`)

@@ -36,7 +36,13 @@ func (o Output) CheckFiles(name string) error {
 	if err == nil {
 		return nil
 	}
-	return &Error{Output: o.ID(name), Step: StepFiles, Subject: dir, cure: o.fileCure(err), Err: err}
+	return &Error{
+		Output:  o.ID(name),
+		Step:    StepFiles,
+		Subject: dir,
+		cure:    o.fileCure(err),
+		Err:     err,
+	}
 }
 
 // replaced is what each renewal gives another content, by a rename.
@@ -129,7 +135,13 @@ func (o Output) CheckProgram(name string, args []string) error {
 	if e, ok := errors.AsType[*exec.Error](err); ok {
 		err = e.Err // the subject is named already
 	}
-	return &Error{Output: o.ID(name), Step: StepRun, Subject: path, cure: cureFor(StepRun, o, path, err), Err: err}
+	return &Error{
+		Output:  o.ID(name),
+		Step:    StepRun,
+		Subject: path,
+		cure:    cureFor(StepRun, o, path, err),
+		Err:     err,
+	}
 }
 
 // ErrNoSystemd says that no systemd can be asked for units.
@@ -252,7 +264,13 @@ func groupsOf(pid int) (groups []int) {
 func (o Output) CheckService(name string, s *Service) error {
 	dir := o.dir(name)
 	fail := func(cure, format string, args ...any) error {
-		return &Error{Output: o.ID(name), Step: StepFiles, Subject: dir, cure: cure, Err: fmt.Errorf(format, args...)}
+		return &Error{
+			Output:  o.ID(name),
+			Step:    StepFiles,
+			Subject: dir,
+			cure:    cure,
+			Err:     fmt.Errorf(format, args...),
+		}
 	}
 	if s.tmp && (below(dir, "/tmp") || below(dir, "/var/tmp")) {
 		return fail("choose another dir in the [[output]]", "the service has a /tmp of its own (PrivateTmp=), so that nobody else sees %s", dir)

@@ -81,7 +81,13 @@ func (d *Deployer) Apply(ctx context.Context, b Bundle, outputs []Output, st Sta
 	if err := b.check(); err != nil {
 		return Result{State: maps.Clone(st)}, err
 	}
-	p := &pass{deployer: d, bundle: b, res: Result{State: State{}}, taken: map[string]bool{}, reloads: map[string]error{}}
+	p := &pass{
+		deployer: d,
+		bundle:   b,
+		res:      Result{State: State{}},
+		taken:    map[string]bool{},
+		reloads:  map[string]error{},
+	}
 	tasks := make([]*task, len(outputs))
 	for i, o := range outputs {
 		tasks[i] = newTask(o, b, st)
@@ -212,6 +218,12 @@ func (p *pass) fail(t *task, s step, err error) {
 	t.failed = true
 	t.broken = t.broken || s.kind() == StepFiles
 	subject := cmp.Or(s.subject(), t.id)
-	p.errs = append(p.errs, &Error{Output: t.id, Step: s.kind(), Subject: subject, cure: cureFor(s.kind(), t.output, subject, err), Err: err})
+	p.errs = append(p.errs, &Error{
+		Output:  t.id,
+		Step:    s.kind(),
+		Subject: subject,
+		cure:    cureFor(s.kind(), t.output, subject, err),
+		Err:     err,
+	})
 	p.res.Pending = append(p.res.Pending, fmt.Sprintf(s.pending(), subject, t.id))
 }

@@ -55,7 +55,14 @@ func (s *site) settle(here *state.Deployment, repaired bool, now time.Time) {
 // Run looks at the outputs of all certificates until ctx ends: at files as soon as they are changed, where the kernel
 // notices that, and at all others within a minute. It puts right what is missing or different, and tries again what failed.
 func (d *Deployer) Run(ctx context.Context) error {
-	w := &watch{d: d, owners: map[int32][]*site{}, above: map[string]bool{}, changed: map[*site]bool{}, ancestors: map[int32]string{}, slots: make(chan struct{}, workers)}
+	w := &watch{
+		d:         d,
+		owners:    map[int32][]*site{},
+		above:     map[string]bool{},
+		changed:   map[*site]bool{},
+		ancestors: map[int32]string{},
+		slots:     make(chan struct{}, workers),
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	if !d.config.Blind {
 		w.notifier = newNotifier()

@@ -22,7 +22,13 @@ const culpritsAtMost = 4
 // out goes as one group again, and for one culprit that is the last call. That takes at most log2(n)+2 further calls for
 // each culprit. Reasons of the moment are tried again as they are before that, and what isn't divisible ends it.
 func deliver(ctx context.Context, records []libdns.Record, divisible func(error) bool, do func([]libdns.Record) error) (results []error, calls int) {
-	d := delivery{records: records, results: make([]error, len(records)), unsure: make([]bool, len(records)), divisible: divisible, do: do}
+	d := delivery{
+		records:   records,
+		results:   make([]error, len(records)),
+		unsure:    make([]bool, len(records)),
+		divisible: divisible,
+		do:        do,
+	}
 	rest := make([]int, len(records))
 	for i := range rest {
 		rest[i] = i

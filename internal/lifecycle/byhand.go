@@ -28,7 +28,13 @@ func TakeInHand(ctx context.Context, cfg Config, cert config.Certificate) (*Hand
 	if err != nil {
 		return nil, err
 	}
-	j := &job{Manager: m, snapshot: &Snapshot{}, cert: cert, insist: byHand, lease: lease}
+	j := &job{
+		Manager:  m,
+		snapshot: &Snapshot{},
+		cert:     cert,
+		insist:   byHand,
+		lease:    lease,
+	}
 	if err = j.read(ctx); err == nil {
 		err = j.open(ctx)
 	}
@@ -82,14 +88,27 @@ func (h *Hand) Wanted(ctx context.Context, iss *issuer.Issuer, ca config.CA) (is
 			counted.keys = counted.otherwise
 		}
 	}
-	return issuer.Request{Hostnames: j.cert.Hostnames, KeyType: issuer.KeyType(j.cert.KeyType), Profile: cmp.Or(j.cert.Profile, ca.Profile),
-		Key: j.keyToReuse(), CSR: j.cert.CSR, Replaces: j.replaces(iss), Orders: counted}, j.checkCSR()
+	return issuer.Request{
+		Hostnames: j.cert.Hostnames,
+		KeyType:   issuer.KeyType(j.cert.KeyType),
+		Profile:   cmp.Or(j.cert.Profile, ca.Profile),
+		Key:       j.keyToReuse(),
+		CSR:       j.cert.CSR,
+		Replaces:  j.replaces(iss),
+		Orders:    counted,
+	}, j.checkCSR()
 }
 
 // GoingOn is the request that goes on with an open order.
 func (h *Hand) GoingOn(ca string, open *issuer.OpenOrder) issuer.Request {
-	return issuer.Request{Hostnames: open.Hostnames, KeyType: open.KeyType, Profile: open.Profile, CSR: open.CSR,
-		Orders: h.keeper(ca), Open: open}
+	return issuer.Request{
+		Hostnames: open.Hostnames,
+		KeyType:   open.KeyType,
+		Profile:   open.Profile,
+		CSR:       open.CSR,
+		Orders:    h.keeper(ca),
+		Open:      open,
+	}
 }
 
 // Save makes what was issued for an order durable, forgets the order, and lets the daemon look at once. Dying on the way

@@ -83,10 +83,24 @@ func New(cfg Config) *Manager {
 	}
 	cfg.Node = cmp.Or(cfg.Node, state.LocalNode)
 	if cfg.Deployer == nil {
-		cfg.Deployer = deploy.New(deploy.Config{Store: cfg.Storage, Node: cfg.Node, Tell: cfg.Tell, Logger: cfg.Logger, Wait: cfg.Wait})
+		cfg.Deployer = deploy.New(deploy.Config{
+			Store:  cfg.Storage,
+			Node:   cfg.Node,
+			Tell:   cfg.Tell,
+			Logger: cfg.Logger,
+			Wait:   cfg.Wait,
+		})
 	}
-	return &Manager{cfg: cfg, ledgers: newLedgers(cfg.Storage, cfg.Wake), lifetime: map[string]lifetime{}, failing: map[string]bool{}, revision: map[string]int64{},
-		silent: map[string]map[string]bool{}, heard: map[string]time.Time{}, told: map[string]error{}}
+	return &Manager{
+		cfg:      cfg,
+		ledgers:  newLedgers(cfg.Storage, cfg.Wake),
+		lifetime: map[string]lifetime{},
+		failing:  map[string]bool{},
+		revision: map[string]int64{},
+		silent:   map[string]map[string]bool{},
+		heard:    map[string]time.Time{},
+		told:     map[string]error{},
+	}
 }
 
 // Idle reports whether nothing goes by the snapshot, once another one is used.

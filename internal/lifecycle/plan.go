@@ -229,8 +229,13 @@ func (sc Scenario) lives(all []facts, planned []Planned) (lives []life) {
 		default:
 			notBefore, notAfter = f.state.X509.NotBefore, f.state.X509.NotAfter
 		}
-		due, _ := scheduler.RenewAt(scheduler.Facts{NotBefore: notBefore, NotAfter: notAfter,
-			Window: f.snapshot.Window, Schedule: f.snapshot.Schedule, Emergency: f.snapshot.Emergency})
+		due, _ := scheduler.RenewAt(scheduler.Facts{
+			NotBefore: notBefore,
+			NotAfter:  notAfter,
+			Window:    f.snapshot.Window,
+			Schedule:  f.snapshot.Schedule,
+			Emergency: f.snapshot.Emergency,
+		})
 		lives = append(lives, life{f, notAfter, due})
 	}
 	return lives

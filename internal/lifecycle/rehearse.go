@@ -42,8 +42,13 @@ func (m *Manager) Rehearse(ctx context.Context, name string) error {
 
 func (m *Manager) rehearseAt(ctx context.Context, s *Snapshot, cert config.Certificate, iss *issuer.Issuer) error {
 	begin := time.Now()
-	request := issuer.Request{Hostnames: cert.Hostnames, KeyType: issuer.KeyType(cert.KeyType), Profile: s.profile(cert, iss.Name()),
-		CSR: cert.CSR, Orders: unkept{}}
+	request := issuer.Request{
+		Hostnames: cert.Hostnames,
+		KeyType:   issuer.KeyType(cert.KeyType),
+		Profile:   s.profile(cert, iss.Name()),
+		CSR:       cert.CSR,
+		Orders:    unkept{},
+	}
 	if m.cfg.Progress != nil {
 		request.Progress = func(step issuer.Step) { m.cfg.Progress(cert.Name, step) }
 	}

@@ -62,6 +62,12 @@ func (m *Manager) atRest(ctx context.Context, name string) bool {
 		return false
 	}
 	c.X509 = &x509.Certificate{NotBefore: c.Leaf.NotBefore, NotAfter: c.Leaf.NotAfter} // all that the rule looks at
-	j := &job{Manager: m, snapshot: snapshot, cert: cert, state: c, insist: byHand}
+	j := &job{
+		Manager:  m,
+		snapshot: snapshot,
+		cert:     cert,
+		state:    c,
+		insist:   byHand,
+	}
 	return j.view().due(now) == "" && m.cfg.Deployer.AtRest(ctx, c.Bundle, c.Leaf)
 }

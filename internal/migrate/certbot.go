@@ -158,8 +158,14 @@ func (r *reader) certbotHooks() error {
 
 // installer notes a web server that certbot configured and reloaded by itself.
 func (r *reader) installer(where, name string, certificates ...string) {
-	h := Hook{Kind: "installer", In: []string{where}, Command: name, For: certificates, Whole: true,
-		notes: "certbot wrote the paths of the files into its configuration, and reloaded it"}
+	h := Hook{
+		Kind:    "installer",
+		In:      []string{where},
+		Command: name,
+		For:     certificates,
+		Whole:   true,
+		notes:   "certbot wrote the paths of the files into its configuration, and reloaded it",
+	}
 	switch name {
 	case "", "None":
 		return

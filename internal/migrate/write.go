@@ -66,9 +66,19 @@ func (c *Certificate) bundle() (*state.Bundle, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &state.Bundle{Name: c.Name, Hostnames: c.Hostnames, KeyType: c.KeyType, Profile: c.Profile, CA: c.Account.CA,
-		Directory: c.Account.Directory, Account: c.Account.URL, Issued: c.Leaf().NotBefore.UTC(),
-		Key: string(key), Leaf: encode(c.Chain[:1]), Chain: encode(c.Chain[1:])}, nil
+	return &state.Bundle{
+		Name:      c.Name,
+		Hostnames: c.Hostnames,
+		KeyType:   c.KeyType,
+		Profile:   c.Profile,
+		CA:        c.Account.CA,
+		Directory: c.Account.Directory,
+		Account:   c.Account.URL,
+		Issued:    c.Leaf().NotBefore.UTC(),
+		Key:       string(key),
+		Leaf:      encode(c.Chain[:1]),
+		Chain:     encode(c.Chain[1:]),
+	}, nil
 }
 
 func encodeKey(key crypto.Signer) ([]byte, error) {

@@ -93,7 +93,13 @@ func (cfg Config) checkCA(ctx context.Context, ca CA) (found authority, list []F
 
 // unanswered is what a failed request to a CA means.
 func unanswered(name, check string, err error) Finding {
-	f := Finding{Subject: name, Check: check, Status: Failure, Text: err.Error(), Why: "without the CA there is no certificate"}
+	f := Finding{
+		Subject: name,
+		Check:   check,
+		Status:  Failure,
+		Text:    err.Error(),
+		Why:     "without the CA there is no certificate",
+	}
 	if e, ok := errors.AsType[*issuer.Error](err); ok {
 		f.Text, f.Cure = e.Err.Error(), e.Hint
 	}

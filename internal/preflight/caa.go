@@ -80,9 +80,14 @@ func (r relevant) judge(hostname string, ca authority) Finding {
 	if r.err == nil {
 		return judgeCAA(hostname, r.set, ca)
 	}
-	return Finding{Subject: hostname, Check: "CAA", Status: Failure, Text: r.err.Error(),
-		Why:  "a CA that can't look for CAA records doesn't issue (RFC 8659, section 3)",
-		Cure: "see what is wrong with the answer:\ndig CAA " + dnsname.Base(hostname)}
+	return Finding{
+		Subject: hostname,
+		Check:   "CAA",
+		Status:  Failure,
+		Text:    r.err.Error(),
+		Why:     "a CA that can't look for CAA records doesn't issue (RFC 8659, section 3)",
+		Cure:    "see what is wrong with the answer:\ndig CAA " + dnsname.Base(hostname),
+	}
 }
 
 // judgeCAA says whether the relevant CAA records of a hostname let a CA issue (RFC 8659, section 4) for our account and by

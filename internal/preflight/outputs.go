@@ -72,7 +72,13 @@ func judgeOutput(subject, check, good string, err error) Finding {
 	if err == nil {
 		return Finding{Subject: subject, Check: check, Status: OK, Text: good}
 	}
-	f := Finding{Subject: subject, Check: check, Status: Failure, Text: err.Error(), Why: whyDeploy}
+	f := Finding{
+		Subject: subject,
+		Check:   check,
+		Status:  Failure,
+		Text:    err.Error(),
+		Why:     whyDeploy,
+	}
 	if e, ok := errors.AsType[*deploy.Error](err); ok {
 		f.Text, f.Cure = e.Err.Error(), e.Cure()
 	}

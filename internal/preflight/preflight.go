@@ -59,7 +59,12 @@ func (cfg Config) Tasks() int { return len(cfg.CAs) + cfg.dnsTasks() + 1 }
 
 // LeftBehind is what it means that the solver couldn't remove all that was published.
 func LeftBehind(err error) Finding {
-	return Finding{Subject: "records", Check: "removal", Status: Warning, Text: err.Error(),
-		Why:  "values of no use stay in the zone until they are removed; the daemon tries again at every tick",
-		Cure: "autocertd records clean"}
+	return Finding{
+		Subject: "records",
+		Check:   "removal",
+		Status:  Warning,
+		Text:    err.Error(),
+		Why:     "values of no use stay in the zone until they are removed; the daemon tries again at every tick",
+		Cure:    "autocertd records clean",
+	}
 }

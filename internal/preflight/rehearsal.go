@@ -227,9 +227,14 @@ func judgeServers(at place, names []rehearsal) (list []Finding) {
 			continue
 		}
 		if answer, late := tolerated[server]; late {
-			list = append(list, Finding{Subject: at.zone, Check: "servers", Status: Warning,
-				Text: fmt.Sprintf("%s %s (asked for %s); min_nameservers does without it", server, answer, round(after[server])),
-				Why:  "a CA that asks this server doesn't find the record", Cure: "on that server:\n" + retransfer(at.zone)})
+			list = append(list, Finding{
+				Subject: at.zone,
+				Check:   "servers",
+				Status:  Warning,
+				Text:    fmt.Sprintf("%s %s (asked for %s); min_nameservers does without it", server, answer, round(after[server])),
+				Why:     "a CA that asks this server doesn't find the record",
+				Cure:    "on that server:\n" + retransfer(at.zone),
+			})
 			continue
 		}
 		have = append(have, fmt.Sprintf("%s within %s", server, max(round(after[server]), time.Millisecond)))

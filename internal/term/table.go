@@ -43,7 +43,13 @@ const LeastText = 26 // columns
 
 // ShortTexts returns a column of texts of a few lines.
 func ShortTexts(head string) TextColumn {
-	return TextColumn{Head: head, Least: LeastText, Beside: 3, Most: 6, FewMost: 2}
+	return TextColumn{
+		Head:    head,
+		Least:   LeastText,
+		Beside:  3,
+		Most:    6,
+		FewMost: 2,
+	}
 }
 
 // many is the number of texts from which on each gets FewMost lines.
