@@ -3,10 +3,6 @@
 package main
 
 import (
-	"crypto/sha256"
-	"crypto/x509"
-	"encoding/pem"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,12 +25,6 @@ func TestPlanted(t *testing.T) {
 	d := s.start(t)
 	s.deployed(t, name)
 	d.stop(t)
-	block, _ := pem.Decode([]byte(s.bundle(t).Chain))
-	leaf, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		t.Fatal(err)
-	}
-	mark := fmt.Sprintf("compromised/%x.json", sha256.Sum256(leaf.RawSubjectPublicKeyInfo))
 	const locked = "nobody may read it"
 	fresh := hosts(2)[1]
 	for _, tt := range []struct {
@@ -43,10 +33,8 @@ func TestPlanted(t *testing.T) {
 		want []event.Kind
 	}{
 		{"bundles/" + name + ".json", "{", []event.Kind{event.BundleSetAside}},
-		{"states/" + name + ".json", "", []event.Kind{event.NotLookedAt}},
 		{state.OrderKey("test", fresh), locked, []event.Kind{event.OrderUnreadable}},
 		{"orders", locked, []event.Kind{event.OrdersNotListed, event.OrdersNotDropped, event.TemporariesStay}},
-		{mark, locked, []event.Kind{event.KeyUnknown}},
 		{"configuration.json", "", []event.Kind{event.ListsNotSaved}},
 		{"daemon.json", "", []event.Kind{event.HealthNotSaved}},
 		{"journal", locked, []event.Kind{event.RecordsNotSwept}},

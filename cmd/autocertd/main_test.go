@@ -30,6 +30,8 @@ const (
 // unprovoked are the kinds of events that no test here wants from a process, and why.
 var unprovoked = map[event.Kind]string{
 	event.StillWorking:          notYet,
+	event.NotLookedAt:           notYet,
+	event.KeyUnknown:            notYet,
 	event.KeyRefused:            notYet,
 	event.NoRenewalInfo:         notYet,
 	event.BundleUnreadable:      notYet,
