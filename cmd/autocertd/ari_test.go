@@ -3,7 +3,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -116,26 +115,6 @@ func (s *site) pollSoon(t *testing.T, name string) {
 	}
 	c.ARI.AskAgain, c.NextLook, bundle.Issued = time.Now(), time.Now(), time.Now().Add(-24*time.Hour)
 	if err := errors.Join(state.SaveBundle(t.Context(), dir, bundle), state.Save(t.Context(), dir, c)); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// edit changes an object of the state directory.
-func edit(t *testing.T, path string, change func(map[string]any)) {
-	t.Helper()
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	object := map[string]any{}
-	if err := json.Unmarshal(data, &object); err != nil {
-		t.Fatal(err)
-	}
-	change(object)
-	if data, err = json.Marshal(object); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
