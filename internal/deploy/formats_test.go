@@ -200,6 +200,11 @@ func TestAlwaysAPair(t *testing.T) {
 			default:
 			}
 			folder, err := os.OpenRoot(filepath.Join(o.Dir, ".current")) // resolves the link once
+			if errors.Is(err, fs.ErrNotExist) {                          // slower than two switches; the link itself is always there
+				if _, err = os.Readlink(filepath.Join(o.Dir, ".current")); err == nil {
+					continue
+				}
+			}
 			if err != nil {
 				t.Error(err)
 				return
