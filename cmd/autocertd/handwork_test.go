@@ -185,7 +185,7 @@ func (s *site) state(t *testing.T, name string) *state.Certificate {
 	return c
 }
 
-// deployment is what it remembers of the certificate's files here.
+// deployment returns the stored facts about a certificate's files on this host.
 func (s *site) deployment(t *testing.T, name string) *state.Deployment {
 	t.Helper()
 	d, err := state.LoadDeployment(t.Context(), files.View(s.path("state")), state.LocalNode, name)

@@ -8,7 +8,7 @@ import (
 	"autocertd/internal/state"
 )
 
-// health is how the daemon is.
+// health holds what status shows of the daemon itself: whether its configuration and its state directory are in order.
 type health struct {
 	mu    sync.Mutex
 	now   state.Daemon

@@ -53,7 +53,7 @@ func readOlderState(t *testing.T, s *site, path string) *olderState {
 	old := &olderState{files: map[string]string{}, directory: s.ca.Directory()}
 	for _, f := range archive.Files {
 		text := strings.NewReplacer("$DIR", s.dir, olderDirectory, old.directory).Replace(string(f.Data))
-		if !strings.HasPrefix(f.Name, "bundles/") { // the certificates are what they were
+		if !strings.HasPrefix(f.Name, "bundles/") { // certificates keep their dates
 			text = moment.ReplaceAllStringFunc(text, func(quoted string) string {
 				at, err := time.Parse(`"`+time.RFC3339Nano+`"`, quoted)
 				if err != nil {
@@ -68,7 +68,7 @@ func readOlderState(t *testing.T, s *site, path string) *olderState {
 	return old
 }
 
-// accountFolder is how the objects of a CA's account are named.
+// accountFolder returns the folder of the objects of a CA's account.
 func accountFolder(directory string) string {
 	sum := sha256.Sum256([]byte(directory))
 	return "test-" + hex.EncodeToString(sum[:4])

@@ -130,7 +130,8 @@ func (r *reloader) compare(ctx context.Context) bool {
 	return true
 }
 
-// reload reads the configuration again: built first, swapped then. A bad one changes nothing and is told.
+// reload reads the configuration again, builds everything from it, and swaps then. A configuration with mistakes changes nothing
+// and is logged.
 func (r *reloader) reload(ctx context.Context, why string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 	"autocertd/scheduler"
 )
 
-// reportDelay is how long changes gather before they are reported.
+// reportDelay gives changes time to gather, so that many are reported at once.
 const reportDelay = time.Second
 
 // reporter reports how the daemon is: to systemd, and in objects that status reads.

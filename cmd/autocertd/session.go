@@ -23,8 +23,8 @@ import (
 	"autocertd/issuer"
 )
 
-// session is what a command works with: the configuration, or flags in its place, and the state directory, as the user of
-// the daemon.
+// session holds the configuration of a command, or the flags in its place, and the state directory, opened as the user of the
+// daemon.
 type session struct {
 	command  string    // as this process names itself to others who find its locks
 	path     string    // of the configuration
@@ -80,7 +80,7 @@ func (s *session) openStore(does intent) (err error) {
 // viewStore returns a state directory to look at.
 func viewStore(dir string) stateStore { return files.View(dir) }
 
-// stateStore is what commands and the daemon need of the state directory.
+// stateStore lists the abilities of a state directory that commands and the daemon use.
 type stateStore interface {
 	state.Store
 	store.Watcher
